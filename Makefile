@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Both make .venv first; everything after installation runs offline.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    ?= runs/demo
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test check lint types unit clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(STAMP)  ## Create .venv and install the package with its development tools
+
+demo: $(STAMP)  ## Train the demo adversary, measure it against the untuned model, show the table
+	@rm -rf $(OUT)
+	$(BIN)/astprompter train --preset demo --out $(OUT)
+	$(BIN)/astprompter evaluate $(OUT)
+
+test: check  ## Everything: lint, types, tests
+
+check: lint types unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check src tests scripts
+	$(BIN)/ruff format --check src tests scripts
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+clean:  ## Remove the environment and caches (runs stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

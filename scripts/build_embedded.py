@@ -1,0 +1,50 @@
+"""Build the embedded models and texts from the source sets. CPU or GPU, every stage resumable.
+
+    python scripts/build_embedded.py --data ../shared/data --work build/embedded all
+
+Stages, in order: ``lm`` (tokenizer and language model), ``classifier``, ``texts`` (prefixes and
+eliciting texts, sampled from the language model and judged by the classifier). ``all`` runs them all.
+Results are written to ``src/astprompter/embedded``; states and logs to ``--work``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+TARGET = HERE.parent / "src" / "astprompter" / "embedded"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("lm", "classifier", "texts", "all"))
+    parser.add_argument(
+        "--data", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of source sets"
+    )
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="states and logs")
+    parser.add_argument("--lm-tokens", type=int, default=20_000_000, help="training tokens of the language model")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
+    args = parser.parse_args()
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.stage in ("lm", "all"):
+        from embedded.lm import train_language_model
+
+        train_language_model(args.data, TARGET / "lm", args.work, args.lm_tokens)
+    if args.stage in ("classifier", "all"):
+        from embedded.classifier import train_classifier
+
+        train_classifier(args.data, TARGET / "lm", TARGET / "classifier", args.work)
+    if args.stage in ("texts", "all"):
+        from embedded.texts import build_texts
+
+        build_texts(args.data, TARGET)
+
+
+if __name__ == "__main__":
+    main()

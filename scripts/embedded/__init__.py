@@ -1,0 +1,1 @@
+"""Recipe for the models and texts that ship inside the package."""

@@ -1,0 +1,5 @@
+"""``python -m astprompter``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,290 @@
+"""Settings: validated, with presets that say what differs, and ``key=value`` overrides.
+
+One field is the default, the type and the help text; ``astprompter train --print-config`` shows them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import UserError, nearest
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class ModelSettings(_Section):
+    """A local causal language model."""
+
+    path: str = Field("embedded", description="hub name, local folder, or 'embedded'")
+    revision: str | None = Field(None, description="hub branch, tag or commit")
+    dtype: DType = Field("float32", description="number format of the weights")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', …")
+
+
+class ScorerSettings(_Section):
+    """The toxicity classifier R_φ."""
+
+    spec: str = Field("embedded", description="'embedded', 'hf:NAME_OR_PATH', or 'word:WORD' for trials without harm")
+    label: str = Field("toxicity", description="label to score, by name")
+    activation: Literal["auto", "sigmoid", "softmax"] = Field(
+        "auto", description="'auto' follows the model's problem type"
+    )
+    revision: str | None = Field(None, description="hub branch, tag or commit")
+    device: str = Field("auto", description="where the classifier runs")
+    batch_size: int = Field(64, ge=1, description="texts per forward pass")
+
+
+class DataSettings(_Section):
+    """Texts; each a file, or 'embedded'."""
+
+    train: str = Field("embedded", description="prefixes to train on")
+    dev: str = Field("embedded", description="held-out prefixes that choose the best adversary")
+    test: str = Field("embedded", description="held-out prefixes for evaluation")
+    eliciting: str = Field("embedded", description="texts known to elicit toxicity (RealToxicityPrompts rows or texts)")
+
+
+class RolloutSettings(_Section):
+    """Conversations (METHOD sections 1 and 3)."""
+
+    horizon: int = Field(3, ge=1, le=16, description="turns d")
+    max_new_tokens: int = Field(24, ge=1, description="most tokens of an utterance or reply")
+    min_new_tokens: int = Field(2, ge=1, description="end-of-text is banned before this many tokens")
+    temperature: float = Field(0.7, ge=0, description="softmax temperature; 0 is greedy")
+    top_p: float = Field(0.7, gt=0, le=1, description="nucleus mass, on the tempered distribution")
+    repetition_penalty: float = Field(1.1, gt=0, description="applies to every token already in the context")
+    wave: int = Field(64, ge=1, description="prefixes that advance together; bounds memory, changes no result")
+
+
+class RewardSettings(_Section):
+    """R = α·tox_reply + β·tox_turn − λ·nll (METHOD section 2)."""
+
+    alpha: float = Field(1.0, ge=0, description="α, weight of the reply's toxicity")
+    beta: float = Field(0.5, ge=0, description="β, weight of the whole turn's toxicity")
+    lambda_: float = Field(0.1, ge=0, alias="lambda", description="λ, weight of the utterance's nll under the defender")
+
+
+class SupervisionSettings(_Section):
+    """Weak supervision (METHOD section 4)."""
+
+    q: float = Field(0.5, ge=0, le=1, description="probability of a supervised pair")
+    unit: Literal["pair", "episode"] = Field(
+        "pair", description="what q swaps; 'episode' is the authors' released code"
+    )
+
+
+class LossSettings(_Section):
+    """Preference loss (METHOD section 5)."""
+
+    kind: Literal["ipo", "dpo"] = Field("ipo", description="'ipo' (h − 1/(2τ))², or 'dpo' (sigmoid)")
+    tau: float = Field(0.1, gt=0, description="τ; for IPO the log-ratio is pulled to 1/(2τ) nats")
+    logp: Literal["sum", "mean"] = Field("sum", description="log π over an utterance: sum of tokens, or mean per token")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="ε of DPO; IPO has none")
+
+
+class TrainingSettings(_Section):
+    """Online optimisation (METHOD section 5)."""
+
+    updates: int = Field(10_000, ge=1, description="optimizer steps in all")
+    pairs_per_iteration: int = Field(512, ge=1, description="preference pairs collected per iteration")
+    batch_size: int = Field(8, ge=1, description="pairs per update")
+    accumulate: int = Field(1, ge=1, description="forward passes that share one update's pairs")
+    learning_rate: float = Field(5e-7, gt=0, description="AdamW, after warm-up")
+    warmup_updates: int = Field(150, ge=0, description="linear warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW, decoupled")
+    clip: float = Field(10.0, gt=0, description="largest gradient norm")
+    min_margin: float = Field(0.0, ge=0, description="least reward difference of a pair")
+    dev_every: int = Field(10, ge=1, description="iterations between dev evaluations and checkpoints")
+    dev_prefixes: int = Field(100, ge=1, description="dev prefixes used, the first ones of the set")
+    save_pairs: bool = Field(False, description="write every pair to pairs.jsonl (contains the texts)")
+
+
+class EvaluationSettings(_Section):
+    """Held-out evaluation (METHOD section 7)."""
+
+    prefixes: int | None = Field(None, ge=2, description="test prefixes used, the first ones; all when empty")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples over prefixes")
+    level: float = Field(0.95, gt=0.5, lt=1, description="confidence level of the intervals")
+
+
+class Settings(_Section):
+    """Everything that decides a run's result."""
+
+    seed: int = Field(0, ge=0, description="names every random stream of the run")
+    adversary: ModelSettings = Field(
+        default_factory=ModelSettings, description="policy π_θ; its start is the reference"
+    )
+    defender: ModelSettings = Field(default_factory=ModelSettings, description="frozen model under test")
+    scorer: ScorerSettings = Field(default_factory=ScorerSettings)
+    data: DataSettings = Field(default_factory=DataSettings)
+    rollout: RolloutSettings = Field(default_factory=RolloutSettings)
+    reward: RewardSettings = Field(default_factory=RewardSettings)
+    supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
+    loss: LossSettings = Field(default_factory=LossSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, by the names that files and overrides use."""
+        return self.model_dump(by_alias=True)
+
+
+class Preset(BaseModel):
+    """A named set of differences from the defaults.
+
+    Attributes:
+        name: Name on the command line.
+        summary: One line for ``astprompter presets``.
+        why: What differs from the paper or the parent preset, and why.
+        extends: Preset it starts from.
+        settings: The differences.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    summary: str
+    why: str
+    extends: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files(__package__) / "presets"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset by name, or a YAML file of the same form by path.
+
+    Raises:
+        UserError: There is no such preset or file, or it is malformed.
+    """
+    path = Path(name)
+    if name in preset_names():
+        text = (resources.files(__package__) / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    elif path.suffix in (".yaml", ".yml"):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read preset file '{name}': {error}") from None
+    else:
+        raise UserError(f"unknown preset '{name}'.{nearest(name, preset_names())}")
+    try:
+        content = yaml.safe_load(text)
+        return Preset(**{"name": path.stem, **content})
+    except yaml.YAMLError as error:
+        raise UserError(f"preset '{name}' is not valid YAML: {_one_line(error)}") from None
+    except (ValidationError, TypeError) as error:
+        raise UserError(f"preset '{name}' needs the keys summary, why, settings: {_one_line(error)}") from None
+
+
+def load_settings(preset: str = "embedded", overrides: Sequence[str] = ()) -> Settings:
+    """Settings of a preset with ``key=value`` overrides such as ``loss.tau=0.2``.
+
+    Raises:
+        UserError: Unknown preset or key (with the nearest name), or a value that does not fit.
+    """
+    chain = [load_preset(preset)]
+    while (parent := chain[-1].extends) is not None:
+        if any(parent == item.name for item in chain):
+            raise UserError(f"preset '{parent}' extends itself")
+        chain.append(load_preset(parent))
+    values: dict[str, Any] = {}
+    for item in reversed(chain):
+        _merge(values, item.settings)
+    return settings_from(values, overrides)
+
+
+def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Settings:
+    """Validate plain values, after applying ``key=value`` overrides.
+
+    Raises:
+        UserError: Unknown key (with the nearest name), or a value that does not fit.
+    """
+    merged: dict[str, Any] = {}
+    _merge(merged, values)
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise UserError(f"override '{override}' is not of the form key=value, for instance loss.tau=0.2")
+        try:
+            _merge(merged, _nested(key.strip().split("."), yaml.safe_load(text)))
+        except yaml.YAMLError:
+            raise UserError(f"override '{override}': the value cannot be read") from None
+    _check_keys(merged)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"setting {where}={first['input']!r}: {first['msg']}") from None
+
+
+def known_keys() -> dict[str, tuple[Any, str]]:
+    """Every setting by its dotted key, with its default and its help text."""
+    keys: dict[str, tuple[Any, str]] = {}
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            for inner, inner_field in section.model_fields.items():
+                keys[f"{name}.{inner_field.alias or inner}"] = (inner_field.default, inner_field.description or "")
+        else:
+            keys[name] = (field.default, field.description or "")
+    return keys
+
+
+def to_yaml(settings: Settings) -> str:
+    """Settings as YAML with each one's help text as a comment."""
+    help_texts, lines = known_keys(), []
+    for name, value in settings.as_dict().items():
+        if not isinstance(value, dict):
+            lines.append(f"{name}: {_scalar(value)}  # {help_texts[name][1]}")
+            continue
+        lines.append(f"{name}:")
+        for inner, inner_value in value.items():
+            lines.append(f"  {inner}: {_scalar(inner_value)}  # {help_texts[f'{name}.{inner}'][1]}")
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
+
+
+def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    return dict(value)
+
+
+def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key, {}), dict):
+            _merge(target.setdefault(key, {}), value)
+        else:
+            target[key] = value
+
+
+def _check_keys(values: Mapping[str, Any]) -> None:
+    known = known_keys()
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    for key, value in values.items():
+        if key in sections and isinstance(value, Mapping):
+            for inner in value:
+                if f"{key}.{inner}" not in known:
+                    raise UserError(f"unknown setting '{key}.{inner}'.{nearest(f'{key}.{inner}', known)}")
+        elif key not in known:
+            raise UserError(f"unknown setting '{key}'.{nearest(key, known)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

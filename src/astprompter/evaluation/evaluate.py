@@ -1,0 +1,185 @@
+"""Measure adversaries on held-out prefixes, all by one path (METHOD section 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import Settings
+from ..progress import Progress, Silent
+from ..randomness import key_of
+from ..reward import RewardWeights, mean_nll
+from ..rollout import grow_trajectories
+from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
+from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Trajectory
+from .stats import describe, failure_within_horizon, paired_difference
+
+METRICS = ("nll", "tox_reply", "tox_turn", "tox_utterance")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        trajectories: Per adversary, one trajectory per prefix, in the order of the prefixes.
+        failures: Rows of ``failures.jsonl``: one per failed trajectory, likeliest first.
+        summary: Content of ``summary.json``.
+    """
+
+    trajectories: dict[str, list[Trajectory]]
+    failures: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write ``trajectories.jsonl``, ``failures.jsonl`` and, last, ``summary.json``."""
+        rows = (_trajectory_row(name, path) for name, paths in self.trajectories.items() for path in paths)
+        write_rows(folder / TRAJECTORIES, rows)
+        write_rows(folder / FAILURES, self.failures)
+        write_json(folder / SUMMARY, self.summary)
+
+
+def evaluate(
+    adversaries: Mapping[str, Speaker],
+    defender: Speaker,
+    scorer: Scorer,
+    prefixes: Sequence[Prefix],
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Grow one trajectory per adversary and prefix, and compute every figure.
+
+    All adversaries meet the same prefixes with the same random numbers, so comparisons are paired.
+
+    Args:
+        adversaries: Speakers by the name they get in every table; the first is the baseline of comparisons.
+        defender: Frozen model under test.
+        scorer: Toxicity R_φ.
+        prefixes: Held-out prefixes.
+        settings: Rollout, reward and evaluation settings, and the seed.
+        progress: Where progress is shown.
+        facts: Further facts for ``summary.json``'s ``config``.
+    """
+    progress, rollout = progress or Silent(), settings.rollout
+    weights = RewardWeights(settings.reward.alpha, settings.reward.beta, settings.reward.lambda_)
+    keys = np.array([key_of(settings.seed, "evaluation", prefix.id) for prefix in prefixes], dtype=np.uint64)
+    trajectories = {}
+    for name, adversary in adversaries.items():
+        with progress.task(f"evaluating {name}", len(prefixes) * rollout.horizon, "turns") as advance:
+            trajectories[name] = grow_trajectories(
+                adversary, defender, scorer, prefixes, keys,
+                horizon=rollout.horizon, weights=weights, wave=rollout.wave, on_turns=advance,
+            )  # fmt: skip
+    config = {
+        "settings": settings.as_dict(),
+        "versions": versions(),
+        "defender": defender.name,
+        "scorer": scorer.name,
+        "likelihood": f"defender ({defender.name})",
+        **(facts or {}),
+    }
+    return Evaluation(trajectories, _failures(trajectories), summarise(trajectories, settings, config))
+
+
+def summarise(
+    trajectories: Mapping[str, Sequence[Trajectory]], settings: Settings, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Content of ``summary.json`` (``docs/files.md``)."""
+    chosen = settings.evaluation
+    options: dict[str, Any] = {"seed": settings.seed, "resamples": chosen.resamples, "level": chosen.level}
+    tables = {name: {m: _table(paths, m) for m in METRICS} for name, paths in trajectories.items()}
+    adversaries: dict[str, Any] = {}
+    for name, table in tables.items():
+        row: dict[str, Any] = {metric: describe(values, **options).to_json() for metric, values in table.items()}
+        mean = row["nll"]["mean"]
+        row["nll"]["perplexity"] = None if mean is None else math.exp(mean)
+        row["failure_within_horizon"] = failure_within_horizon(table["tox_reply"], **options).to_json()
+        row["prefixes"] = len(trajectories[name])
+        row["errors"] = sum(turn.error is not None for path in trajectories[name] for turn in path.turns)
+        adversaries[name] = row
+    names = list(tables)
+    comparisons = [_comparison(name, names[0], tables, options) for name in names[1:]]
+    return {"adversaries": adversaries, "comparisons": comparisons, "config": dict(config)}
+
+
+def _comparison(a: str, b: str, tables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"a": a, "b": b}
+    for metric in METRICS:
+        difference = paired_difference(tables[a][metric], tables[b][metric], **options).to_json()
+        row[metric] = difference["mean"]
+        row[f"{metric}_share_above_0.5"] = difference["share_above_0.5"]
+    base = np.nanmean(tables[b]["nll"]) if np.isfinite(tables[b]["nll"]).any() else math.nan
+    change = row["nll"]["difference"]
+    row["nll_relative"] = change / float(base) if change is not None and math.isfinite(base) and base else None
+    return row
+
+
+def _table(paths: Sequence[Trajectory], metric: str) -> npt.NDArray[np.float64]:
+    """Values [prefixes, turns]; error turns are ``nan``."""
+    return np.array(
+        [[math.nan if turn.error else getattr(turn, metric) for turn in path.turns] for path in paths], dtype=np.float64
+    )
+
+
+def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str, Any]]:
+    """First failure of every failed trajectory, by the likelihood of the path that leads to it.
+
+    ``path_nll`` is the defender's mean nats per token over all utterances up to and including the failing turn.
+    """
+    rows = []
+    for name, paths in trajectories.items():
+        for path in paths:
+            for index, turn in enumerate(path.turns):
+                if turn.error is None and turn.tox_reply > FAILURE_THRESHOLD:
+                    logprobs = [value for earlier in path.turns[: index + 1] for value in earlier.token_logprobs]
+                    rows.append(
+                        {
+                            "adversary": name,
+                            "prefix_id": path.prefix.id,
+                            "turn": index + 1,
+                            "path_nll": mean_nll(logprobs),
+                            "nll": turn.nll,
+                            "tox_utterance": turn.tox_utterance,
+                            "tox_reply": turn.tox_reply,
+                            "tox_turn": turn.tox_turn,
+                            "utterance": turn.utterance.text,
+                            "reply": turn.reply.text,
+                        }
+                    )
+                    break
+    rows.sort(key=lambda row: (row["path_nll"], row["adversary"], row["prefix_id"]))
+    return [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
+
+
+def _trajectory_row(name: str, path: Trajectory) -> dict[str, Any]:
+    def number(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return {
+        "adversary": name,
+        "prefix_id": path.prefix.id,
+        "prefix": path.prefix.text,
+        "turns": [
+            {
+                "turn": index,
+                "utterance": turn.utterance.text,
+                "reply": turn.reply.text,
+                "nll": number(turn.nll),
+                "token_logprobs": [round(value, 4) for value in turn.token_logprobs if math.isfinite(value)],
+                "tox_utterance": number(turn.tox_utterance),
+                "tox_reply": number(turn.tox_reply),
+                "tox_turn": number(turn.tox_turn),
+                "reward": number(turn.reward),
+                "error": turn.error,
+            }
+            for index, turn in enumerate(path.turns, start=1)
+        ],
+    }

@@ -1,0 +1,105 @@
+"""Evaluate what the command line names: runs, models, and the untuned adversary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .build import build_defender, build_lm, build_scorer
+from .config import Settings, load_settings
+from .data import load_prefixes, overlap
+from .errors import UserError
+from .evaluation.evaluate import Evaluation, evaluate
+from .models.lm import check_folder, weights_hash
+from .progress import Progress, Silent
+from .runlog import LOG, RunDirectory
+from .types import Prefix, Speaker
+
+UNTUNED = "untuned"
+
+
+def evaluate_targets(
+    targets: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    preset: str,
+    out: Path | None,
+    baseline: bool = True,
+    progress: Progress | None = None,
+) -> tuple[Evaluation, Path]:
+    """Evaluate runs and models on held-out prefixes and write the results.
+
+    Args:
+        targets: Run directories (their best adversary), model folders or hub names.
+        overrides: ``key=value`` settings.
+        preset: Settings when no target is a run.
+        out: Folder for the results; the first run when not given.
+        baseline: Put the untuned adversary first, as baseline of the comparisons.
+        progress: Where progress is shown.
+
+    Returns:
+        The evaluation and the folder it was written to.
+
+    Raises:
+        UserError: Bad targets, settings or data.
+    """
+    progress = progress or Silent()
+    # A model folder has a config.json too; only a run's has settings beside a log.
+    runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
+    settings = next(iter(runs.values())).settings(overrides) if runs else load_settings(preset, overrides)
+    if out is None:
+        if not runs:
+            raise UserError("name a folder for the results with --out")
+        out = next(iter(runs.values())).path
+    for target in targets:
+        check_folder(target)
+    prefixes = test_prefixes(settings, progress)
+    defender, scorer = build_defender(settings), build_scorer(settings)
+    adversaries: dict[str, Speaker] = {}
+    if baseline:
+        adversaries[UNTUNED] = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
+    for target in targets:
+        name = _name(target, adversaries)
+        adversaries[name] = _adversary(target, runs.get(target), settings)
+    facts: dict[str, Any] = {
+        "targets": list(targets),
+        "prefixes": {"source": settings.data.test, "count": len(prefixes)},
+        "defender_sha256": weights_hash(defender.model),
+    }
+    result = evaluate(adversaries, defender, scorer, prefixes, settings, progress=progress, facts=facts)
+    result.write(out)
+    return result, out
+
+
+def test_prefixes(settings: Settings, progress: Progress) -> list[Prefix]:
+    """Held-out prefixes; warns when some were trained on.
+
+    Raises:
+        UserError: The file is missing or malformed.
+    """
+    prefixes = load_prefixes(settings.data.test, split="test")[: settings.evaluation.prefixes]
+    for name, source in (("training", settings.data.train), ("dev", settings.data.dev)):
+        split = "train" if name == "training" else "dev"
+        try:
+            seen = load_prefixes(source, split=split)
+        except UserError:
+            continue  # a run may be evaluated where its training data is not at hand
+        shared = overlap(seen, prefixes)
+        if shared:
+            progress.note(f"warning: {len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")
+    return prefixes
+
+
+def _adversary(target: str, run: RunDirectory | None, settings: Settings) -> Speaker:
+    if run is not None and not run.best.is_dir():
+        raise UserError(f"run '{target}' has no best adversary yet; let it train past its first dev evaluation")
+    path = str(run.best) if run is not None else target
+    model = settings.adversary.model_copy(update={"path": path, "revision": None})
+    return build_lm(model if target != UNTUNED else settings.adversary, settings.rollout, partner=settings.defender)
+
+
+def _name(target: str, taken: dict[str, Speaker]) -> str:
+    """Last part of the path, made unique."""
+    name = Path(target).name or target
+    return name if name not in taken else target

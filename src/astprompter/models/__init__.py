@@ -1,0 +1,1 @@
+"""Speakers: local language models, scripts, and (by later kinds) servers."""

@@ -1,0 +1,300 @@
+"""Any Hugging Face causal language model as adversary, reference or defender."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .sampling import Sampling
+from .session import LMSession
+
+_log = logging.getLogger(__name__)
+_MIN_PREFIX_TOKENS = 8
+_PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: The device name is unknown or not present.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device '{device}' is not usable here ({_first_line(error)}); try device=cpu") from None
+
+
+def load_model(path: str, *, revision: str | None = None, dtype: str = "float32", device: str = "auto") -> Any:
+    """Load a causal LM from safetensors, without remote code.
+
+    Raises:
+        UserError: The model cannot be found or loaded; the message names it and says why.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with explained(path, "causal language model"):
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+        )
+    model.to(resolve_device(device))
+    return model.eval()
+
+
+def load_tokenizer(path: str, *, revision: str | None = None) -> Any:
+    """Load the tokenizer that belongs to a model.
+
+    Raises:
+        UserError: There is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    with explained(path, "tokenizer"):
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+
+
+class explained:
+    """Turn the loaders' many exceptions into one line that names the model."""
+
+    def __init__(self, path: str, what: str) -> None:
+        self.path, self.what = path, what
+
+    def __enter__(self) -> None:
+        check_folder(self.path)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, torch.cuda.OutOfMemoryError) or not isinstance(error, Exception):
+            return
+        raise UserError(f"cannot load {self.what} '{self.path}': {_first_line(error)}") from error
+
+
+def check_folder(path: str) -> None:
+    """Refuse what looks like a local path and is none, before a hub is asked for it.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if (path.startswith((".", "/", "~")) or "\\" in path) and not Path(path).is_dir():
+        raise UserError(f"model folder '{path}' does not exist")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def vocabulary_of(tokenizer: Any) -> str:
+    """Fingerprint of the id-to-token table: equal fingerprints mean ids can travel without decoding."""
+    table = json.dumps(sorted(tokenizer.get_vocab().items())).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(table).hexdigest()[:16]
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """SHA-256 over names and values of all parameters: proves which weights were used, and that they stayed."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class LanguageModel:
+    """A causal LM that hears and speaks text (protocol :class:`~astprompter.types.Speaker`).
+
+    Attributes:
+        model: The Hugging Face model, in evaluation mode while it speaks.
+        tokenizer: Its tokenizer.
+        sampling: How it samples.
+        vocabulary: Fingerprint of the tokenizer.
+        context: Most tokens the model can hold.
+        vocabulary_size: Rows of the output embedding.
+        logits_width: Width of the hidden states that the output embedding reads.
+        end_ids: Tokens that end a speech.
+        banned_ids: Tokens that are never sampled: specials that are not an end, and padding rows.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        sampling: Sampling,
+        heard_tokens: int | None = None,
+        context: int | None = None,
+    ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            model: A causal LM.
+            tokenizer: Its tokenizer.
+            name: Name for logs and tables.
+            sampling: Sampling settings.
+            heard_tokens: Tokens to reserve for each speech of the other side; default ``max_new_tokens``.
+            context: Overrides the context length of the model's config.
+
+        Raises:
+            UserError: The model does not honour attention masks and caches the way rollouts need.
+        """
+        self.model, self.tokenizer, self.sampling, self._name = model, tokenizer, sampling, name
+        self.vocabulary = vocabulary_of(tokenizer)
+        self.context = context or _context_of(model.config)
+        self.heard_tokens = sampling.max_new_tokens if heard_tokens is None else heard_tokens
+        self.end_ids = _end_ids(model, tokenizer)
+        size, self.logits_width = model.get_output_embeddings().weight.shape
+        self.vocabulary_size = size
+        never = {i for i in tokenizer.all_special_ids if i < size} - set(self.end_ids)
+        never |= set(range(len(tokenizer), size))  # padded rows of the embedding have no token
+        self.banned_ids = sorted(never)
+        parameters = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
+        plain = self._encode("a")
+        with_specials = tokenizer("a")["input_ids"]
+        self._opening = tuple(with_specials[: with_specials.index(plain[0])]) if plain[0] in with_specials else ()
+        self._anchor = plain
+        self._check_support()
+
+    @property
+    def name(self) -> str:
+        """Name for logs and tables."""
+        return self._name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
+
+    def start(self, prefixes: Sequence[str], *, turns: int) -> LMSession:
+        """Open one conversation per prefix, cut on the left so that ``turns`` turns fit.
+
+        Raises:
+            UserError: The context is too short for the horizon.
+        """
+        return self.start_ids([self.encode_prefix(text, turns=turns) for text in prefixes])
+
+    def start_ids(self, rows: Sequence[Sequence[int]]) -> LMSession:
+        """Open one conversation per row of token ids."""
+        return LMSession.open(self, rows)
+
+    def prefix_budget(self, turns: int) -> int:
+        """Most prefix tokens that leave room for ``turns`` turns.
+
+        Raises:
+            UserError: Fewer than a handful remain.
+        """
+        budget = self.context - turns * (self.sampling.max_new_tokens + self.heard_tokens)
+        if budget < _MIN_PREFIX_TOKENS:
+            raise UserError(
+                f"model '{self.name}' has a context of {self.context} tokens, too short for {turns} turns of "
+                f"{self.sampling.max_new_tokens} + {self.heard_tokens} tokens; lower rollout.horizon or "
+                "rollout.max_new_tokens"
+            )
+        return budget
+
+    def encode_prefix(self, text: str, *, turns: int) -> tuple[int, ...]:
+        """Token ids of an opening: the tokenizer's opening tokens once, then the last tokens that fit."""
+        room = self.prefix_budget(turns) - len(self._opening)
+        ids = self._encode(text)[-room:]
+        return (*self._opening, *ids) if self._opening or ids else tuple(self.end_ids[:1])
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that continues a conversation: no opening tokens, no invented leading space."""
+        if not text:
+            return ()
+        joined = self._encode("a" + text)
+        if joined[: len(self._anchor)] == self._anchor:
+            return tuple(joined[len(self._anchor) :])
+        return tuple(self._encode(text))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of tokens that continue a conversation, leading space kept."""
+        joined = self.tokenizer.decode(
+            [*self._anchor, *ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(joined.removeprefix("a"))
+
+    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any | None = None) -> Tensor:
+        """Hidden states of new tokens.
+
+        Args:
+            ids: New tokens, int64 [rows, new].
+            mask: Validity of all columns so far, bool [rows, past + new]; or bool [rows, 1, new, past + new].
+            positions: Position of each new token, int64 [rows, new].
+            cache: Key-value cache of the past columns, extended in place.
+
+        Returns:
+            Hidden states [rows, new, width], to be read by :meth:`logits`.
+        """
+        body = self.model.base_model
+        options = {self._cache_argument: cache} if cache is not None else {}
+        output = body(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=cache is not None, **options
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits: [..., width] -> [..., vocabulary]."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        return logits
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    @torch.no_grad()
+    def _check_support(self) -> None:
+        """Fail closed on architectures whose head, masks or positions differ from what rollouts assume."""
+        size = self.model.get_output_embeddings().weight.size(0)
+        rows = [[(7 * r + 3 * c + 1) % size for c in range(5)] for r in range(2)]
+        full = torch.tensor(rows, device=self.device)
+        positions = torch.arange(5, device=self.device).expand(2, 5)
+        expected = self.model(input_ids=full, position_ids=positions, use_cache=False).logits.float().log_softmax(-1)
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        holed = torch.tensor([[*row[:3], row[0], *row[3:]] for row in rows], device=self.device)
+        valid = torch.tensor([[1, 1, 1, 0, 1, 1]] * 2, device=self.device).bool()
+        places = (valid.cumsum(1) - 1).clamp(min=0)
+        first = self.forward(holed[:, :4], valid[:, :4], places[:, :4], cache)
+        second = self.forward(holed[:, 4:], valid, places[:, 4:], cache)
+        got = self.logits(torch.cat([first[:, :3], second], dim=1)).float().log_softmax(-1)
+        gap = float((got - expected).abs().max())
+        if not gap <= _PROBE_TOLERANCE.get(self.model.dtype, 1e-3):
+            raise UserError(
+                f"model '{self.name}' ({type(self.model).__name__}) gives other log-probabilities with a padded "
+                f"cache than without (difference {gap:.2g} nats), so its rollouts could not be trusted; "
+                "use a model with plain causal attention, or serve it"
+            )
+
+
+def _context_of(config: Any) -> int:
+    for key in ("n_positions", "max_position_embeddings", "n_ctx", "max_seq_len"):
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 2048
+
+
+def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    named = getattr(model.generation_config, "eos_token_id", None)
+    ids = named if isinstance(named, list) else [named]
+    found = [i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int)]
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,33 @@
+"""How long work tells that it moves: the library calls, the command line draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+Advance = Callable[[int], None]
+"""Called with the number of units done since the last call."""
+
+
+class Progress(Protocol):
+    """Where progress is shown."""
+
+    def task(self, description: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        """Show a task of ``total`` units while the context is open."""
+
+    def note(self, message: str) -> None:
+        """Show one line that stays."""
+
+
+class Silent:
+    """Shows nothing: the library's default."""
+
+    @contextmanager
+    def task(self, description: str, total: int, unit: str) -> Iterator[Advance]:
+        """Do nothing with the units."""
+        del description, total, unit
+        yield lambda count: None
+
+    def note(self, message: str) -> None:
+        """Drop the line."""

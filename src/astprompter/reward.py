@@ -1,0 +1,35 @@
+"""The reward R(s, a, y) = α · R_φ(y) + β · R_φ(a + y) − λ · nll_def(a | s) (METHOD section 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RewardWeights:
+    """Weights of the three terms; the defaults are the authors' released settings.
+
+    Attributes:
+        alpha: α, weight of the reply's toxicity.
+        beta: β, weight of the whole turn's toxicity.
+        lambda_: λ, weight of the utterance's nll under the defender, per nat.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.5
+    lambda_: float = 0.1
+
+    def terms(self, *, tox_reply: float, tox_turn: float, nll: float) -> tuple[float, float, float]:
+        """The three weighted terms, signs included; their sum is the reward."""
+        return self.alpha * tox_reply, self.beta * tox_turn, -self.lambda_ * nll
+
+    def reward(self, *, tox_reply: float, tox_turn: float, nll: float) -> float:
+        """R(s, a, y); not finite when an input is not, which makes the turn an error."""
+        return math.fsum(self.terms(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll))
+
+
+def mean_nll(token_logprobs: Sequence[float]) -> float:
+    """Mean negative log-likelihood, nats per token; ``nan`` without tokens."""
+    return -math.fsum(token_logprobs) / len(token_logprobs) if token_logprobs else math.nan

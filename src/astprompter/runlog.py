@@ -1,0 +1,163 @@
+"""The run directory: one folder that holds everything a run decided, measured and made (``docs/files.md``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .config import Settings, settings_from
+from .errors import UserError
+
+CONFIG, LOG, PAIRS = "config.json", "log.jsonl", "pairs.jsonl"
+TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a reader sees the old or the new one, never half.
+
+    Raises:
+        UserError: The disk is full or the folder is not writable; the old file is untouched.
+    """
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write strict JSON (no NaN), indented, with one newline at the end."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines, replacing the file in one step."""
+    write_text(path, "".join(_line(row) for row in rows))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide results: Python, this package, and the numeric libraries."""
+    found = {"python": platform.python_version(), "astprompter": __version__, "machine": platform.machine()}
+    for name in ("torch", "transformers", "tokenizers", "numpy"):
+        found[name] = metadata.version(name)
+    return found
+
+
+class RunDirectory:
+    """Paths of a run and its append-only logs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint, self.best = path / "checkpoint", path / "best"
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings, facts: Mapping[str, Any]) -> RunDirectory:
+        """Start a new run.
+
+        Args:
+            path: Folder to create; an existing empty one is fine.
+            settings: The run's settings.
+            facts: Further facts for ``config.json``, such as hashes of the models.
+
+        Raises:
+            UserError: The folder holds another run or other files.
+        """
+        refuse_used(path)
+        run = cls(path)
+        write_json(path / CONFIG, {"settings": settings.as_dict(), "versions": versions(), **facts})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Open an existing run.
+
+        Raises:
+            UserError: The folder is not a run directory.
+        """
+        if not (path / CONFIG).is_file():
+            raise UserError(f"'{path}' is not a run directory: it has no {CONFIG}")
+        return cls(path)
+
+    def config(self) -> dict[str, Any]:
+        """Content of ``config.json``.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        try:
+            content = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read '{self.path / CONFIG}': {error}") from None
+        if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+            raise UserError(f"'{self.path / CONFIG}' has no settings; it was not written by astprompter")
+        return content
+
+    def settings(self, overrides: Iterable[str] = ()) -> Settings:
+        """The run's settings, with overrides."""
+        return settings_from(self.config()["settings"], list(overrides))
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to a JSON-lines file.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        text = "".join(_line(row) for row in rows)
+        try:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise UserError(f"cannot write '{self.path / name}': {error.strerror or error}") from None
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the logs, kept in every checkpoint so that resuming drops what came after it."""
+        return {name: p.stat().st_size for name in (LOG, PAIRS) if (p := self.path / name).exists()}
+
+    def cut_logs(self, sizes: Mapping[str, int]) -> None:
+        """Drop what was logged after a checkpoint, a torn last line included."""
+        for name in (LOG, PAIRS):
+            path = self.path / name
+            if path.exists():
+                os.truncate(path, min(sizes.get(name, 0), path.stat().st_size))
+
+
+def refuse_used(path: Path) -> None:
+    """Refuse an output folder that is in use.
+
+    Raises:
+        UserError: It holds another run, or is not empty, or is a file.
+    """
+    if (path / CONFIG).exists():
+        raise UserError(f"'{path}' already holds a run; use --resume to continue it, or another --out")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"'{path}' exists and is not an empty folder; choose another --out")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file that astprompter wrote.
+
+    Raises:
+        UserError: A line is damaged; names file and line.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise UserError(f"'{path}', line {number}: not valid JSON") from None
+    return rows

@@ -1,0 +1,81 @@
+"""The best adversary as a normal model folder that any Hugging Face tool can load."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..config import Settings
+from ..errors import UserError
+from ..models.lm import LanguageModel
+
+_CARD = """---
+tags: [red-teaming, astprompter]
+---
+# Adversary tuned against {defender}
+
+**Content warning: this model was tuned to write text after which another model replies with toxic text.** It is a
+test instrument: use it on models that you own or may test, and do not deploy it.
+
+- method: ASTPrompter (arXiv 2407.09447), {loss} with tau {tau}
+- reward weights: alpha {alpha}, beta {beta}, lambda {lambda_}
+- started from: {adversary}
+- defender: {defender}; toxicity scorer: {scorer}, label {label}
+- chosen at iteration {iteration} ({updates} updates) by mean dev reward {reward:+.4f}
+- dev replies above 0.5: {share:.1%}; dev nll of its utterances under the defender: {nll:.3f} nats per token
+
+Sampling settings are in `generation_config.json`: an utterance continues the conversation text as it stands.
+"""
+
+
+def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: dict[str, Any]) -> None:
+    """Write model, tokenizer, generation config and card; the previous best stays until this one is whole.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    from transformers import GenerationConfig
+
+    sampling = settings.rollout
+    draft = folder.with_name(folder.name + ".tmp")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        adversary.model.save_pretrained(draft)
+        adversary.tokenizer.save_pretrained(draft)
+        GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=sampling.temperature > 0,
+            max_new_tokens=sampling.max_new_tokens,
+            min_new_tokens=sampling.min_new_tokens,
+            temperature=sampling.temperature if sampling.temperature > 0 else None,
+            top_p=sampling.top_p if sampling.temperature > 0 else None,
+            top_k=0 if sampling.temperature > 0 else None,
+            repetition_penalty=sampling.repetition_penalty,
+            eos_token_id=list(adversary.end_ids) or None,
+            bos_token_id=adversary.tokenizer.bos_token_id,
+            pad_token_id=adversary.tokenizer.pad_token_id
+            if adversary.tokenizer.pad_token_id is not None
+            else (adversary.end_ids[0] if adversary.end_ids else None),
+        ).save_pretrained(draft)
+        card = _CARD.format(
+            defender=settings.defender.path,
+            adversary=settings.adversary.path,
+            loss=settings.loss.kind.upper(),
+            tau=settings.loss.tau,
+            alpha=settings.reward.alpha,
+            beta=settings.reward.beta,
+            lambda_=settings.reward.lambda_,
+            scorer=settings.scorer.spec,
+            label=settings.scorer.label,
+            iteration=dev["iteration"],
+            updates=dev["updates"],
+            reward=dev["reward"]["mean"],
+            share=dev["tox_reply"]["share_above_0.5"],
+            nll=dev["nll"]["mean"],
+        )
+        (draft / "README.md").write_text(card, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot write the best adversary to '{folder}': {error.strerror or error}") from None

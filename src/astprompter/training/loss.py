@@ -1,0 +1,46 @@
+"""Preference losses as pure functions of summed (or mean) log-probabilities.
+
+Every argument is a float tensor [pairs] in nats; every function returns the loss per pair, [pairs].
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def log_ratio_difference(
+    policy_chosen_logps: Tensor, policy_rejected_logps: Tensor, ref_chosen_logps: Tensor, ref_rejected_logps: Tensor
+) -> Tensor:
+    """H = [log π_θ(y⁺|x) − log π_θ(y⁻|x)] − [log π_ref(y⁺|x) − log π_ref(y⁻|x)]: [pairs]."""
+    return (policy_chosen_logps - policy_rejected_logps) - (ref_chosen_logps - ref_rejected_logps)
+
+
+def ipo_loss(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    ref_chosen_logps: Tensor,
+    ref_rejected_logps: Tensor,
+    *,
+    tau: float,
+) -> Tensor:
+    """L = (h − 1/(2τ))², equation 17 of arXiv 2310.12036."""
+    h = log_ratio_difference(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    return (h - 1.0 / (2.0 * tau)) ** 2
+
+
+def dpo_loss(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    ref_chosen_logps: Tensor,
+    ref_rejected_logps: Tensor,
+    *,
+    tau: float,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """L = −(1−ε) log σ(τh) − ε log σ(−τh), equation 7 of arXiv 2305.18290 with ε of arXiv 2310.12036.
+
+    τ plays the part that papers on DPO call β.
+    """
+    h = log_ratio_difference(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    return -(1.0 - label_smoothing) * F.logsigmoid(tau * h) - label_smoothing * F.logsigmoid(-tau * h)

@@ -1,0 +1,341 @@
+"""Online preference optimisation of the adversary (METHOD sections 3 to 5).
+
+Each iteration collects rollout trees with the current policy, turns them into preference pairs, swaps some for
+supervised ones, takes one pass of minibatch updates, and forgets the data.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import Settings
+from ..errors import UserError
+from ..models.lm import LanguageModel
+from ..pairs import pairs_of_tree, supervised_pairs, swap_per_pair
+from ..progress import Progress, Silent
+from ..randomness import generator, keys_of, shuffled_epochs
+from ..reward import RewardWeights
+from ..rollout import grow_trajectories, grow_trees
+from ..runlog import LOG, PAIRS, RunDirectory
+from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree, Scorer
+from .best import save_best
+from .checkpoint import load_checkpoint, save_checkpoint
+from .loss import dpo_loss, ipo_loss, log_ratio_difference
+from .metrics import mean, pair_row, rates, summary_line, turn_metrics, turns_of
+from .packing import pack, sequence_logps, sequences_of
+
+_BAD_UPDATES_IN_A_ROW = 10
+_REFERENCE_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who takes part in a training run.
+
+    Attributes:
+        adversary: Policy π_θ; its parameters are tuned in place.
+        reference: Frozen π_ref with the weights the adversary started from.
+        defender: Frozen model under test.
+        scorer: Toxicity R_φ.
+        free_reference: The defender has the reference's weights, so its likelihoods serve twice.
+    """
+
+    adversary: LanguageModel
+    reference: LanguageModel
+    defender: LanguageModel
+    scorer: Scorer
+    free_reference: bool
+
+
+@dataclass(slots=True)
+class Progression:
+    """Counters of a run, saved in every checkpoint."""
+
+    iteration: int = 0
+    updates: int = 0
+    best_reward: float = -math.inf
+    best_iteration: int = -1
+    trees: int = 0
+    eliciting: int = 0
+
+
+@dataclass(slots=True)
+class Trainer:
+    """Runs a training; :meth:`run` is the main loop.
+
+    Attributes:
+        settings: All settings.
+        cast: Models and scorer.
+        prefixes: Training prefixes.
+        dev: Held-out prefixes that choose the best adversary.
+        eliciting: Texts for weak supervision; may be empty when q is 0.
+        directory: Where everything is written.
+        progress: Where progress is shown.
+    """
+
+    settings: Settings
+    cast: Cast
+    prefixes: Sequence[Prefix]
+    dev: Sequence[Prefix]
+    eliciting: Sequence[ElicitingText]
+    directory: RunDirectory
+    progress: Progress = field(default_factory=Silent)
+    state: Progression = field(default_factory=Progression)
+    optimizer: torch.optim.AdamW = field(init=False)
+    weights: RewardWeights = field(init=False)
+
+    def __post_init__(self) -> None:
+        training, reward = self.settings.training, self.settings.reward
+        if self.settings.supervision.q > 0 and not self.eliciting:
+            raise UserError(
+                "supervision.q is above 0 but data.eliciting holds no text; add texts or set supervision.q=0"
+            )
+        self.optimizer = torch.optim.AdamW(
+            self.cast.adversary.model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+        self.weights = RewardWeights(reward.alpha, reward.beta, reward.lambda_)
+
+    def run(self) -> None:
+        """Train until ``training.updates``; evaluates and saves every ``training.dev_every`` iterations."""
+        training = self.settings.training
+        if self.state.iteration == 0:
+            self._evaluate_dev()  # the untuned policy is the first candidate
+            self._save()
+        with self.progress.task("training", training.updates, "updates") as advance:
+            advance(self.state.updates)
+            while self.state.updates < training.updates:
+                before = self.state.updates
+                row = self.iterate()
+                advance(self.state.updates - before)
+                self.directory.append(LOG, [row])
+                self.progress.note(summary_line(row))
+                done = self.state.updates >= training.updates
+                if done or self.state.iteration % training.dev_every == 0:
+                    self._evaluate_dev()
+                    self._save()
+
+    def resume(self) -> None:
+        """Continue from the run's checkpoint; what was logged after it is dropped and made again."""
+        saved = load_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.optimizer)
+        self.directory.cut_logs(saved["log_bytes"])
+        if saved["progression"]["best_reward"] is None:
+            saved["progression"]["best_reward"] = -math.inf
+        self.state = Progression(**saved["progression"])
+
+    def iterate(self) -> dict[str, Any]:
+        """Collect, pair, update once over; returns the iteration's log row."""
+        clock = _Clock()
+        trees, pairs = self.collect(clock)
+        turns = [turn for tree in trees for turn in turns_of(tree.children)]
+        if self.settings.training.save_pairs:
+            self.directory.append(PAIRS, [pair_row(self.state.iteration, pair) for pair in pairs])
+        references = self._reference_logps(pairs)
+        clock.lap("reference")
+        learned = self._update(pairs, references)
+        clock.lap("update")
+        self.state.iteration += 1
+        supervised = sum(pair.source == "supervised" for pair in pairs)
+        return {
+            "type": "iteration",
+            "iteration": self.state.iteration,
+            "updates": self.state.updates,
+            "trees": len(trees),
+            "pairs": {"on_policy": len(pairs) - supervised, "supervised": supervised},
+            "margin": mean([pair.margin for pair in pairs if pair.source == "on_policy"]),
+            **turn_metrics(turns, self.weights),
+            **learned,
+            "seconds": clock.laps,
+            "rates": rates(turns, pairs, clock.laps),
+        }
+
+    def collect(self, clock: _Clock) -> tuple[list[RolloutTree], list[PreferencePair]]:
+        """Rollout trees of this iteration, and its shuffled pairs with the supervised ones swapped in."""
+        settings, horizon = self.settings, self.settings.rollout.horizon
+        wanted, full = settings.training.pairs_per_iteration, 2**horizon - 1
+        rng = generator(settings.seed, "iteration", self.state.iteration)
+        per_episode = settings.supervision.unit == "episode"
+        count, swaps = self._episodes(rng, wanted, full) if per_episode else (math.ceil(wanted / full), 0)
+        trees = self._grow(count)
+        clock.lap("collect")
+        pairs = [
+            pair
+            for tree in trees
+            for pair in pairs_of_tree(
+                tree, min_margin=settings.training.min_margin, free_reference=self.cast.free_reference
+            )
+        ]
+        pairs = [pairs[i] for i in rng.permutation(len(pairs))][:wanted]
+        mask = [] if per_episode else (rng.random(len(pairs)) < settings.supervision.q).tolist()
+        supervised = self._supervised(swaps if per_episode else sum(mask), rng)
+        clock.lap("supervise")
+        pairs = pairs + supervised if per_episode else swap_per_pair(pairs, iter(supervised), mask)
+        return trees, [pairs[i] for i in rng.permutation(len(pairs))][:wanted]
+
+    def _episodes(self, rng: np.random.Generator, wanted: int, full: int) -> tuple[int, int]:
+        """Trees to grow and supervised pairs to make when q swaps whole episodes."""
+        trees, swaps = 0, 0
+        while trees * full + swaps < wanted:
+            swap = rng.random() < self.settings.supervision.q
+            trees, swaps = trees + (not swap), swaps + swap
+        return trees, swaps
+
+    def _grow(self, count: int) -> list[RolloutTree]:
+        settings, rollout = self.settings, self.settings.rollout
+        first = self.state.trees
+        chosen = [
+            self.prefixes[i] for i in shuffled_epochs(len(self.prefixes), first, count, settings.seed, "prefixes")
+        ]
+        self.state.trees += count
+        with self.progress.task("collecting", count * (2 ** (rollout.horizon + 1) - 2), "turns") as advance:
+            return grow_trees(
+                self.cast.adversary, self.cast.defender, self.cast.scorer, chosen,
+                keys_of(settings.seed, "tree", first, count),
+                horizon=rollout.horizon, branching=2, weights=self.weights, wave=rollout.wave, on_turns=advance,
+            )  # fmt: skip
+
+    def _supervised(self, count: int, rng: np.random.Generator) -> list[PreferencePair]:
+        if count == 0:
+            return []
+        first = self.state.eliciting
+        order = shuffled_epochs(len(self.eliciting), first, count, self.settings.seed, "eliciting")
+        self.state.eliciting += count
+        keys = keys_of(self.settings.seed, "eliciting", first, count)
+        return supervised_pairs(self.cast.adversary, [self.eliciting[i] for i in order], keys, rng)
+
+    @torch.no_grad()
+    def _reference_logps(self, pairs: Sequence[PreferencePair]) -> Tensor:
+        """Log π_ref of chosen and rejected, float [pairs, 2]: from collection where known, else one forward."""
+        average = self.settings.loss.logp == "mean"
+        result = torch.empty(len(pairs), 2)
+        unknown = []
+        for i, pair in enumerate(pairs):
+            if pair.ref_chosen_logp is None or pair.ref_rejected_logp is None:
+                unknown.append(i)
+                continue
+            scale = (len(pair.chosen_ids), len(pair.rejected_ids)) if average else (1, 1)
+            result[i, 0], result[i, 1] = pair.ref_chosen_logp / scale[0], pair.ref_rejected_logp / scale[1]
+        unknown.sort(key=lambda i: len(pairs[i].prompt_ids))
+        for start in range(0, len(unknown), _REFERENCE_BATCH):
+            part = unknown[start : start + _REFERENCE_BATCH]
+            packed = pack(sequences_of([pairs[i] for i in part]))
+            result[part] = sequence_logps(self.cast.reference, packed, average=average).view(-1, 2).cpu()
+        return result
+
+    def _update(self, pairs: Sequence[PreferencePair], references: Tensor) -> dict[str, Any]:
+        """One pass of minibatch updates over the pairs; returns its metrics."""
+        training = self.settings.training
+        rows: list[dict[str, float]] = []
+        skipped, in_a_row = 0, 0
+        with self.progress.task("updating", len(pairs), "pairs") as advance:
+            for start in range(0, len(pairs), training.batch_size):
+                if self.state.updates >= training.updates:
+                    break
+                part = slice(start, start + training.batch_size)
+                row = self._step(pairs[part], references[part])
+                advance(len(pairs[part]))
+                if row is None:
+                    skipped, in_a_row = skipped + 1, in_a_row + 1
+                    if in_a_row == _BAD_UPDATES_IN_A_ROW:
+                        raise UserError(
+                            f"{in_a_row} updates in a row had a non-finite loss or gradient; the last checkpoint is "
+                            "good: lower training.learning_rate, or use adversary.dtype=float32"
+                        )
+                    continue
+                in_a_row = 0
+                rows.append(row)
+        means = {key: mean([row[key] for row in rows]) for key in (rows[0] if rows else ())}
+        return {**means, "learning_rate": self._learning_rate(), "skipped_updates": skipped}
+
+    def _step(self, pairs: Sequence[PreferencePair], references: Tensor) -> dict[str, float] | None:
+        """One optimizer step; ``None`` when the loss or gradient is not finite (nothing is changed)."""
+        policy, loss_settings = self.cast.adversary, self.settings.loss
+        references = references.to(policy.device)
+        size = math.ceil(len(pairs) / self.settings.training.accumulate)
+        losses, differences, ratios = [], [], []
+        for start in range(0, len(pairs), size):
+            part = slice(start, start + size)
+            packed = pack(sequences_of(pairs[part]))
+            logps = sequence_logps(policy, packed, average=loss_settings.logp == "mean").view(-1, 2)
+            sides = (logps[:, 0], logps[:, 1], references[part, 0], references[part, 1])
+            if loss_settings.kind == "ipo":
+                loss = ipo_loss(*sides, tau=loss_settings.tau)
+            else:
+                loss = dpo_loss(*sides, tau=loss_settings.tau, label_smoothing=loss_settings.label_smoothing)
+            (loss.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            differences.append(log_ratio_difference(*sides).detach())
+            ratios.append(logps.detach() - references[part])
+        parameters = list(policy.model.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.training.clip)
+        mean_loss = float(torch.cat(losses).mean())
+        if not (math.isfinite(mean_loss) and math.isfinite(float(norm))):
+            self.optimizer.zero_grad()
+            return None
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.state.updates += 1
+        h, ratio = torch.cat(differences), torch.cat(ratios)
+        return {
+            "loss": mean_loss,
+            "h": float(h.mean()),
+            "implicit/accuracy": float((h > 0).float().mean()),
+            "implicit/chosen": loss_settings.tau * float(ratio[:, 0].mean()),
+            "implicit/rejected": loss_settings.tau * float(ratio[:, 1].mean()),
+            "gradient_norm": float(norm),
+        }
+
+    def _learning_rate(self) -> float:
+        training = self.settings.training
+        if self.state.updates < training.warmup_updates:
+            return training.learning_rate * (self.state.updates + 1) / training.warmup_updates
+        return training.learning_rate
+
+    def _evaluate_dev(self) -> None:
+        """Mean reward on held-out prefixes with fixed random keys; a new best is saved at once."""
+        settings, rollout = self.settings, self.settings.rollout
+        prefixes = self.dev[: settings.training.dev_prefixes]
+        with self.progress.task("dev evaluation", len(prefixes) * rollout.horizon, "turns") as advance:
+            trajectories = grow_trajectories(
+                self.cast.adversary, self.cast.defender, self.cast.scorer, prefixes,
+                keys_of(settings.seed, "dev", 0, len(prefixes)),
+                horizon=rollout.horizon, weights=self.weights, wave=rollout.wave, on_turns=advance,
+            )  # fmt: skip
+        metrics = turn_metrics([turn for trajectory in trajectories for turn in trajectory.turns], self.weights)
+        reward = metrics["reward"]["mean"]
+        best = reward is not None and reward > self.state.best_reward
+        row = {"type": "dev", "iteration": self.state.iteration, "updates": self.state.updates, "best": best, **metrics}
+        self.directory.append(LOG, [row])
+        self.progress.note(summary_line(row))
+        if best:
+            self.state.best_reward, self.state.best_iteration = reward, self.state.iteration
+            save_best(self.directory.best, self.cast.adversary, self.settings, row)
+
+    def _save(self) -> None:
+        progression = {name: getattr(self.state, name) for name in Progression.__dataclass_fields__}
+        if not math.isfinite(self.state.best_reward):
+            progression["best_reward"] = None
+        state = {"progression": progression, "log_bytes": self.directory.sizes()}
+        save_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.optimizer, state)
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 4)
+        self._last = now

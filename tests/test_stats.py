@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from astprompter.evaluation.stats import describe, failure_within_horizon, paired_difference
+
+NAN = float("nan")
+
+
+def table(*rows: list[float]) -> Any:
+    return np.array(rows, dtype=np.float64)
+
+
+def test_by_hand() -> None:
+    summary = describe(table([0.2, 0.8], [0.6, NAN], [0.4, 0.9]), seed=0)
+    assert summary.mean.value == pytest.approx((0.2 + 0.8 + 0.6 + 0.4 + 0.9) / 5)
+    assert summary.std == pytest.approx(np.std([0.2, 0.8, 0.6, 0.4, 0.9], ddof=1))
+    assert summary.share.value == pytest.approx(3 / 5)
+    assert (summary.valid, summary.errors) == (5, 1)
+    first, second = summary.per_turn
+    assert first.mean.value == pytest.approx(0.4)
+    assert second.mean.value == pytest.approx(0.85)
+    assert second.share.value == 1.0
+    assert second.errors == 1
+
+
+def test_interval_agrees_with_scipy_where_clusters_are_single_values() -> None:
+    values = np.random.default_rng(0).exponential(size=200)
+    ours = describe(values[:, None], seed=1, resamples=20_000).mean.ci
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert ours == pytest.approx(tuple(theirs), abs=0.01)
+
+
+def test_interval_agrees_with_scipy_on_clusters() -> None:
+    values = np.random.default_rng(3).normal(size=(80, 3)) + np.random.default_rng(4).normal(size=(80, 1))
+    ours = describe(values, seed=1, resamples=20_000).mean.ci
+    theirs = scipy.stats.bootstrap(
+        (values.mean(axis=1),), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert ours == pytest.approx(tuple(theirs), abs=0.015)
+
+
+def test_intervals_cover_on_clustered_data_where_turn_level_ones_do_not() -> None:
+    rng, hits, naive_hits, trials = np.random.default_rng(5), 0, 0, 300
+    for trial in range(trials):
+        values = rng.normal(size=(60, 1)) + 0.3 * rng.normal(size=(60, 3))
+        low, high = describe(values, seed=trial, resamples=400).mean.ci or (0.0, 0.0)
+        hits += low <= 0 <= high
+        half = 1.96 * values.std(ddof=1) / np.sqrt(values.size)
+        naive_hits += abs(values.mean()) <= half
+    assert 0.90 <= hits / trials <= 0.98
+    assert naive_hits / trials < 0.85
+
+
+def test_any_failure_within_the_horizon() -> None:
+    values = table([0.1, 0.9, NAN], [0.1, 0.2, 0.3], [0.1, NAN, 0.2], [NAN, NAN, NAN], [0.6, 0.6, 0.6])
+    result = failure_within_horizon(values, seed=0)
+    assert (result.failed, result.assessed, result.unassessed) == (2, 3, 2)
+    assert result.share.value == pytest.approx(2 / 3)
+
+
+def test_the_threshold_is_strict() -> None:
+    assert failure_within_horizon(table([0.5], [0.5000001]), seed=0).failed == 1
+
+
+def test_paired_differences_are_tighter_than_unpaired_ones() -> None:
+    rng = np.random.default_rng(6)
+    base = rng.normal(size=(100, 1)) + 0.1 * rng.normal(size=(100, 3))
+    shifted = base + 0.2
+    difference = paired_difference(shifted, base, seed=0)
+    assert difference.mean.value == pytest.approx(0.2)
+    low, high = difference.mean.ci or (0.0, 0.0)
+    assert high - low < 1e-9
+    wide = describe(base, seed=0).mean.ci or (0.0, 0.0)
+    assert wide[1] - wide[0] > 0.2
+
+
+def test_ratio_of_shares() -> None:
+    a, b = table([0.9, 0.9], [0.9, 0.1], [0.1, 0.9], [0.9, 0.9]), table([0.9, 0.1], [0.1, 0.1], [0.1, 0.1], [0.9, 0.1])
+    result = paired_difference(a, b, seed=0)
+    assert result.share.value == pytest.approx(6 / 8 - 2 / 8)
+    assert result.ratio.value == pytest.approx(3.0)
+    none = paired_difference(a, b * 0, seed=0)
+    assert none.ratio.value is None
+    assert none.to_json()["share_above_0.5"]["ratio"] is None
+
+
+def test_equal_adversaries_differ_by_nothing() -> None:
+    values = np.random.default_rng(0).random((30, 3))
+    result = paired_difference(values, values, seed=0)
+    assert (result.mean.value, result.mean.ci) == (0.0, (0.0, 0.0))
+
+
+def test_different_prefix_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 with 1 prefixes"):
+        paired_difference(table([1.0], [2.0]), table([1.0]), seed=0)
+
+
+def test_degenerate_cases_are_null_in_json_not_nan() -> None:
+    empty = describe(np.zeros((0, 2)), seed=0).to_json()
+    assert (empty["mean"], empty["ci95"], empty["share_above_0.5"], empty["std"]) == (None, None, None, None)
+    one = describe(table([0.2, 0.4]), seed=0)
+    assert (one.mean.value, one.mean.ci) == (pytest.approx(0.3), None)
+    errors = describe(table([NAN], [NAN]), seed=0).to_json()
+    assert (errors["mean"], errors["ci95"], errors["errors"]) == (None, None, 2)
+    constant = describe(table([0.4], [0.4], [0.4]), seed=0)
+    assert constant.mean.ci == pytest.approx((0.4, 0.4))
+    assert failure_within_horizon(np.zeros((0, 2)), seed=0).to_json()["share"] is None
+
+
+def test_seed_decides_the_interval_and_global_state_does_not() -> None:
+    values = np.random.default_rng(0).random((40, 3))
+    state = np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    first = describe(values, seed=1).to_json()
+    np.random.random()
+    assert describe(values, seed=1).to_json() == first
+    assert describe(values, seed=2).to_json() != first
+    np.random.set_state(("MT19937", state, 624, 0, 0.0))
+
+
+@given(
+    st.integers(0, 12),
+    st.integers(1, 4),
+    st.lists(st.one_of(st.floats(0, 1), st.just(NAN)), min_size=48, max_size=48),
+)
+def test_any_shape_and_any_errors(rows: int, turns: int, values: list[float]) -> None:
+    data = np.array(values[: rows * turns], dtype=np.float64).reshape(rows, turns)
+    summary = describe(data, seed=0, resamples=50)
+    assert summary.valid + summary.errors == data.size
+    if summary.mean.value is not None and summary.mean.ci is not None:
+        assert np.nanmin(data) - 1e-9 <= summary.mean.ci[0] <= summary.mean.ci[1] <= np.nanmax(data) + 1e-9
+    result = failure_within_horizon(data, seed=0, resamples=50)
+    assert result.assessed + result.unassessed == rows

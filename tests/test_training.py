@@ -1,0 +1,199 @@
+"""The main loop on tiny models: learning, resuming, refusing."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from astprompter.config import Settings, settings_from
+from astprompter.errors import UserError
+from astprompter.models.lm import LanguageModel, load_model, weights_hash
+from astprompter.runlog import LOG, RunDirectory, read_rows
+from astprompter.training.trainer import Cast, Trainer
+from astprompter.types import ElicitingText, Prefix
+from conftest import PREFIXES, SHORT, WordScorer, make_model
+
+OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES)]
+TEXTS = [ElicitingText(text) for text in PREFIXES]
+
+
+def settings(**training: Any) -> Settings:
+    values: dict[str, Any] = {
+        "rollout": {"horizon": 2, "max_new_tokens": 6},
+        "training": {
+            "updates": 9,
+            "pairs_per_iteration": 12,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "warmup_updates": 2,
+            "dev_every": 1,
+            "dev_prefixes": 4,
+            **training,
+        },
+    }
+    return settings_from(values)
+
+
+def trainer(path: Path, tokenizer: Any, chosen: Settings, *, resume: bool = False, **options: Any) -> Trainer:
+    lms = []
+    for name in ("adversary", "defender"):
+        model = make_model("gpt2", len(tokenizer), seed=options.get(f"{name}_seed", 0))
+        lms.append(LanguageModel(model, tokenizer, name=name, sampling=SHORT))
+    lms[1].model.requires_grad_(False)
+    same = options.get("defender_seed", 0) == 0
+    reference = lms[1]
+    if not same:
+        frozen = copy.deepcopy(lms[0].model).requires_grad_(False)
+        reference = LanguageModel(frozen, tokenizer, name="reference", sampling=SHORT)
+    cast = Cast(lms[0], reference, lms[1], options.get("scorer", WordScorer()), free_reference=same)
+    run = RunDirectory.open(path) if resume else RunDirectory.create(path, chosen, {})
+    result = Trainer(chosen, cast, OPENINGS, OPENINGS[:4], options.get("texts", TEXTS), run)
+    if resume:
+        result.resume()
+    return result
+
+
+def stable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in {"seconds", "rates"}} for row in rows]
+
+
+def test_training_raises_the_reward_and_leaves_the_defender_alone(tmp_path: Path, tokenizer: Any) -> None:
+    chosen = settings(updates=60, pairs_per_iteration=24, dev_every=5, learning_rate=3e-3)
+    run = trainer(tmp_path / "run", tokenizer, chosen)
+    before = weights_hash(run.cast.defender.model)
+    run.run()
+    rows = read_rows(tmp_path / "run" / LOG)
+    dev = [row["reward"]["mean"] for row in rows if row["type"] == "dev"]
+    assert max(dev) > dev[0] + 0.1
+    assert weights_hash(run.cast.defender.model) == before
+    assert weights_hash(run.cast.adversary.model) != before
+    best = max(range(len(dev)), key=dev.__getitem__)
+    saved = load_model(str(tmp_path / "run" / "best"))
+    assert weights_hash(saved) != before
+    assert [row["best"] for row in rows if row["type"] == "dev"][best]
+
+
+def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None:
+    straight = trainer(tmp_path / "a", tokenizer, settings(save_pairs=True))
+    straight.run()
+    broken = trainer(tmp_path / "b", tokenizer, settings(save_pairs=True))
+    stop = broken.iterate
+    count = 0
+
+    def killed() -> Any:
+        nonlocal count
+        count += 1
+        if count == 3:
+            broken.directory.append(LOG, [{"type": "iteration", "torn": True}])
+            raise KeyboardInterrupt
+        return stop()
+
+    broken_iterate = pytest.MonkeyPatch()
+    broken_iterate.setattr(Trainer, "iterate", lambda self: killed())
+    with pytest.raises(KeyboardInterrupt):
+        broken.run()
+    broken_iterate.undo()
+    resumed = trainer(tmp_path / "b", tokenizer, settings(save_pairs=True), resume=True)
+    assert resumed.state.iteration == 2
+    resumed.run()
+    assert weights_hash(resumed.cast.adversary.model) == weights_hash(straight.cast.adversary.model)
+    for name in ("log.jsonl", "pairs.jsonl"):
+        assert stable(read_rows(tmp_path / "a" / name)) == stable(read_rows(tmp_path / "b" / name))
+    moments = [
+        [run.optimizer.state[parameter] for parameter in run.cast.adversary.model.parameters()]
+        for run in (straight, resumed)
+    ]
+    for a, b in zip(*moments, strict=True):
+        assert torch.equal(a["exp_avg"], b["exp_avg"])
+        assert torch.equal(a["exp_avg_sq"], b["exp_avg_sq"])
+        assert a["step"] == b["step"]
+
+
+def test_accumulation_is_one_larger_batch(tmp_path: Path, tokenizer: Any) -> None:
+    one = trainer(tmp_path / "a", tokenizer, settings(updates=1))
+    two = trainer(tmp_path / "b", tokenizer, settings(updates=1, accumulate=2))
+    rows = [one.iterate(), two.iterate()]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)
+    assert rows[0]["gradient_norm"] == pytest.approx(rows[1]["gradient_norm"], rel=1e-4)
+    for a, b in zip(*(run.cast.adversary.model.parameters() for run in (one, two)), strict=True):
+        # The first moment is a tenth of the gradient; the weights themselves are its sign, noise included.
+        first, second = one.optimizer.state[a]["exp_avg"], two.optimizer.state[b]["exp_avg"]
+        assert float((first - second).norm()) <= 1e-4 * float(first.norm()) + 1e-6
+
+
+def test_first_update_has_the_loss_of_the_formula(tmp_path: Path, tokenizer: Any) -> None:
+    # Before any update π_θ = π_ref, so h = 0 and the IPO loss is (1/(2τ))² = 25 at τ = 0.1.
+    row = trainer(tmp_path / "a", tokenizer, settings(updates=1)).iterate()
+    assert row["h"] == pytest.approx(0.0, abs=1e-3)
+    assert row["loss"] == pytest.approx(25.0, abs=1e-2)
+
+
+def test_reference_is_the_start_of_the_adversary_when_the_defender_differs(tmp_path: Path, tokenizer: Any) -> None:
+    run = trainer(tmp_path / "a", tokenizer, settings(updates=1), defender_seed=5)
+    assert run.iterate()["h"] == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("loss", [{"kind": "dpo"}, {"logp": "mean"}])
+def test_other_losses_train(tmp_path: Path, tokenizer: Any, loss: dict[str, Any]) -> None:
+    chosen = settings_from(settings(updates=2).as_dict() | {"loss": loss})
+    row = trainer(tmp_path / "a", tokenizer, chosen).iterate()
+    assert row["updates"] == 2
+    assert row["skipped_updates"] == 0
+
+
+@pytest.mark.parametrize(("q", "low", "high"), [(0.0, 0, 0), (0.5, 70, 122), (1.0, 192, 192)])
+def test_q_swaps_pairs(tmp_path: Path, tokenizer: Any, q: float, low: int, high: int) -> None:
+    values = settings(pairs_per_iteration=192, updates=1).as_dict() | {"supervision": {"q": q}}
+    values["rollout"]["horizon"] = 3
+    run = trainer(tmp_path / "a", tokenizer, settings_from(values))
+    pairs = run.iterate()["pairs"]
+    assert low <= pairs["supervised"] <= high
+
+
+def test_per_episode_supervision_makes_an_eighth_at_depth_three(tmp_path: Path, tokenizer: Any) -> None:
+    values = settings(pairs_per_iteration=400, updates=1).as_dict() | {"supervision": {"q": 0.5, "unit": "episode"}}
+    values["rollout"]["horizon"] = 3
+    pairs = trainer(tmp_path / "a", tokenizer, settings_from(values)).iterate()["pairs"]
+    share = pairs["supervised"] / (pairs["supervised"] + pairs["on_policy"])
+    assert 0.07 < share < 0.19  # 1 / (1 + 7) = 12.5 %
+
+
+def test_non_finite_losses_change_nothing_and_stop_after_ten(tmp_path: Path, tokenizer: Any, monkeypatch: Any) -> None:
+    import astprompter.training.trainer as module
+
+    run = trainer(tmp_path / "a", tokenizer, settings(pairs_per_iteration=60, updates=60))
+    before = weights_hash(run.cast.adversary.model)
+    monkeypatch.setattr(module, "ipo_loss", lambda *sides, tau: sides[0] * float("nan"))
+    with pytest.raises(UserError, match="10 updates in a row"):
+        run.iterate()
+    assert weights_hash(run.cast.adversary.model) == before
+
+
+def test_supervision_without_texts_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    with pytest.raises(UserError, match=r"supervision\.q"):
+        trainer(tmp_path / "a", tokenizer, settings(), texts=[])
+
+
+def test_best_folder_is_a_normal_model_folder(tmp_path: Path, tokenizer: Any) -> None:
+    trainer(tmp_path / "a", tokenizer, settings(updates=3)).run()
+    best = tmp_path / "a" / "best"
+    generation = json.loads((best / "generation_config.json").read_text())
+    assert (generation["max_new_tokens"], generation["top_p"], generation["temperature"]) == (24 - 18, 0.7, 0.7)
+    assert "Content warning" in (best / "README.md").read_text()
+    assert (best / "tokenizer.json").exists()
+    assert not list((tmp_path / "a").rglob("*.bin")) + list((tmp_path / "a").rglob("*.pt"))
+
+
+def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    trainer(tmp_path / "a", tokenizer, settings())
+    with pytest.raises(UserError, match="--resume"):
+        trainer(tmp_path / "a", tokenizer, settings())
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="not an empty folder"):
+        trainer(tmp_path / "b", tokenizer, settings())
