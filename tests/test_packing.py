@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from astprompter.training.packing import pack, sequence_logps
+from astprompter.training.packing import forward_groups, pack, sequence_logps
+from astprompter.types import PreferencePair
 from conftest import FAMILIES
 
 # A tree: two utterances at the root, two below one of them; ragged; one shares its first token with its sibling.
@@ -78,3 +79,10 @@ def test_the_mask_shows_ancestors_only() -> None:
         [1, 1, 1, 1, 0],
         [1, 1, 0, 0, 1],
     ]
+
+
+def test_forward_groups_hold_every_pair_once_within_the_budget() -> None:
+    pairs = [PreferencePair((1,) * n, (2,), (3,), 0.1, "on_policy", 0) for n in (5, 90, 7, 40, 6, 41)]
+    groups = forward_groups(pairs, 100)
+    assert groups == [[0, 4, 2], [3, 5], [1]]
+    assert forward_groups(pairs, 1) == [[0], [4], [2], [3], [5], [1]]

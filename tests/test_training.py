@@ -116,7 +116,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
 
 def test_accumulation_is_one_larger_batch(tmp_path: Path, tokenizer: Any) -> None:
     one = trainer(tmp_path / "a", tokenizer, settings(updates=1))
-    two = trainer(tmp_path / "b", tokenizer, settings(updates=1, accumulate=2))
+    two = trainer(tmp_path / "b", tokenizer, settings(updates=1, tokens_per_forward=50))
     rows = [one.iterate(), two.iterate()]
     assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)
     assert rows[0]["gradient_norm"] == pytest.approx(rows[1]["gradient_norm"], rel=1e-4)

@@ -62,7 +62,7 @@ class RolloutSettings(_Section):
     temperature: float = Field(0.7, ge=0, description="softmax temperature; 0 is greedy")
     top_p: float = Field(0.7, gt=0, le=1, description="nucleus mass, on the tempered distribution")
     repetition_penalty: float = Field(1.1, gt=0, description="applies to every token already in the context")
-    wave: int = Field(64, ge=1, description="prefixes that advance together; bounds memory, changes no result")
+    wave: int = Field(16, ge=1, description="prefixes that advance together; bounds memory, changes no result")
 
 
 class RewardSettings(_Section):
@@ -97,7 +97,7 @@ class TrainingSettings(_Section):
     updates: int = Field(10_000, ge=1, description="optimizer steps in all")
     pairs_per_iteration: int = Field(512, ge=1, description="preference pairs collected per iteration")
     batch_size: int = Field(8, ge=1, description="pairs per update")
-    accumulate: int = Field(1, ge=1, description="forward passes that share one update's pairs")
+    tokens_per_forward: int = Field(2048, ge=1, description="splits an update; bounds memory, changes no result")
     learning_rate: float = Field(5e-7, gt=0, description="AdamW, after warm-up")
     warmup_updates: int = Field(150, ge=0, description="linear warm-up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW, decoupled")

@@ -49,10 +49,11 @@ def grow_trees(
         One tree per prefix, in order.
     """
     trees = [RolloutTree(prefix) for prefix in prefixes]
+    order = sorted(range(len(trees)), key=lambda i: len(prefixes[i].text))  # like lengths together: little padding
     for start in range(0, len(trees), wave):
-        part = slice(start, start + wave)
+        part = order[start : start + wave]
         _grow_wave(
-            adversary, defender, scorer, trees[part], keys[part],
+            adversary, defender, scorer, [trees[i] for i in part], keys[part],
             horizon=horizon, branching=branching, weights=weights, on_turns=on_turns,
         )  # fmt: skip
     return trees

@@ -124,6 +124,7 @@ class LanguageModel:
         vocabulary: Fingerprint of the tokenizer.
         context: Most tokens the model can hold.
         vocabulary_size: Rows of the output embedding.
+        layers: Attention layers.
         logits_width: Width of the hidden states that the output embedding reads.
         end_ids: Tokens that end a speech.
         banned_ids: Tokens that are never sampled: specials that are not an end, and padding rows.
@@ -159,6 +160,7 @@ class LanguageModel:
         self.end_ids = _end_ids(model, tokenizer)
         size, self.logits_width = model.get_output_embeddings().weight.shape
         self.vocabulary_size = size
+        self.layers = int(model.config.num_hidden_layers)
         never = {i for i in tokenizer.all_special_ids if i < size} - set(self.end_ids)
         never |= set(range(len(tokenizer), size))  # padded rows of the embedding have no token
         self.banned_ids = sorted(never)
@@ -187,11 +189,11 @@ class LanguageModel:
         Raises:
             UserError: The context is too short for the horizon.
         """
-        return self.start_ids([self.encode_prefix(text, turns=turns) for text in prefixes])
+        return self.start_ids([self.encode_prefix(text, turns=turns) for text in prefixes], turns=turns)
 
-    def start_ids(self, rows: Sequence[Sequence[int]]) -> LMSession:
+    def start_ids(self, rows: Sequence[Sequence[int]], *, turns: int = 1) -> LMSession:
         """Open one conversation per row of token ids."""
-        return LMSession.open(self, rows)
+        return LMSession.open(self, rows, turns=turns)
 
     def prefix_budget(self, turns: int) -> int:
         """Most prefix tokens that leave room for ``turns`` turns.
@@ -266,10 +268,13 @@ class LanguageModel:
         rows = [[(7 * r + 3 * c + 1) % size for c in range(5)] for r in range(2)]
         full = torch.tensor(rows, device=self.device)
         positions = torch.arange(5, device=self.device).expand(2, 5)
-        expected = self.model(input_ids=full, position_ids=positions, use_cache=False).logits.float().log_softmax(-1)
-        from transformers import DynamicCache
+        plain = self.model(
+            input_ids=full, attention_mask=torch.ones_like(full), position_ids=positions, use_cache=False
+        )
+        expected = plain.logits.float().log_softmax(-1)
+        from .cache import GrowingCache
 
-        cache = DynamicCache()
+        cache = GrowingCache.empty(self.layers, 4)
         holed = torch.tensor([[*row[:3], row[0], *row[3:]] for row in rows], device=self.device)
         valid = torch.tensor([[1, 1, 1, 0, 1, 1]] * 2, device=self.device).bool()
         places = (valid.cumsum(1) - 1).clamp(min=0)

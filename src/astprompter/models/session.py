@@ -7,7 +7,6 @@ valid tokens. So nothing is ever moved or recomputed: each token goes through th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +42,15 @@ class LMSession:
         self._cache, self._cached, self._last = cache, cached, last
 
     @classmethod
-    def open(cls, lm: LanguageModel, rows: Sequence[Sequence[int]]) -> LMSession:
-        """Start from token ids; every row needs at least one."""
-        from transformers import DynamicCache
+    def open(cls, lm: LanguageModel, rows: Sequence[Sequence[int]], *, turns: int) -> LMSession:
+        """Start from token ids; every row needs at least one. ``turns`` sizes the cache, which grows if need be."""
+        from .cache import GrowingCache
 
         width = lm.logits_width
         ids, valid = _pad(rows, lm.device)
+        cache = GrowingCache.empty(lm.layers, ids.size(1) + turns * (lm.sampling.max_new_tokens + lm.heard_tokens))
         last = torch.zeros(len(rows), width, dtype=lm.model.dtype, device=lm.device)
-        return cls(lm, ids, valid, cache=DynamicCache(), cached=0, last=last)
+        return cls(lm, ids, valid, cache=cache, cached=0, last=last)
 
     @torch.no_grad()
     def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> list[tuple[float, ...]] | None:
@@ -123,9 +123,7 @@ class LMSession:
         if self._cached < self._ids.size(1):
             self._advance()
         index = torch.tensor(rows, dtype=torch.long, device=self._ids.device)
-        cache = copy.copy(self._cache)
-        cache.layers = [copy.copy(layer) for layer in self._cache.layers]
-        cache.batch_select_indices(index)
+        cache = self._cache.select(index)
         return LMSession(
             self._lm, self._ids[index], self._valid[index],
             cache=cache, cached=self._cached, last=self._last[index],

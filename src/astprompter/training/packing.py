@@ -97,6 +97,21 @@ def sequences_of(pairs: Sequence[PreferencePair]) -> list[tuple[tuple[int, ...],
     return [(pair.prompt_ids, side) for pair in pairs for side in (pair.chosen_ids, pair.rejected_ids)]
 
 
+def forward_groups(pairs: Sequence[PreferencePair], tokens: int) -> list[list[int]]:
+    """Split a minibatch into forward passes of about ``tokens`` padded tokens, like lengths together.
+
+    Returns:
+        Indices of the pairs of each pass; every pair stands in exactly one.
+    """
+    sizes = [len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs]
+    groups: list[list[int]] = []
+    for index in sorted(range(len(pairs)), key=lambda i: sizes[i]):
+        if not groups or (len(groups[-1]) + 1) * sizes[index] > tokens:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
+
+
 def pack(sequences: Sequences, *, share: bool = True) -> Packed:
     """Lay sequences out as tries, one row per family of prompts.
 

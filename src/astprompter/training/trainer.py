@@ -30,10 +30,9 @@ from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
 from .metrics import mean, pair_row, rates, summary_line, turn_metrics, turns_of
-from .packing import pack, sequence_logps, sequences_of
+from .packing import forward_groups, pack, sequence_logps, sequences_of
 
 _BAD_UPDATES_IN_A_ROW = 10
-_REFERENCE_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +221,8 @@ class Trainer:
                 continue
             scale = (len(pair.chosen_ids), len(pair.rejected_ids)) if average else (1, 1)
             result[i, 0], result[i, 1] = pair.ref_chosen_logp / scale[0], pair.ref_rejected_logp / scale[1]
-        unknown.sort(key=lambda i: len(pairs[i].prompt_ids))
-        for start in range(0, len(unknown), _REFERENCE_BATCH):
-            part = unknown[start : start + _REFERENCE_BATCH]
+        for group in forward_groups([pairs[i] for i in unknown], self.settings.training.tokens_per_forward):
+            part = [unknown[i] for i in group]
             packed = pack(sequences_of([pairs[i] for i in part]))
             result[part] = sequence_logps(self.cast.reference, packed, average=average).view(-1, 2).cpu()
         return result
@@ -258,11 +256,9 @@ class Trainer:
         """One optimizer step; ``None`` when the loss or gradient is not finite (nothing is changed)."""
         policy, loss_settings = self.cast.adversary, self.settings.loss
         references = references.to(policy.device)
-        size = math.ceil(len(pairs) / self.settings.training.accumulate)
         losses, differences, ratios = [], [], []
-        for start in range(0, len(pairs), size):
-            part = slice(start, start + size)
-            packed = pack(sequences_of(pairs[part]))
+        for part in forward_groups(pairs, self.settings.training.tokens_per_forward):
+            packed = pack(sequences_of([pairs[i] for i in part]))
             logps = sequence_logps(policy, packed, average=loss_settings.logp == "mean").view(-1, 2)
             sides = (logps[:, 0], logps[:, 1], references[part, 0], references[part, 1])
             if loss_settings.kind == "ipo":
