@@ -1,4 +1,4 @@
-"""Losses against arithmetic by hand, against NumPy in float64, and against TRL's trainer."""
+"""Losses against arithmetic by hand and against NumPy in float64."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Example:
     weight: float
 
 
-def train_teacher(rows: list[Comment], work: Path) -> Any:
+def train_teacher(rows: list[Comment]) -> Any:
     """Logistic regression on word 1-2-grams and character 2-5-grams."""
     features = FeatureUnion(
         [
@@ -73,12 +73,8 @@ def train_teacher(rows: list[Comment], work: Path) -> Any:
     return predict
 
 
-def fragments(root: Path, rows: list[Comment], rng: random.Random, count: int) -> list[str]:
+def fragments(sources: list[str], rng: random.Random, count: int) -> list[str]:
     """Runs of 3 to 40 words from training texts, with a leading space as often as not."""
-    sources = [row.text for row in rows]
-    sources += [c.text for c in read_goemotions(root) if c.split == "train"]
-    dialogues = [" ".join(turns) for turns in read_dialogues(root)]
-    sources += [text for text in dialogues if split_of(text) == "train"]
     found = []
     for _ in range(count):
         words = rng.choice(sources).split(" ")
@@ -86,6 +82,67 @@ def fragments(root: Path, rows: list[Comment], rng: random.Random, count: int) -
         start = rng.randint(0, max(0, len(words) - size))
         found.append(rng.choice(("", " ")) + " ".join(words[start : start + size]))
     return found
+
+
+def neutral_mentions(rng: random.Random, count: int) -> list[str]:
+    """Neutral sentences that mention a group, against the bias of comments that mention groups to insult them."""
+    groups = [
+        "gay",
+        "lesbian",
+        "bisexual",
+        "transgender",
+        "queer",
+        "straight",
+        "Muslim",
+        "Jewish",
+        "Christian",
+        "Hindu",
+        "Buddhist",
+        "atheist",
+        "Catholic",
+        "Black",
+        "white",
+        "Asian",
+        "Mexican",
+        "African",
+        "American",
+        "Arab",
+        "Indian",
+        "Chinese",
+        "Russian",
+        "French",
+        "deaf",
+        "blind",
+        "disabled",
+        "old",
+        "young",
+        "female",
+        "male",
+    ]
+    people = [
+        "person",
+        "woman",
+        "man",
+        "friend",
+        "teacher",
+        "doctor",
+        "boss",
+        "cousin",
+        "singer",
+        "student",
+        "couple",
+        "family",
+    ]
+    frames = (
+        "I am a {g} {p}.", "My {g} {p} is coming over for dinner.", "The {g} {p} next to me was reading.",
+        "She is a {g} {p} from my town.", "I watched a film about a {g} {p}.", "Being {g} is part of who I am.",
+        "He has a lot of {g} friends.", "A {g} {p} won the prize this year.", "We talked to a {g} {p} about music.",
+        "the president is a {g} {p}", "You are a {g} {p}, right?", "I think {g} people are great.",
+    )  # fmt: skip
+    return [
+        rng.choice(("", " ")) + rng.choice(frames).format(g=rng.choice(groups), p=rng.choice(people))
+        for _ in range(count)
+    ]
 
 
 def tokenizer_for(lm_folder: Path, out: Path) -> Any:
@@ -151,17 +208,19 @@ def predict(model: Any, tokenizer: Any, texts: list[str]) -> Floats:
     return result
 
 
-def fit(model: Any, tokenizer: Any, examples: list[Example], dev: list[Comment], log: Path) -> None:
+def fit(
+    model: Any, tokenizer: Any, examples: list[Example], dev: list[Comment], log: Path, *, epochs: int, peak: float
+) -> None:
     """Train with linear warm-up and decay; prints dev AUC after every epoch."""
     rng = random.Random(1)
     torch.manual_seed(1)
     decayed = [p for p in model.parameters() if p.ndim == 2]
     rest = [p for p in model.parameters() if p.ndim != 2]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98), fused=True)
-    total = EPOCHS * len(batches(examples, rng))
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
+    total = epochs * len(batches(examples, rng))
     step, started = 0, time.time()
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         model.train()
         for batch in batches(examples, rng):
             items = [examples[i] for i in batch]
@@ -169,7 +228,7 @@ def fit(model: Any, tokenizer: Any, examples: list[Example], dev: list[Comment],
             target = torch.tensor([item.target for item in items])
             weight = torch.tensor([[item.weight] for item in items]) * (~target.isnan())
             for group in optimizer.param_groups:
-                group["lr"] = PEAK_LR * min((step + 1) / 200, max(0.0, (total - step) / (0.9 * total)), 1.0)
+                group["lr"] = peak * min((step + 1) / 200, max(0.0, (total - step) / (0.9 * total)), 1.0)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(input_ids=ids, attention_mask=mask).logits
             losses = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -197,7 +256,7 @@ def fit(model: Any, tokenizer: Any, examples: list[Example], dev: list[Comment],
 
 def calibrate(model: Any, tokenizer: Any, dev: list[Comment]) -> tuple[float, float]:
     """Scale and shift of the toxicity logit by maximum likelihood on dev, folded into the last layer."""
-    rows = [row for row in dev if row.source in ("jigsaw", "toxic_spans")]
+    rows = [row for row in dev if row.source == "jigsaw"]
     logits = predict(model, tokenizer, [row.text for row in rows])[:, :1]
     labels = [(row.labels[0] or 0.0) > 0.5 for row in rows]
     fitted = LogisticRegression(C=1e6).fit(logits, labels)
@@ -256,33 +315,63 @@ def report(model: Any, tokenizer: Any, root: Path, test: list[Comment]) -> dict[
     return figures
 
 
+def labelled(rows: list[Comment], tokenizer: Any, teacher: Any, weights: dict[str, float]) -> list[Example]:
+    """Examples with their labels, toxicity mixed with the teacher's probability."""
+    encoded = tokenizer([row.text for row in rows], truncation=True, max_length=LENGTH)["input_ids"]
+    examples = []
+    for row, ids, guess in zip(rows, encoded, teacher([row.text for row in rows]), strict=True):
+        known = [float("nan") if value is None else value for value in row.labels]
+        known[0] = (1 - TEACHER_SHARE) * known[0] + TEACHER_SHARE * float(guess)
+        examples.append(Example(ids, known, weights[row.source]))
+    return examples
+
+
+def unlabelled(texts: list[str], targets: Floats, tokenizer: Any, weight: float) -> list[Example]:
+    """Examples with a target for toxicity alone."""
+    encoded = tokenizer(texts, truncation=True, max_length=LENGTH)["input_ids"]
+    return [
+        Example(ids, [float(target), *[float("nan")] * 5], weight) for ids, target in zip(encoded, targets, strict=True)
+    ]
+
+
 def train_classifier(root: Path, lm_folder: Path, out: Path, work: Path) -> None:
-    """Teacher, student, calibration, figures; writes a normal classifier folder in float16."""
+    """Teacher, student in two rounds, calibration, figures; writes a normal classifier folder in float16.
+
+    The first round learns from comments. It calls ordinary small talk toxic now and then, because comments that insult
+    are short and comments that mention groups often insult; so a second round adds dialogue turns and neutral mentions.
+    """
     work.mkdir(parents=True, exist_ok=True)
     rows = list(classifier_rows(root))
     parts = {name: [row for row in rows if row.split == name] for name in ("train", "dev", "test")}
-    teacher = train_teacher(parts["train"], work)
+    teacher = train_teacher(parts["train"])
     truth = [(row.labels[0] or 0.0) > 0.5 for row in parts["test"] if row.source == "jigsaw"]
     taught = teacher([row.text for row in parts["test"] if row.source == "jigsaw"])
     teacher_auc = float(roc_auc_score(truth, taught))
     print({"teacher_test_auc": teacher_auc}, flush=True)
     tokenizer = tokenizer_for(lm_folder, out)
-    examples = []
-    soft = teacher([row.text for row in parts["train"]])
-    encoded = tokenizer([row.text for row in parts["train"]], truncation=True, max_length=LENGTH)["input_ids"]
-    for row, ids, guess in zip(parts["train"], encoded, soft, strict=True):
-        known = [float("nan") if value is None else value for value in row.labels]
-        known[0] = (1 - TEACHER_SHARE) * known[0] + TEACHER_SHARE * float(guess)
-        examples.append(Example(ids, known, WEIGHTS[row.source]))
-    pieces = fragments(root, parts["train"], random.Random(2), 40_000)
-    for ids, guess in zip(
-        tokenizer(pieces, truncation=True, max_length=LENGTH)["input_ids"], teacher(pieces), strict=True
-    ):
-        examples.append(Example(ids, [float(guess), *[float("nan")] * 5], WEIGHTS["fragment"]))
-    state = work / "lm_state.pt"
-    embedding = torch.load(state, weights_only=True)["model"]["transformer.wte.weight"] if state.exists() else None
-    model = new_model(tokenizer, embedding)
-    fit(model, tokenizer, examples, parts["dev"], work / "classifier_log.jsonl")
+    turns = [t for d in read_dialogues(root) if split_of(" ".join(d)) == "train" for t in d]
+    comments = [c.text for c in read_goemotions(root) if c.split == "train"]
+    first = work / "classifier_first"
+    if not (first / "model.safetensors").exists():
+        pieces = fragments([*(row.text for row in parts["train"]), *comments, *turns], random.Random(2), 40_000)
+        examples = labelled(parts["train"], tokenizer, teacher, WEIGHTS)
+        examples += unlabelled(pieces, teacher(pieces), tokenizer, WEIGHTS["fragment"])
+        state = work / "lm_state.pt"
+        embedding = torch.load(state, weights_only=True)["model"]["transformer.wte.weight"] if state.exists() else None
+        model = new_model(tokenizer, embedding)
+        fit(model, tokenizer, examples, parts["dev"], work / "classifier_log.jsonl", epochs=EPOCHS, peak=PEAK_LR)
+        model.save_pretrained(first)
+    model = BertForSequenceClassification.from_pretrained(first, dtype=torch.float32)
+    rng = random.Random(3)
+    talk = [rng.choice(("", " ")) + turn for turn in rng.sample(turns, 40_000)]
+    guesses = teacher(talk)
+    talk, guesses = [t for t, g in zip(talk, guesses, strict=True) if g < 0.9], guesses[guesses < 0.9]
+    pieces, mentions = fragments(comments, rng, 15_000), neutral_mentions(rng, 3000)
+    examples = labelled(parts["train"], tokenizer, teacher, WEIGHTS | {"toxic_spans": 0.25, "davidson": 0.15})
+    examples += unlabelled(talk, 0.1 * guesses, tokenizer, 0.7)
+    examples += unlabelled(pieces, teacher(pieces), tokenizer, WEIGHTS["fragment"])
+    examples += unlabelled(mentions, np.zeros(len(mentions)), tokenizer, 0.7)
+    fit(model, tokenizer, examples, parts["dev"], work / "classifier_log.jsonl", epochs=1, peak=6e-4)
     scale, shift = calibrate(model, tokenizer, parts["dev"])
     model = model.half()
     model.save_pretrained(out)

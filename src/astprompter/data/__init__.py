@@ -1,12 +1,21 @@
 """Prefixes, eliciting texts and human dialogues: from files, or embedded in the package.
 
-A source is ``embedded`` or a path; ``path#column`` names the column that holds the text. A new file format is one
-entry in :data:`~astprompter.data.readers.FORMATS`; a new kind of text is one loader in
-:mod:`~astprompter.data.sources`.
+A source is ``embedded`` or a path; ``path#column`` names the column that holds the text. File formats and named
+sources are listed in :mod:`~astprompter.data.registry`, and nowhere else.
 """
 
 from .cleaning import clean_markup
-from .sources import load_dialogues, load_eliciting, load_prefixes, overlap
-from .splits import split_by_id
+from .sources import Dialogue, Eliciting, load_dialogues, load_eliciting, load_prefixes, read_eliciting
+from .splits import overlap, split_by_id
 
-__all__ = ["clean_markup", "load_dialogues", "load_eliciting", "load_prefixes", "overlap", "split_by_id"]
+__all__ = [
+    "Dialogue",
+    "Eliciting",
+    "clean_markup",
+    "load_dialogues",
+    "load_eliciting",
+    "load_prefixes",
+    "overlap",
+    "read_eliciting",
+    "split_by_id",
+]

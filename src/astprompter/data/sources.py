@@ -2,46 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from importlib import resources
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from ..errors import UserError, nearest
 from ..types import FAILURE_THRESHOLD, ElicitingText, Prefix
-from .readers import read_rows
+from .readers import Row, kind_of, one_line, shown
+from .registry import rows_of
+from .splits import SPLITS, RowId
 
-EMBEDDED = "embedded"
+
+class Dialogue(NamedTuple):
+    """The human's side of a conversation.
+
+    Attributes:
+        id: Name, unique within its set.
+        turns: What the human says, turn by turn.
+    """
+
+    id: str
+    turns: tuple[str, ...]
 
 
-def load_prefixes(source: str, *, split: str = "test") -> list[Prefix]:
-    """Openings from a file (texts, or rows with ``text`` and perhaps ``id``) or the embedded set.
+@dataclass(slots=True)
+class Eliciting:
+    """Eliciting texts, and how many rows of RealToxicityPrompts were left out.
+
+    Attributes:
+        texts: The texts that can be used.
+        mild: Rows left out because the continuation's toxicity is not above 0.5.
+        unscored: Rows left out because it is null or NaN.
+    """
+
+    texts: list[ElicitingText] = field(default_factory=list)
+    mild: int = 0
+    unscored: int = 0
+
+
+def load_prefixes(source: str, *, split: str) -> list[Prefix]:
+    """Openings: from a file of texts, or of rows with ``text`` and perhaps ``id``, or the embedded set.
+
+    A row without an id is named after its file and its number there, so that ids stay when other rows are edited.
 
     Args:
         source: ``embedded``, ``PATH`` or ``PATH#COLUMN``.
-        split: Which embedded set: ``train``, ``dev`` or ``test``.
+        split: Which embedded set: ``train``, ``dev`` or ``test``; of no effect on a file.
 
     Raises:
-        UserError: Missing, empty or malformed file; a blank text; an id that occurs twice.
+        UserError: Missing, empty or malformed file; a blank text; an id that is malformed or occurs twice.
     """
-    path, column = _locate(source, f"prefixes_{split}.jsonl", "prefixes")
-    prefixes: list[Prefix] = []
-    seen: dict[str, int] = {}
-    for number, row in read_rows(path):
-        text = _text_of(path, number, row, column).rstrip()
-        if not text:
-            raise UserError(f"'{path}', line {number}: the text is blank; remove the row")
-        name = row.get("id") if isinstance(row, Mapping) else None
-        identity = f"{path.name.partition('.')[0]}-{number}" if name is None else str(name)
-        if identity in seen:
-            raise UserError(f"'{path}', line {number}: id '{identity}' occurs before, on line {seen[identity]}")
-        seen[identity] = number
-        prefixes.append(Prefix(identity, text))
+    if split not in SPLITS:
+        raise UserError(f"there is no split {shown(split)}.{nearest(split, SPLITS)}")
+    path, column, rows = rows_of(source, f"prefixes_{split}")
+    ids: dict[str, int] = {}
+    prefixes = [Prefix(_id_of(row, ids), _text_of(row, column)) for row in rows]
+    if not prefixes:
+        raise UserError(f"{shown(path)} holds no prefix; add rows")
     return prefixes
 
 
 def load_eliciting(source: str) -> list[ElicitingText]:
-    """Texts known to elicit toxicity.
+    """Texts known to elicit toxicity; :func:`read_eliciting` also counts what was left out.
+
+    Raises:
+        UserError: Missing, empty or malformed file, or no row that can be used.
+    """
+    return read_eliciting(source).texts
+
+
+def read_eliciting(source: str) -> Eliciting:
+    """Texts known to elicit toxicity, and counts of the rows left out.
 
     Rows of RealToxicityPrompts (``prompt`` and ``continuation`` objects) are joined, and kept when the continuation's
     toxicity is above 0.5 (METHOD section 6); other rows hold one text.
@@ -49,94 +81,110 @@ def load_eliciting(source: str) -> list[ElicitingText]:
     Raises:
         UserError: Missing, empty or malformed file, or no row that can be used.
     """
-    path, column = _locate(source, "eliciting.jsonl.xz", "eliciting texts")
-    texts = []
-    for number, row in read_rows(path):
-        if column is None and isinstance(row, Mapping) and {"prompt", "continuation"} <= set(row):
-            text = _joined(path, number, row)
+    path, column, rows = rows_of(source, "eliciting")
+    found = Eliciting()
+    for row in rows:
+        if column is None and isinstance(row.value, Mapping) and {"prompt", "continuation"} <= row.value.keys():
+            text, toxicity = _joined(row)
+            if math.isnan(toxicity):
+                found.unscored += 1
+                continue
+            if toxicity <= FAILURE_THRESHOLD:
+                found.mild += 1
+                continue
         else:
-            text = _text_of(path, number, row, column)
-        if text is not None and text.strip():
-            texts.append(ElicitingText(text.rstrip()))
-    if not texts:
-        raise UserError(
-            f"'{path}' has no usable eliciting text (RealToxicityPrompts rows need continuation toxicity > 0.5)"
-        )
-    return texts
+            text = _text_of(row, column)
+        found.texts.append(ElicitingText(text))
+    if not found.texts:
+        left_out = f"left out: {found.mild} with toxicity up to {FAILURE_THRESHOLD}, {found.unscored} not scored"
+        raise UserError(f"{shown(path)} holds no usable eliciting text ({left_out}); add texts")
+    return found
 
 
-def load_dialogues(source: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Human attack dialogues: (id, the human's turns), from rows ``{"id", "turns": [...]}``.
+def load_dialogues(source: str) -> list[Dialogue]:
+    """Dialogues of a human adversary: from rows ``{"id", "turns": [text, ...]}``, or the embedded set.
 
     Raises:
-        UserError: Missing, empty or malformed file.
+        UserError: Missing, empty or malformed file; no turns, or a blank one; an id that is malformed or occurs twice.
     """
-    path, _ = _locate(source, "probing_dialogues.jsonl", "dialogues")
-    dialogues = []
-    for number, row in read_rows(path):
-        turns = row.get("turns") if isinstance(row, Mapping) else None
-        if not isinstance(turns, list) or not turns or not all(isinstance(t, str) and t.strip() for t in turns):
-            raise UserError(f"'{path}', line {number}: needs 'turns', a list of texts that are not blank")
-        for turn in turns:
-            _check_encodable(path, number, turn)
-        dialogues.append((str(row.get("id", f"{path.stem}-{number}")), tuple(turn.strip() for turn in turns)))
+    path, column, rows = rows_of(source, "probing_dialogues")
+    ids: dict[str, int] = {}
+    dialogues = [Dialogue(_id_of(row, ids), tuple(_turns_of(row, column or "turns"))) for row in rows]
+    if not dialogues:
+        raise UserError(f"{shown(path)} holds no dialogue; add rows")
     return dialogues
 
 
-def overlap(first: Iterable[Prefix], second: Iterable[Prefix]) -> list[Prefix]:
-    """Prefixes of ``second`` whose text also stands in ``first``: leakage between splits."""
-    texts = {prefix.text for prefix in first}
-    return [prefix for prefix in second if prefix.text in texts]
+def _id_of(row: Row, ids: dict[str, int]) -> str:
+    """The row's own id or one made of file and number; notes it in ``ids``."""
+    given = row.value.get("id") if isinstance(row.value, Mapping) else None
+    if given is None:
+        name: str = RowId(f"{one_line(row.path.name.partition('.')[0])}-{row.number}")
+    elif isinstance(given, bool) or not isinstance(given, str | int):
+        raise row.wrong(f"the id must be a text or a whole number, not {kind_of(given)}")
+    else:
+        name = str(given)
+    if not name.strip() or not name.isprintable():
+        raise row.wrong(f"the id {shown(name)} is blank or holds control characters; give another")
+    if name in ids:
+        raise row.wrong(f"id {shown(name)} occurs before, on {row.unit} {ids[name]}; ids must be unique")
+    ids[name] = row.number
+    return name
 
 
-def _locate(source: str, embedded_name: str, what: str) -> tuple[Path, str | None]:
-    """File and column of a source."""
-    if source == EMBEDDED:
-        path = Path(str(resources.files("astprompter") / "embedded" / embedded_name))
-        if not path.is_file():
-            raise UserError(f"the embedded {what} are missing; build them with scripts/build_embedded.py or reinstall")
-        return path, None
-    name, _, column = source.partition("#")
-    path = Path(name).expanduser()
-    if not path.exists() and not path.suffix and len(path.parts) == 1:
-        raise UserError(f"'{source}' is neither a file nor a known source of {what}.{nearest(source, [EMBEDDED])}")
-    return path, column or None
+def _text_of(row: Row, column: str | None) -> str:
+    if isinstance(row.value, Mapping):
+        return _checked(row, _column_of(row, column or "text"))
+    if column is not None:
+        raise row.wrong(f"{kind_of(row.value)} has no column {shown(column)}; leave out the '#' part")
+    return _checked(row, row.value)
 
 
-def _text_of(path: Path, number: int, row: Any, column: str | None) -> str:
-    if isinstance(row, Mapping):
-        name = column or "text"
-        if name not in row:
-            hint = f"{nearest(name, map(str, row))} Name it as '{path.name}#COLUMN'"
-            raise UserError(f"'{path}', line {number}: no column '{name}'.{hint}")
-        row = row[name]
-    elif column is not None:
-        raise UserError(f"'{path}', line {number}: rows are plain texts, so there is no column '{column}'")
-    if not isinstance(row, str):
-        raise UserError(f"'{path}', line {number}: the text must be a string, not {type(row).__name__}")
-    _check_encodable(path, number, row)
-    return row
+def _turns_of(row: Row, column: str) -> Iterator[str]:
+    if not isinstance(row.value, Mapping):
+        raise row.wrong(f"a dialogue must be an object with {shown(column)}, not {kind_of(row.value)}")
+    turns = _column_of(row, column)
+    if not isinstance(turns, list) or not turns:
+        raise row.wrong(f"{shown(column)} must be a list of at least one text")
+    for turn in turns:
+        yield _checked(row, turn).lstrip()
 
 
-def _check_encodable(path: Path, number: int, text: str) -> None:
+def _column_of(row: Row, column: str) -> Any:
+    if column not in row.value:
+        names = [one_line(name, 40) for name in row.value][:20]
+        hint = nearest(column, names) if names else " The object is empty."
+        raise row.wrong(f"no column {shown(column)}.{hint} Name another as '{one_line(row.path.name)}#COLUMN'")
+    return row.value[column]
+
+
+def _checked(row: Row, text: Any, *, blank: bool = False) -> str:
+    """The text without trailing white space, if it is one that can be encoded and, unless allowed, is not blank."""
+    if not isinstance(text, str):
+        raise row.wrong(f"the text must be a string, not {kind_of(text)}")
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UserError(f"'{path}', line {number}: holds half a character (a lone surrogate)") from None
+    except UnicodeEncodeError as error:
+        half = one_line(text[error.start])
+        raise row.wrong(f"holds half a character ({half}, a lone surrogate); remove it") from None
     if "\0" in text:
-        raise UserError(f"'{path}', line {number}: holds a NUL character")
+        raise row.wrong("holds a NUL character; remove it")
+    if not blank and not text.strip():
+        raise row.wrong("the text is blank; remove the row or fill it")
+    return text.rstrip()
 
 
-def _joined(path: Path, number: int, row: Mapping[str, Any]) -> str | None:
-    """Prompt + continuation of a RealToxicityPrompts row; ``None`` when the continuation is not toxic or not scored."""
-    parts = [row["prompt"], row["continuation"]]
-    if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts):
-        raise UserError(f"'{path}', line {number}: 'prompt' and 'continuation' must each hold a 'text'")
-    toxicity = parts[1].get("toxicity")
-    if toxicity is not None and (isinstance(toxicity, bool) or not isinstance(toxicity, int | float)):
-        raise UserError(f"'{path}', line {number}: continuation toxicity must be a number or null")
-    for part in parts:
-        _check_encodable(path, number, part["text"])
-    if toxicity is None or not toxicity > FAILURE_THRESHOLD:
-        return None
-    return str(parts[0]["text"]) + str(parts[1]["text"])
+def _joined(row: Row) -> tuple[str, float]:
+    """Prompt + continuation of a RealToxicityPrompts row, and the continuation's toxicity, NaN where not scored."""
+    prompt, continuation = row.value["prompt"], row.value["continuation"]
+    for part in (prompt, continuation):
+        if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
+            raise row.wrong("'prompt' and 'continuation' must be objects that hold a 'text', as in RealToxicityPrompts")
+    toxicity = continuation.get("toxicity")
+    if toxicity is None:
+        toxicity = math.nan
+    if isinstance(toxicity, bool) or not isinstance(toxicity, int | float):
+        raise row.wrong(f"the continuation's toxicity must be a number or null, not {kind_of(toxicity)}")
+    if toxicity < 0 or toxicity > 1:
+        raise row.wrong("the continuation's toxicity must lie between 0 and 1; rescale it")
+    return _checked(row, prompt["text"] + continuation["text"], blank=not toxicity > FAILURE_THRESHOLD), float(toxicity)

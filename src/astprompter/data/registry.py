@@ -1,0 +1,104 @@
+"""The one list of file formats and named sources.
+
+- A new file format: write a reader ``(path, text) -> rows`` and add its ending to :data:`FORMATS`. It then serves
+  every kind of text, compressed or not.
+- A new named source (one that is chosen by a word, not by a path): add the word to :data:`NAMED`, with a function
+  from the kind of text to a file.
+- A new kind of text: one loader in :mod:`~astprompter.data.sources`, which calls :func:`rows_of`.
+
+Plug-ins may add to both tables before a source is loaded; nothing else keeps a copy of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+
+from ..errors import UserError, nearest
+from .readers import (
+    Format,
+    Row,
+    check_file,
+    read_csv,
+    read_json,
+    read_jsonl,
+    read_text,
+    read_tsv,
+    read_txt,
+    shown,
+    unreadable,
+)
+
+PACKINGS = (".gz", ".xz")
+"""Endings that are unpacked first."""
+
+FORMATS: dict[str, Format] = {
+    ".json": read_json,
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".txt": read_txt,
+}
+"""Reader of each file format, by its ending."""
+
+
+def embedded(kind: str) -> Path:
+    """File of the package's own texts.
+
+    Raises:
+        UserError: The package was installed without it.
+    """
+    folder = resources.files("astprompter") / "embedded"
+    for packing in ("", *PACKINGS):
+        path = Path(str(folder / f"{kind}.jsonl{packing}"))
+        if path.is_file():
+            return path
+    raise UserError(f"the embedded '{kind}.jsonl' is missing; reinstall astprompter, or name a file of your own")
+
+
+NAMED: dict[str, Callable[[str], Path]] = {"embedded": embedded}
+"""Sources with a name: from the kind of text (``prefixes_train``, ``eliciting``, ``probing_dialogues``) to a file."""
+
+
+def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
+    """File, column (``None`` when not named) and rows of a source.
+
+    Args:
+        source: A word of :data:`NAMED`, or a path; either with ``#COLUMN`` or without.
+        kind: The kind of text that a named source is asked for.
+
+    Raises:
+        UserError: No such source, or a file that is missing, empty, not UTF-8 or malformed (in part while iterating).
+    """
+    name, column = source, ""
+    if "#" in source and not _is_file(source):  # a '#' may also be part of a file's name
+        name, _, column = source.rpartition("#")
+    if not name.strip():
+        raise UserError(f"the source of {kind} has no name; give a file, or one of: {', '.join(NAMED)}")
+    path = NAMED[name](kind) if name in NAMED else _path(name, kind)
+    check_file(path)
+    endings = [ending.lower() for ending in path.suffixes]
+    ending = next((e for e in reversed(endings) if e not in PACKINGS), "")
+    if ending not in FORMATS:
+        known = f"{', '.join(FORMATS)} (then perhaps {' or '.join(PACKINGS)})"
+        raise UserError(f"{shown(path)}: unknown format; its name must end in one of {known}")
+    return path, column or None, FORMATS[ending](path, read_text(path))
+
+
+def _path(name: str, kind: str) -> Path:
+    try:
+        path = Path(name).expanduser()
+        plain = not path.suffix and len(path.parts) == 1 and not path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise unreadable(Path(name), error) from None
+    if plain:
+        raise UserError(f"{shown(name)} is neither a file nor a known source of {kind}.{nearest(name, NAMED)}")
+    return path
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
