@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 OUT    ?= runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check lint types unit clean
+.PHONY: help install demo test check lint types unit clean
 .DEFAULT_GOAL := help
 
-help:  ## Show this list
+help:
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 $(STAMP): pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
 """Build the embedded models and texts from the source sets. CPU or GPU, every stage resumable.
 
-    python scripts/build_embedded.py --data ../shared/data --work build/embedded all
+    python scripts/build_embedded.py --data FOLDER --work build/embedded all
 
 Stages, in order: ``lm`` (tokenizer and language model), ``classifier``, ``texts`` (prefixes and
 eliciting texts, sampled from the language model and judged by the classifier). ``all`` runs them all.
@@ -22,11 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=("lm", "classifier", "texts", "all"))
     parser.add_argument(
-        "--data", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of source sets"
+        "--data", type=Path, required=True, help="folder of source sets, one folder each (see corpus.py)"
     )
     parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="states and logs")
     parser.add_argument("--lm-tokens", type=int, default=20_000_000, help="training tokens of the language model")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
+    parser.add_argument("--force", action="store_true", help="make the texts anew even where they exist")
     args = parser.parse_args()
     import torch
 
@@ -43,7 +44,7 @@ def main() -> None:
     if args.stage in ("texts", "all"):
         from embedded.texts import build_texts
 
-        build_texts(args.data, TARGET)
+        build_texts(args.data, TARGET, force=args.force)
 
 
 if __name__ == "__main__":

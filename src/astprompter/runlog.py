@@ -161,16 +161,3 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             raise UserError(f"'{path}', line {number}: not valid JSON") from None
     return rows
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Content of ``summary.json``.
-
-    Raises:
-        UserError: It is missing or damaged.
-    """
-    try:
-        content: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read '{folder / SUMMARY}': {error}") from None
-    return content
