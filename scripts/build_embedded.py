@@ -25,7 +25,7 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder of source sets, one folder each (see corpus.py)"
     )
     parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="states and logs")
-    parser.add_argument("--lm-tokens", type=int, default=20_000_000, help="training tokens of the language model")
+    parser.add_argument("--lm-tokens", type=int, default=18_000_000, help="training tokens of the language model")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
     parser.add_argument("--force", action="store_true", help="make the texts anew even where they exist")
     args = parser.parse_args()
