@@ -114,6 +114,19 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
         assert a["step"] == b["step"]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.25, 0.5, 0.75, 1.0, 1.0, 0.5, 0.25])],
+)
+def test_learning_rate_by_hand(tmp_path: Path, tokenizer: Any, schedule: str, expected: list[float]) -> None:
+    run = trainer(tmp_path / "run", tokenizer, settings(warmup_updates=4, updates=12, schedule=schedule))
+    rates = []
+    for done in (0, 1, 2, 3, 4, 8, 10):
+        run.state.updates = done
+        rates.append(run._learning_rate() / 1e-3)
+    assert rates == pytest.approx(expected)
+
+
 def test_accumulation_is_one_larger_batch(tmp_path: Path, tokenizer: Any) -> None:
     one = trainer(tmp_path / "a", tokenizer, settings(updates=1))
     two = trainer(tmp_path / "b", tokenizer, settings(updates=1, tokens_per_forward=50))

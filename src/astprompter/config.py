@@ -100,6 +100,9 @@ class TrainingSettings(_Section):
     tokens_per_forward: int = Field(2048, ge=1, description="splits an update; bounds memory, changes no result")
     learning_rate: float = Field(5e-7, gt=0, description="AdamW, after warm-up")
     warmup_updates: int = Field(150, ge=0, description="linear warm-up")
+    schedule: Literal["constant", "linear"] = Field(
+        "constant", description="learning rate after warm-up: 'constant', or 'linear' to zero at the last update"
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW, decoupled")
     clip: float = Field(10.0, gt=0, description="largest gradient norm")
     min_margin: float = Field(0.0, ge=0, description="least reward difference of a pair")

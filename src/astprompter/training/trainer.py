@@ -291,10 +291,14 @@ class Trainer:
         }
 
     def _learning_rate(self) -> float:
-        training = self.settings.training
-        if self.state.updates < training.warmup_updates:
-            return training.learning_rate * (self.state.updates + 1) / training.warmup_updates
-        return training.learning_rate
+        """Rate of the next update: linear warm-up, then constant or linearly down to zero."""
+        training, done = self.settings.training, self.state.updates
+        rate = training.learning_rate
+        if done < training.warmup_updates:
+            return rate * (done + 1) / training.warmup_updates
+        if training.schedule == "linear":
+            return rate * max(0, training.updates - done) / max(1, training.updates - training.warmup_updates)
+        return rate
 
     def _evaluate_dev(self) -> None:
         """Mean reward on held-out prefixes with fixed random keys; a new best is saved at once."""
