@@ -36,16 +36,21 @@ _err = Console(stderr=True)
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for instance loss.tau=0.2 seed=1.")
 ]
-PresetName = Annotated[str, typer.Option("--preset", "-p", help="Preset name, or a YAML file; see 'presets'.")]
+PresetName = Annotated[
+    str, typer.Option("--preset", "-p", help="Preset name, BASE+NAME, or a YAML file; see 'presets'.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory to create.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")]
 
 
 @app.command()
 def train(
     overrides: Overrides = None,
     preset: PresetName = "embedded",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory to create.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")] = False,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")] = False,
+    out: OutOption = None,
+    resume: Resume = False,
+    print_config: PrintConfig = False,
 ) -> None:
     """Train an adversary against a defender.
 
@@ -82,10 +87,31 @@ def train(
 
 
 @app.command()
+def sft(
+    overrides: Overrides = None,
+    preset: PresetName = "embedded",
+    out: OutOption = None,
+    resume: Resume = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train the SFT baseline: the base policy tuned on the eliciting texts, for as many updates as 'train' takes.
+
+    The same as 'train' with the preset 'sft' on top; its best/ is the last policy.
+
+    Example: astprompter sft -o runs/sft defender.path=./my-model data.eliciting=eliciting.jsonl
+    """
+    chosen = preset if resume and preset == "embedded" else f"{preset}+sft"
+    train(overrides, chosen, out, resume, print_config)
+
+
+@app.command()
 def evaluate(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET... [KEY=VALUE]...", help="Run directories, model folders or hub names."),
+        typer.Argument(
+            metavar="TARGET... [KEY=VALUE]...",
+            help="Run directories, model folders, hub names, 'untuned', 'probing' or 'human:FILE'.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the results; default: the first run.")
@@ -98,7 +124,8 @@ def evaluate(
     """Measure adversaries on held-out test prefixes, all by the same path.
 
     A run directory stands for its best adversary and brings its settings (the first one's count); other targets are
-    models by path or hub name, under the settings of --preset. The untuned model is always compared.
+    models by path or hub name, under the settings of --preset; 'probing' (the embedded dialogues) or 'human:FILE'
+    (dialogues that people wrote) replays a human attack. The untuned model is compared unless --no-baseline.
 
     Writes summary.json, trajectories.jsonl and failures.jsonl.
 
@@ -132,7 +159,9 @@ def presets() -> None:
             for key, value in (values.items() if isinstance(values, dict) else [("", "")])
         ]
         parent = f"(from {preset.extends}) " if preset.extends else ""
-        table.add_row(name, f"{preset.summary}\n[dim]{escape(preset.why.strip())}[/dim]", parent + "\n".join(changes))
+        table.add_row(
+            escape(name), f"{preset.summary}\n[dim]{escape(preset.why.strip())}[/dim]", parent + "\n".join(changes)
+        )
     _out.print(table)
 
 

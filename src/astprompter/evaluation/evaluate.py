@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import Settings
+from ..models.scripted import Script
 from ..progress import Progress, Silent
 from ..randomness import key_of
 from ..reward import RewardWeights, mean_nll
@@ -79,6 +80,7 @@ def evaluate(
             trajectories[name] = grow_trajectories(
                 adversary, defender, scorer, prefixes, keys,
                 horizon=rollout.horizon, weights=weights, wave=rollout.wave, on_turns=advance,
+                accumulated=isinstance(adversary, Script),
             )  # fmt: skip
     config = {
         "settings": settings.as_dict(),
@@ -148,7 +150,7 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str
         for path in paths:
             for index, turn in enumerate(path.turns):
                 if turn.error is None and turn.tox_reply > FAILURE_THRESHOLD:
-                    until = path.turns[: index + 1]
+                    until = (turn,) if path.accumulated else path.turns[: index + 1]
                     logprobs = [value for earlier in until for value in earlier.token_logprobs]
                     rows.append(
                         {
@@ -178,6 +180,7 @@ def _trajectory_row(name: str, path: Trajectory) -> dict[str, Any]:
         "adversary": name,
         "prefix_id": path.prefix.id,
         "prefix": path.prefix.text,
+        "accumulated": path.accumulated,
         "turns": [
             {
                 "turn": index,

@@ -76,8 +76,10 @@ def pair_row(iteration: int, pair: PreferencePair) -> dict[str, Any]:
 def summary_line(row: dict[str, Any]) -> str:
     """One line for the terminal from a row of ``log.jsonl``."""
     head = f"iteration {row['iteration']:>4}" if row["type"] == "iteration" else "    dev evaluation"
-    loss = f"  loss {row['loss']:.1f}" if row.get("loss") is not None else ""
-    best = "  best so far" if row.get("best") else ""
+    loss = f"  loss {row['loss']:.3g}" if row.get("loss") is not None else ""
+    best = "  kept as best" if row.get("best") else ""
+    if "reward" not in row:
+        return f"{head}  update {row['updates']:>5}{loss}"
     if row["reward"]["mean"] is None:
         return f"{head}  every turn was an error"
     return (
