@@ -231,7 +231,7 @@ def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
         if not sign:
             raise UserError(f"override '{override}' is not of the form key=value, for instance loss.tau=0.2")
         try:
-            merge(merged, _nested(key.strip().split("."), yaml.safe_load(text)))
+            merge(merged, nested(key.strip().split("."), yaml.safe_load(text)))
         except yaml.YAMLError:
             raise UserError(f"override '{override}': the value cannot be read") from None
     _check_keys(merged)
@@ -273,7 +273,8 @@ def _scalar(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
 
 
-def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A value under a path of keys."""
     for part in reversed(path):
         value = {part: value}
     return dict(value)

@@ -132,6 +132,16 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def grid_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of finished text cells."""
+    table = Table(title=escape(title), title_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(escape(name), justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
 def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     """One sentence per paired comparison."""
     lines = []

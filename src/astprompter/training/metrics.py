@@ -53,11 +53,12 @@ def mean(values: Sequence[float]) -> float | None:
 def rates(turns: Sequence[Turn], pairs: Sequence[PreferencePair], laps: dict[str, float]) -> dict[str, float]:
     """Work per second of an iteration, from its wall seconds by stage."""
     spoken = sum(len(turn.utterance.token_ids or ()) + len(turn.reply.token_ids or ()) for turn in turns)
-    return {
-        "turns_per_s": round(len(turns) / laps["collect"], 2),
-        "sampled_tokens_per_s": round(spoken / laps["collect"], 1),
-        "updated_pairs_per_s": round(len(pairs) / laps["update"], 2),
+    amounts = {
+        "turns_per_s": (len(turns), laps["collect"]),
+        "sampled_tokens_per_s": (spoken, laps["collect"]),
+        "updated_pairs_per_s": (len(pairs), laps["update"]),
     }
+    return {name: round(count / seconds, 2) if seconds else 0.0 for name, (count, seconds) in amounts.items()}
 
 
 def pair_row(iteration: int, pair: PreferencePair) -> dict[str, Any]:

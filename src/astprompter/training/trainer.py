@@ -33,6 +33,7 @@ from .metrics import mean, pair_row, rates, summary_line, turn_metrics, turns_of
 from .packing import forward_groups, pack, sequence_logps, sequences_of
 
 _BAD_UPDATES_IN_A_ROW = 10
+_IDLE_ITERATIONS_IN_A_ROW = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Trainer:
     state: Progression = field(default_factory=Progression)
     optimizer: torch.optim.AdamW = field(init=False)
     weights: RewardWeights = field(init=False)
+    idle: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         training, reward = self.settings.training, self.settings.reward
@@ -134,6 +136,13 @@ class Trainer:
         clock = _Clock()
         trees, pairs = self.collect(clock)
         turns = [turn for tree in trees for turn in turns_of(tree.children)]
+        self.idle = 0 if pairs else self.idle + 1
+        if self.idle == _IDLE_ITERATIONS_IN_A_ROW:
+            raise UserError(
+                f"{self.idle} iterations in a row gave no preference pair: all turns have the same reward or are errors "
+                f"(last errors: {turn_metrics(turns, self.weights)['errors']}); use livelier data.train, "
+                "supervision.q above 0, or reward.lambda above 0"
+            )
         if self.settings.training.save_pairs:
             self.directory.append(PAIRS, [pair_row(self.state.iteration, pair) for pair in pairs])
         references = self._reference_logps(pairs)
