@@ -69,7 +69,7 @@ class Plan(BaseModel):
     preset: str = "embedded"
     settings: dict[str, Any] = Field(default_factory=dict)
     seeds: list[int] = Field([0, 1, 2], min_length=1)
-    models: dict[str, str | dict[str, Any] | None] = Field({"small": "embedded"}, min_length=1)
+    models: dict[str, str | dict[str, Any] | None] = Field(min_length=1)
     pairs: list[tuple[str, str]] = Field([("small", "small")], min_length=1)
     train: dict[str, Trained] = Field(default_factory=dict)
     sweep: dict[str, list[float | int | str]] = Field(default_factory=dict)
@@ -173,7 +173,7 @@ def load_plan(name: str, overrides: Sequence[str] = ()) -> Plan:
         raise UserError(f"experiment '{name}' is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"experiment '{name}' must be a YAML mapping with the keys summary, why, train, …")
-    content = {"name": Path(name).stem, **content}
+    content = {"name": Path(name).stem, "models": {"small": "embedded"}, **content}
     _override(content, overrides)
     try:
         plan = Plan.model_validate(content)

@@ -139,7 +139,7 @@ class Trainer:
         self.idle = 0 if pairs else self.idle + 1
         if self.idle == _IDLE_ITERATIONS_IN_A_ROW:
             raise UserError(
-                f"{self.idle} iterations in a row gave no preference pair: all turns have the same reward or are errors "
+                f"{self.idle} iterations in a row gave no preference pair: turns have equal rewards or are errors "
                 f"(last errors: {turn_metrics(turns, self.weights)['errors']}); use livelier data.train, "
                 "supervision.q above 0, or reward.lambda above 0"
             )
