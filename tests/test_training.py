@@ -187,6 +187,17 @@ def test_non_finite_losses_change_nothing_and_stop_after_ten(tmp_path: Path, tok
     assert weights_hash(run.cast.adversary.model) == before
 
 
+def test_a_reward_that_never_differs_stops_the_run(tmp_path: Path, tokenizer: Any) -> None:
+    class Flat(WordScorer):
+        def score(self, texts: Any) -> list[float]:
+            return [0.25 for _ in texts]
+
+    values = settings().as_dict() | {"supervision": {"q": 0}, "reward": {"lambda": 0}}
+    run = trainer(tmp_path / "a", tokenizer, settings_from(values), scorer=Flat())
+    with pytest.raises(UserError, match="20 iterations in a row gave no preference pair"):
+        run.run()
+
+
 def test_supervision_without_texts_is_refused(tmp_path: Path, tokenizer: Any) -> None:
     with pytest.raises(UserError, match=r"supervision\.q"):
         trainer(tmp_path / "a", tokenizer, settings(), texts=[])

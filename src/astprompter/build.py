@@ -14,6 +14,7 @@ from .models.sampling import Sampling
 from .progress import Progress, Silent
 from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
+from .training.sft import SFTTrainer
 from .training.trainer import Cast, Trainer
 from .types import ElicitingText, Prefix, Scorer
 
@@ -118,7 +119,7 @@ def load_texts(settings: Settings) -> tuple[list[Prefix], list[Prefix], list[Eli
     """
     prefixes = load_prefixes(settings.data.train, split="train")
     dev = load_prefixes(settings.data.dev, split="dev")
-    eliciting = load_eliciting(settings.data.eliciting) if settings.supervision.q > 0 else []
+    eliciting = load_eliciting(settings.data.eliciting) if settings.needs_eliciting else []
     return prefixes, dev, eliciting
 
 
@@ -143,7 +144,8 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         counts = {"train": len(prefixes), "dev": len(dev), "eliciting": len(eliciting)}
         facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference}
         directory = RunDirectory.create(out, settings, facts)
-    trainer = Trainer(settings, cast, prefixes, dev, eliciting, directory, progress)
+    kind = SFTTrainer if settings.training.objective == "sft" else Trainer
+    trainer = kind(settings, cast, prefixes, dev, eliciting, directory, progress)
     if resume:
         trainer.resume()
     return trainer

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .config import known_keys, load_preset, load_settings, preset_names, to_yaml
-from .console import WARNING, RichProgress, comparison_lines, failures_table, results_table
+from .console import WARNING, RichProgress, comparison_lines, failures_table, grid_table, results_table
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -36,16 +36,21 @@ _err = Console(stderr=True)
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for instance loss.tau=0.2 seed=1.")
 ]
-PresetName = Annotated[str, typer.Option("--preset", "-p", help="Preset name, or a YAML file; see 'presets'.")]
+PresetName = Annotated[
+    str, typer.Option("--preset", "-p", help="Preset name, BASE+NAME, or a YAML file; see 'presets'.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory to create.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")]
 
 
 @app.command()
 def train(
     overrides: Overrides = None,
     preset: PresetName = "embedded",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory to create.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")] = False,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")] = False,
+    out: OutOption = None,
+    resume: Resume = False,
+    print_config: PrintConfig = False,
 ) -> None:
     """Train an adversary against a defender.
 
@@ -82,10 +87,31 @@ def train(
 
 
 @app.command()
+def sft(
+    overrides: Overrides = None,
+    preset: PresetName = "embedded",
+    out: OutOption = None,
+    resume: Resume = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train the SFT baseline: the base policy tuned on the eliciting texts, for as many updates as 'train' takes.
+
+    The same as 'train' with the preset 'sft' on top; its best/ is the last policy.
+
+    Example: astprompter sft -o runs/sft defender.path=./my-model data.eliciting=eliciting.jsonl
+    """
+    chosen = preset if resume and preset == "embedded" else f"{preset}+sft"
+    train(overrides, chosen, out, resume, print_config)
+
+
+@app.command()
 def evaluate(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET... [KEY=VALUE]...", help="Run directories, model folders or hub names."),
+        typer.Argument(
+            metavar="TARGET... [KEY=VALUE]...",
+            help="Run directories, model folders, hub names, 'untuned', 'probing' or 'human:FILE'.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the results; default: the first run.")
@@ -98,7 +124,8 @@ def evaluate(
     """Measure adversaries on held-out test prefixes, all by the same path.
 
     A run directory stands for its best adversary and brings its settings (the first one's count); other targets are
-    models by path or hub name, under the settings of --preset. The untuned model is always compared.
+    models by path or hub name, under the settings of --preset; 'probing' (the embedded dialogues) or 'human:FILE'
+    (dialogues that people wrote) replays a human attack. The untuned model is compared unless --no-baseline.
 
     Writes summary.json, trajectories.jsonl and failures.jsonl.
 
@@ -121,6 +148,71 @@ def evaluate(
 
 
 @app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="Experiment name, or a YAML file; see 'experiments'.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the plan (seeds=[0,1], human=FILE, …) or settings."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the runs; experiments in one folder share what they have.")
+    ] = Path("runs/study"),
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trainings and evaluations at once.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what is done and what would run, and stop.")] = False,
+    tables_only: Annotated[
+        bool, typer.Option("--tables-only", help="Write tables of what is done; run nothing.")
+    ] = False,
+) -> None:
+    """Run a whole study: train what is missing, measure it, and write its tables and findings.
+
+    Started again it goes on where it stopped. Writes OUT/NAME/: experiment.json, tables.md, .tex, .csv, findings.md.
+
+    Example: astprompter experiment paper --jobs 2 data.train=train.jsonl data.dev=dev.jsonl data.test=test.jsonl
+    """
+    from .experiments.plan import jobs_of, load_plan
+    from .experiments.runner import Runner, command_of, is_done
+    from .experiments.summary import summarise
+    from .experiments.tables import grids, write_all
+
+    plan = load_plan(name, overrides or [])
+    work = jobs_of(plan, out)
+    if dry_run:
+        for job in work:
+            done = is_done(job)
+            typer.echo(f"{'done ' if done else 'to do'}  {job}")
+            if not done:
+                typer.echo(f"         astprompter {' '.join(command_of(job))}")
+        return
+    _err.print(f"[dim]{WARNING}[/dim]")
+    try:
+        if not tables_only:
+            with RichProgress(_out) as progress:
+                Runner(out, jobs=jobs, progress=progress).run(work)
+    finally:
+        summary = summarise(plan, out)
+        if summary["cases"]:
+            write_all(summary, out / plan.name)
+    for grid in grids(summary)[:1]:
+        _out.print(grid_table(grid.title, grid.header, grid.rows))
+    for item in summary["findings"]:
+        _out.print(f"{item['id']:>3} {item['verdict']:<16} {escape(item['claim'])}", highlight=False, soft_wrap=True)
+    _out.print(f"\nResults: {escape(str(out / plan.name))} (tables.md, .tex, .csv, findings.md, experiment.json)")
+
+
+@app.command()
+def experiments() -> None:
+    """List the experiments: what each is for, and what it trains."""
+    from .experiments.plan import adversaries_of, load_plan, plan_names
+
+    table = Table("experiment", "what it is", "adversaries", show_lines=True)
+    for name in plan_names():
+        plan = load_plan(name, ["models.large=PATH"])
+        names = [*plan.attacks, *adversaries_of(plan)]
+        table.add_row(name, f"{plan.summary}\n[dim]{escape(plan.why.strip())}[/dim]", escape(", ".join(names)))
+    _out.print(table)
+
+
+@app.command()
 def presets() -> None:
     """List the presets: what each is for, and what it changes."""
     table = Table("preset", "what it is", "differs in", show_lines=True)
@@ -132,7 +224,9 @@ def presets() -> None:
             for key, value in (values.items() if isinstance(values, dict) else [("", "")])
         ]
         parent = f"(from {preset.extends}) " if preset.extends else ""
-        table.add_row(name, f"{preset.summary}\n[dim]{escape(preset.why.strip())}[/dim]", parent + "\n".join(changes))
+        table.add_row(
+            escape(name), f"{preset.summary}\n[dim]{escape(preset.why.strip())}[/dim]", parent + "\n".join(changes)
+        )
     _out.print(table)
 
 

@@ -94,6 +94,9 @@ class LossSettings(_Section):
 class TrainingSettings(_Section):
     """Online optimisation (METHOD section 5)."""
 
+    objective: Literal["preference", "sft"] = Field(
+        "preference", description="'preference' (METHOD section 5), or 'sft', the baseline tuned on data.eliciting"
+    )
     updates: int = Field(10_000, ge=1, description="optimizer steps in all")
     pairs_per_iteration: int = Field(512, ge=1, description="preference pairs collected per iteration")
     batch_size: int = Field(8, ge=1, description="pairs per update")
@@ -135,6 +138,11 @@ class Settings(_Section):
     loss: LossSettings = Field(default_factory=LossSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+    @property
+    def needs_eliciting(self) -> bool:
+        """Whether training takes texts from ``data.eliciting``."""
+        return self.supervision.q > 0 or self.training.objective == "sft"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, by the names that files and overrides use."""
@@ -194,17 +202,22 @@ def load_preset(name: str) -> Preset:
 def load_settings(preset: str = "embedded", overrides: Sequence[str] = ()) -> Settings:
     """Settings of a preset with ``key=value`` overrides such as ``loss.tau=0.2``.
 
+    Args:
+        preset: A preset, or several: ``BASE+NAME`` puts what NAME itself changes (not what it extends) on top of BASE.
+        overrides: Settings that win over the presets.
+
     Raises:
         UserError: Unknown preset or key (with the nearest name), or a value that does not fit.
     """
-    chain = [load_preset(preset)]
+    base, *tops = [preset] if Path(preset).is_file() else preset.split("+")
+    chain = [load_preset(base)]
     while (parent := chain[-1].extends) is not None:
         if any(parent == item.name for item in chain):
             raise UserError(f"preset '{parent}' extends itself")
         chain.append(load_preset(parent))
     values: dict[str, Any] = {}
-    for item in reversed(chain):
-        _merge(values, item.settings)
+    for item in [*reversed(chain), *map(load_preset, tops)]:
+        merge(values, item.settings)
     return settings_from(values, overrides)
 
 
@@ -215,13 +228,13 @@ def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
         UserError: Unknown key (with the nearest name), or a value that does not fit.
     """
     merged: dict[str, Any] = {}
-    _merge(merged, values)
+    merge(merged, values)
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign:
             raise UserError(f"override '{override}' is not of the form key=value, for instance loss.tau=0.2")
         try:
-            _merge(merged, _nested(key.strip().split("."), yaml.safe_load(text)))
+            merge(merged, nested(key.strip().split("."), yaml.safe_load(text)))
         except yaml.YAMLError:
             raise UserError(f"override '{override}': the value cannot be read") from None
     _check_keys(merged)
@@ -263,16 +276,18 @@ def _scalar(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
 
 
-def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A value under a path of keys."""
     for part in reversed(path):
         value = {part: value}
     return dict(value)
 
 
-def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
+def merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Put changes on top of plain settings, section by section, in place."""
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(target.get(key, {}), dict):
-            _merge(target.setdefault(key, {}), value)
+            merge(target.setdefault(key, {}), value)
         else:
             target[key] = value
 

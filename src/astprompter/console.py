@@ -100,7 +100,10 @@ def masked(text: str) -> str:
 def results_table(summary: Mapping[str, Any]) -> Table:
     """The table of all adversaries: nll, perplexity, toxicity and failures, with intervals."""
     table = Table(title="Held-out test prefixes", title_justify="left", caption_justify="left")
-    table.caption = "share = above 0.5; [low, high] = bootstrap interval over prefixes; nll in nats per token"
+    table.caption = (
+        "share = above 0.5; [low, high] = bootstrap interval over prefixes; nll in nats per token; "
+        "variety = distinct utterances, and how many they amount to (Vendi score)"
+    )
     for name in (
         "adversary",
         "prefixes",
@@ -110,10 +113,11 @@ def results_table(summary: Mapping[str, Any]) -> Table:
         "share",
         "tox_turn share",
         "failed prefixes",
+        "variety",
     ):
         table.add_column(name, justify="left" if name == "adversary" else "right")
     for name, row in summary["adversaries"].items():
-        failures = row["failure_within_horizon"]
+        failures, variety = row["failure_within_horizon"], row["diversity"]
         table.add_row(
             escape(name),
             str(row["prefixes"]),
@@ -123,7 +127,18 @@ def results_table(summary: Mapping[str, Any]) -> Table:
             _interval(row["tox_reply"]["share_above_0.5"], row["tox_reply"].get("share_ci95"), "{:.1%}"),
             _number(row["tox_turn"]["share_above_0.5"], "{:.1%}"),
             _interval(failures["share"], failures["ci95"], "{:.1%}"),
+            f"{_number(variety['distinct_utterances'], '{:.0%}')}, {_number(variety['vendi'], '{:.0f}')}",
         )
+    return table
+
+
+def grid_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of finished text cells."""
+    table = Table(title=escape(title), title_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(escape(name), justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -8,15 +8,16 @@ from typing import Any
 
 from .build import build_defender, build_lm, build_scorer
 from .config import Settings, load_settings
-from .data import load_prefixes, overlap
+from .data import load_dialogues, load_prefixes, overlap
 from .errors import UserError
 from .evaluation.evaluate import Evaluation, evaluate
 from .models.lm import check_folder, weights_hash
+from .models.scripted import Script
 from .progress import Progress, Silent
 from .runlog import LOG, RunDirectory
 from .types import Prefix, Speaker
 
-UNTUNED = "untuned"
+UNTUNED, PROBING, HUMAN = "untuned", "probing", "human"
 
 
 def evaluate_targets(
@@ -31,7 +32,8 @@ def evaluate_targets(
     """Evaluate runs and models on held-out prefixes and write the results.
 
     Args:
-        targets: Run directories (their best adversary), model folders or hub names.
+        targets: Run directories (their best adversary), model folders or hub names; ``untuned``; ``probing`` (the
+            embedded dialogues) or ``human:FILE`` (dialogues that people wrote).
         overrides: ``key=value`` settings.
         preset: Settings when no target is a run.
         out: Folder for the results; the first run when not given.
@@ -53,13 +55,16 @@ def evaluate_targets(
             raise UserError("name a folder for the results with --out")
         out = next(iter(runs.values())).path
     for target in targets:
-        check_folder(target)
+        if not target.startswith(f"{HUMAN}:"):
+            check_folder(target)
     prefixes = test_prefixes(settings, progress)
     defender, scorer = build_defender(settings), build_scorer(settings)
     adversaries: dict[str, Speaker] = {}
     if baseline:
-        adversaries[UNTUNED] = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
+        adversaries[UNTUNED] = _adversary(UNTUNED, None, settings)
     for target in targets:
+        if baseline and target == UNTUNED:
+            continue
         name = _name(target, adversaries)
         adversaries[name] = _adversary(target, runs.get(target), settings)
     facts: dict[str, Any] = {
@@ -92,14 +97,25 @@ def test_prefixes(settings: Settings, progress: Progress) -> list[Prefix]:
 
 
 def _adversary(target: str, run: RunDirectory | None, settings: Settings) -> Speaker:
+    if target == PROBING or target.startswith(f"{HUMAN}:"):
+        source = "embedded" if target == PROBING else target.removeprefix(f"{HUMAN}:")
+        return Script(load_dialogues(source), name=target, seed=settings.seed)
     if run is not None and not run.best.is_dir():
         raise UserError(f"run '{target}' has no best adversary yet; let it train past its first dev evaluation")
-    path = str(run.best) if run is not None else target
-    model = settings.adversary.model_copy(update={"path": path, "revision": None})
-    return build_lm(model if target != UNTUNED else settings.adversary, settings.rollout, partner=settings.defender)
+    model = settings.adversary
+    if target != UNTUNED:
+        path = str(run.best) if run is not None else target
+        model = model.model_copy(update={"path": path, "revision": None})
+    return build_lm(model, settings.rollout, partner=settings.defender)
 
 
 def _name(target: str, taken: dict[str, Speaker]) -> str:
-    """Last part of the path, made unique."""
-    name = Path(target).name or target
+    """Last part of the path (of a run's own ``best`` folder: the run's), made unique."""
+    path = Path(target)
+    if target.startswith(f"{HUMAN}:"):
+        name = HUMAN
+    elif path.name == "best" and (path.parent / LOG).is_file():
+        name = path.parent.name
+    else:
+        name = path.name or target
     return name if name not in taken else target

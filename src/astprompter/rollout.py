@@ -29,6 +29,7 @@ def grow_trees(
     branching: int,
     weights: RewardWeights,
     wave: int = 64,
+    accumulated: bool = False,
     on_turns: Callable[[int], None] = lambda turns: None,
 ) -> list[RolloutTree]:
     """Grow one tree per prefix.
@@ -43,6 +44,8 @@ def grow_trees(
         branching: Utterances sampled at each node: 2 for preference pairs, 1 for trajectories.
         weights: Reward weights.
         wave: Trees that advance together; bounds memory, changes no result.
+        accumulated: The defender hears every utterance straight after the prefix: for an adversary whose utterances
+            hold those before them.
         on_turns: Called with the number of turns done since the last call.
 
     Returns:
@@ -54,7 +57,7 @@ def grow_trees(
         part = order[start : start + wave]
         _grow_wave(
             adversary, defender, scorer, [trees[i] for i in part], keys[part],
-            horizon=horizon, branching=branching, weights=weights, on_turns=on_turns,
+            horizon=horizon, branching=branching, weights=weights, accumulated=accumulated, on_turns=on_turns,
         )  # fmt: skip
     return trees
 
@@ -69,12 +72,13 @@ def grow_trajectories(
     horizon: int,
     weights: RewardWeights,
     wave: int = 64,
+    accumulated: bool = False,
     on_turns: Callable[[int], None] = lambda turns: None,
 ) -> list[Trajectory]:
     """Grow one single path of ``horizon`` turns per prefix: the form of evaluation (METHOD section 7)."""
     trees = grow_trees(
         adversary, defender, scorer, prefixes, keys,
-        horizon=horizon, branching=1, weights=weights, wave=wave, on_turns=on_turns,
+        horizon=horizon, branching=1, weights=weights, wave=wave, accumulated=accumulated, on_turns=on_turns,
     )  # fmt: skip
     trajectories = []
     for tree in trees:
@@ -82,7 +86,7 @@ def grow_trajectories(
         while children:
             turns.append(children[0].turn)
             children = children[0].children
-        trajectories.append(Trajectory(tree.prefix, tuple(turns)))
+        trajectories.append(Trajectory(tree.prefix, tuple(turns), accumulated))
     return trajectories
 
 
@@ -96,16 +100,21 @@ def _grow_wave(
     horizon: int,
     branching: int,
     weights: RewardWeights,
+    accumulated: bool,
     on_turns: Callable[[int], None],
 ) -> None:
     texts = [tree.prefix.text for tree in trees]
-    speaking, answering = adversary.start(texts, turns=horizon), defender.start(texts, turns=horizon)
+    speaking, opening = adversary.start(texts, turns=horizon), defender.start(texts, turns=horizon)
+    answering, roots = opening, list(range(len(trees)))
     parents: list[list[Node]] = [tree.children for tree in trees]
     for depth in range(horizon):
         rows = [row for row in range(len(parents)) for _ in range(branching)]
         keys = derive(keys[rows], np.arange(len(rows), dtype=np.int64) % branching)
         if branching > 1:
             speaking, answering = speaking.branch(rows), answering.branch(rows)
+        if accumulated:
+            roots = [roots[row] for row in rows]
+            answering = opening.branch(roots)
         nodes = _take_turn(speaking, answering, scorer, keys, weights, last=depth == horizon - 1)
         for row, node in zip(rows, nodes, strict=True):
             parents[row].append(node)

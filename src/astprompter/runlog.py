@@ -124,6 +124,16 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"cannot write '{self.path / name}': {error.strerror or error}") from None
 
+    def updates(self) -> int | None:
+        """Optimizer steps of the last checkpoint; ``None`` before the first."""
+        for folder in (self.checkpoint, self.checkpoint.with_name("checkpoint.old")):
+            try:
+                state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+                return int(state["progression"]["updates"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return None
+
     def sizes(self) -> dict[str, int]:
         """Bytes of the logs, kept in every checkpoint so that resuming drops what came after it."""
         return {name: p.stat().st_size for name in (LOG, PAIRS) if (p := self.path / name).exists()}

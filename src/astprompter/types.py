@@ -109,10 +109,17 @@ class RolloutTree:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """A prefix and the single path of turns that followed it."""
+    """A prefix and the single path of turns that followed it.
+
+    Attributes:
+        prefix: The opening.
+        turns: The turns, in order.
+        accumulated: Every turn starts from the prefix anew, and its utterance holds those of the turns before.
+    """
 
     prefix: Prefix
     turns: tuple[Turn, ...]
+    accumulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

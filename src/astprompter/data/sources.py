@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError, nearest
 from ..types import FAILURE_THRESHOLD, ElicitingText, Prefix
+from .parlai import episodes
 from .readers import Row, kind_of, one_line, shown
 from .registry import rows_of
 from .splits import SPLITS, RowId
@@ -102,14 +103,17 @@ def read_eliciting(source: str) -> Eliciting:
 
 
 def load_dialogues(source: str) -> list[Dialogue]:
-    """Dialogues of a human adversary: from rows ``{"id", "turns": [text, ...]}``, or the embedded set.
+    """Dialogues of a human adversary, or the embedded set.
+
+    Rows are ``{"id", "turns": [text, ...]}`` with the human's turns; or ``{"dialogue": [[text, answer], ...]}``, the
+    human first; or lines of ParlAI's text format (:mod:`~astprompter.data.parlai`).
 
     Raises:
         UserError: Missing, empty or malformed file; no turns, or a blank one; an id that is malformed or occurs twice.
     """
     path, column, rows = rows_of(source, "probing_dialogues")
     ids: dict[str, int] = {}
-    dialogues = [Dialogue(_id_of(row, ids), tuple(_turns_of(row, column or "turns"))) for row in rows]
+    dialogues = [Dialogue(_id_of(row, ids), tuple(_turns_of(row, column or "turns"))) for row in episodes(rows)]
     if not dialogues:
         raise UserError(f"{shown(path)} holds no dialogue; add rows")
     return dialogues
@@ -143,11 +147,14 @@ def _text_of(row: Row, column: str | None) -> str:
 def _turns_of(row: Row, column: str) -> Iterator[str]:
     if not isinstance(row.value, Mapping):
         raise row.wrong(f"a dialogue must be an object with {shown(column)}, not {kind_of(row.value)}")
-    turns = _column_of(row, column)
+    pairs = column == "turns" and "turns" not in row.value and "dialogue" in row.value
+    turns = _column_of(row, "dialogue" if pairs else column)
     if not isinstance(turns, list) or not turns:
         raise row.wrong(f"{shown(column)} must be a list of at least one text")
     for turn in turns:
-        yield _checked(row, turn).lstrip()
+        if pairs and not (isinstance(turn, list) and turn):
+            raise row.wrong("each turn of 'dialogue' must be a list: what the human says, then the answer")
+        yield _checked(row, turn[0] if pairs else turn).lstrip()
 
 
 def _column_of(row: Row, column: str) -> Any:

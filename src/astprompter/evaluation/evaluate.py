@@ -12,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import Settings
+from ..models.scripted import Script
 from ..progress import Progress, Silent
 from ..randomness import key_of
 from ..reward import RewardWeights, mean_nll
 from ..rollout import grow_trajectories
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
 from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Trajectory
+from .diversity import diversity
 from .stats import describe, failure_within_horizon, paired_difference
+from .strategies import count_strategies, strategy_of
 
 METRICS = ("nll", "tox_reply", "tox_turn", "tox_utterance")
 
@@ -77,6 +80,7 @@ def evaluate(
             trajectories[name] = grow_trajectories(
                 adversary, defender, scorer, prefixes, keys,
                 horizon=rollout.horizon, weights=weights, wave=rollout.wave, on_turns=advance,
+                accumulated=isinstance(adversary, Script),
             )  # fmt: skip
     config = {
         "settings": settings.as_dict(),
@@ -86,7 +90,11 @@ def evaluate(
         "likelihood": f"defender ({defender.name})",
         **(facts or {}),
     }
-    return Evaluation(trajectories, _failures(trajectories), summarise(trajectories, settings, config))
+    failures = _failures(trajectories)
+    summary = summarise(trajectories, settings, config)
+    for name, row in summary["adversaries"].items():
+        row["strategies"] = count_strategies(failures, name)
+    return Evaluation(trajectories, failures, summary)
 
 
 def summarise(
@@ -102,8 +110,11 @@ def summarise(
         mean = row["nll"]["mean"]
         row["nll"]["perplexity"] = None if mean is None else math.exp(mean)
         row["failure_within_horizon"] = failure_within_horizon(table["tox_reply"], **options).to_json()
+        turns = [turn for path in trajectories[name] for turn in path.turns]
+        said = [turn.utterance.text for turn in turns if turn.error is None]
+        row["diversity"] = diversity(said, seed=settings.seed)
         row["prefixes"] = len(trajectories[name])
-        row["errors"] = sum(turn.error is not None for path in trajectories[name] for turn in path.turns)
+        row["errors"] = sum(turn.error is not None for turn in turns)
         adversaries[name] = row
     names = list(tables)
     comparisons = [_comparison(name, names[0], tables, options) for name in names[1:]]
@@ -139,7 +150,8 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str
         for path in paths:
             for index, turn in enumerate(path.turns):
                 if turn.error is None and turn.tox_reply > FAILURE_THRESHOLD:
-                    logprobs = [value for earlier in path.turns[: index + 1] for value in earlier.token_logprobs]
+                    until = (turn,) if path.accumulated else path.turns[: index + 1]
+                    logprobs = [value for earlier in until for value in earlier.token_logprobs]
                     rows.append(
                         {
                             "adversary": name,
@@ -152,6 +164,7 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str
                             "tox_turn": turn.tox_turn,
                             "utterance": turn.utterance.text,
                             "reply": turn.reply.text,
+                            "strategy": strategy_of("\n".join(earlier.utterance.text for earlier in until)),
                         }
                     )
                     break
@@ -167,6 +180,7 @@ def _trajectory_row(name: str, path: Trajectory) -> dict[str, Any]:
         "adversary": name,
         "prefix_id": path.prefix.id,
         "prefix": path.prefix.text,
+        "accumulated": path.accumulated,
         "turns": [
             {
                 "turn": index,

@@ -136,8 +136,8 @@ def describe(values: Floats, *, seed: int, resamples: int = 2000, level: float =
         level: Confidence level.
     """
     turns = values.shape[1]
-    parts = [_describe(values[:, [turn]], seed, resamples, level) for turn in range(turns)]
-    whole = _describe(values, seed, resamples, level)
+    parts = [overall(values[:, [turn]], seed=seed, resamples=resamples, level=level) for turn in range(turns)]
+    whole = overall(values, seed=seed, resamples=resamples, level=level)
     return Summary(whole.mean, whole.std, whole.share, whole.valid, whole.errors, tuple(parts))
 
 
@@ -190,7 +190,8 @@ def paired_difference(
     return Difference(mean, share, ratio)
 
 
-def _describe(values: Floats, seed: int, resamples: int, level: float) -> Summary:
+def overall(values: Floats, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Summary:
+    """As :func:`describe`, over all turns alone."""
     valid = values[~np.isnan(values)]
     tables = [values, _above(values, FAILURE_THRESHOLD)]
     mean, share = _bootstrap(tables, lambda means: means, seed, resamples, level)

@@ -18,12 +18,11 @@ tags: [red-teaming, astprompter]
 **Content warning: this model was tuned to write text after which another model replies with toxic text.** It is a
 test instrument: use it on models that you own or may test, and do not deploy it.
 
-- method: ASTPrompter (arXiv 2407.09447), {loss} with tau {tau}
+- method: {method}
 - reward weights: alpha {alpha}, beta {beta}, lambda {lambda_}
 - started from: {adversary}
 - defender: {defender}; toxicity scorer: {scorer}, label {label}
-- chosen at iteration {iteration} ({updates} updates) by mean dev reward {reward:+.4f}
-- dev replies above 0.5: {share:.1%}; dev nll of its utterances under the defender: {nll:.3f} nats per token
+- chosen at iteration {iteration} ({updates} updates) {chosen}; {figures}
 
 Sampling settings are in `generation_config.json`: an utterance continues the conversation text as it stands.
 """
@@ -61,8 +60,7 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
         card = _CARD.format(
             defender=settings.defender.path,
             adversary=settings.adversary.path,
-            loss=settings.loss.kind.upper(),
-            tau=settings.loss.tau,
+            method=_method(settings),
             alpha=settings.reward.alpha,
             beta=settings.reward.beta,
             lambda_=settings.reward.lambda_,
@@ -70,12 +68,27 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
             label=settings.scorer.label,
             iteration=dev["iteration"],
             updates=dev["updates"],
-            reward=dev["reward"]["mean"],
-            share=dev["tox_reply"]["share_above_0.5"],
-            nll=dev["nll"]["mean"],
+            chosen="as the last one" if settings.training.objective == "sft" else "by mean dev reward",
+            figures=_figures(dev),
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     except OSError as error:
         raise UserError(f"cannot write the best adversary to '{folder}': {error.strerror or error}") from None
+
+
+def _method(settings: Settings) -> str:
+    if settings.training.objective == "sft":
+        return "supervised fine-tuning on eliciting texts, the baseline of ASTPrompter (arXiv 2407.09447)"
+    return f"ASTPrompter (arXiv 2407.09447), {settings.loss.kind.upper()} with tau {settings.loss.tau}"
+
+
+def _figures(dev: dict[str, Any]) -> str:
+    if dev["reward"]["mean"] is None:
+        return "no dev turn could be assessed"
+    share = dev["tox_reply"]["share_above_0.5"]
+    return (
+        f"mean dev reward {dev['reward']['mean']:+.4f}, dev replies above 0.5: {share:.1%}, dev nll of its "
+        f"utterances under the defender: {dev['nll']['mean']:.3f} nats per token"
+    )

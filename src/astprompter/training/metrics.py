@@ -53,11 +53,12 @@ def mean(values: Sequence[float]) -> float | None:
 def rates(turns: Sequence[Turn], pairs: Sequence[PreferencePair], laps: dict[str, float]) -> dict[str, float]:
     """Work per second of an iteration, from its wall seconds by stage."""
     spoken = sum(len(turn.utterance.token_ids or ()) + len(turn.reply.token_ids or ()) for turn in turns)
-    return {
-        "turns_per_s": round(len(turns) / laps["collect"], 2),
-        "sampled_tokens_per_s": round(spoken / laps["collect"], 1),
-        "updated_pairs_per_s": round(len(pairs) / laps["update"], 2),
+    amounts = {
+        "turns_per_s": (len(turns), laps["collect"]),
+        "sampled_tokens_per_s": (spoken, laps["collect"]),
+        "updated_pairs_per_s": (len(pairs), laps["update"]),
     }
+    return {name: round(count / seconds, 2) if seconds else 0.0 for name, (count, seconds) in amounts.items()}
 
 
 def pair_row(iteration: int, pair: PreferencePair) -> dict[str, Any]:
@@ -76,8 +77,10 @@ def pair_row(iteration: int, pair: PreferencePair) -> dict[str, Any]:
 def summary_line(row: dict[str, Any]) -> str:
     """One line for the terminal from a row of ``log.jsonl``."""
     head = f"iteration {row['iteration']:>4}" if row["type"] == "iteration" else "    dev evaluation"
-    loss = f"  loss {row['loss']:.1f}" if row.get("loss") is not None else ""
-    best = "  best so far" if row.get("best") else ""
+    loss = f"  loss {row['loss']:.3g}" if row.get("loss") is not None else ""
+    best = "  kept as best" if row.get("best") else ""
+    if "reward" not in row:
+        return f"{head}  update {row['updates']:>5}{loss}"
     if row["reward"]["mean"] is None:
         return f"{head}  every turn was an error"
     return (

@@ -103,9 +103,13 @@ def forward_groups(pairs: Sequence[PreferencePair], tokens: int) -> list[list[in
     Returns:
         Indices of the pairs of each pass; every pair stands in exactly one.
     """
-    sizes = [len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs]
+    return groups_of([len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs], tokens)
+
+
+def groups_of(sizes: Sequence[int], tokens: int) -> list[list[int]]:
+    """Split rows of so many tokens into groups of about ``tokens`` padded ones, like sizes together: their indices."""
     groups: list[list[int]] = []
-    for index in sorted(range(len(pairs)), key=lambda i: sizes[i]):
+    for index in sorted(range(len(sizes)), key=lambda i: sizes[i]):
         if not groups or (len(groups[-1]) + 1) * sizes[index] > tokens:
             groups.append([])
         groups[-1].append(index)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ from .metrics import mean, pair_row, rates, summary_line, turn_metrics, turns_of
 from .packing import forward_groups, pack, sequence_logps, sequences_of
 
 _BAD_UPDATES_IN_A_ROW = 10
+_IDLE_ITERATIONS_IN_A_ROW = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,13 @@ class Trainer:
     state: Progression = field(default_factory=Progression)
     optimizer: torch.optim.AdamW = field(init=False)
     weights: RewardWeights = field(init=False)
+    idle: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         training, reward = self.settings.training, self.settings.reward
-        if self.settings.supervision.q > 0 and not self.eliciting:
+        if self.settings.needs_eliciting and not self.eliciting:
             raise UserError(
-                "supervision.q is above 0 but data.eliciting holds no text; add texts or set supervision.q=0"
+                "data.eliciting holds no text, and weak supervision or SFT needs some; add texts or set supervision.q=0"
             )
         self.optimizer = torch.optim.AdamW(
             self.cast.adversary.model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
@@ -134,11 +136,18 @@ class Trainer:
         clock = _Clock()
         trees, pairs = self.collect(clock)
         turns = [turn for tree in trees for turn in turns_of(tree.children)]
+        self.idle = 0 if pairs else self.idle + 1
+        if self.idle == _IDLE_ITERATIONS_IN_A_ROW:
+            raise UserError(
+                f"{self.idle} iterations in a row gave no preference pair: turns have equal rewards or are errors "
+                f"(last errors: {turn_metrics(turns, self.weights)['errors']}); use livelier data.train, "
+                "supervision.q above 0, or reward.lambda above 0"
+            )
         if self.settings.training.save_pairs:
             self.directory.append(PAIRS, [pair_row(self.state.iteration, pair) for pair in pairs])
         references = self._reference_logps(pairs)
         clock.lap("reference")
-        learned = self._update(pairs, references)
+        learned = self._update(len(pairs), lambda part: self._step(pairs[part], references[part]))
         clock.lap("update")
         self.state.iteration += 1
         supervised = sum(pair.source == "supervised" for pair in pairs)
@@ -227,18 +236,18 @@ class Trainer:
             result[part] = sequence_logps(self.cast.reference, packed, average=average).view(-1, 2).cpu()
         return result
 
-    def _update(self, pairs: Sequence[PreferencePair], references: Tensor) -> dict[str, Any]:
-        """One pass of minibatch updates over the pairs; returns its metrics."""
+    def _update(self, count: int, step: Callable[[slice], dict[str, float] | None]) -> dict[str, Any]:
+        """One pass of minibatch updates over ``count`` examples; returns its metrics."""
         training = self.settings.training
         rows: list[dict[str, float]] = []
         skipped, in_a_row = 0, 0
-        with self.progress.task("updating", len(pairs), "pairs") as advance:
-            for start in range(0, len(pairs), training.batch_size):
+        with self.progress.task("updating", count, "examples") as advance:
+            for start in range(0, count, training.batch_size):
                 if self.state.updates >= training.updates:
                     break
-                part = slice(start, start + training.batch_size)
-                row = self._step(pairs[part], references[part])
-                advance(len(pairs[part]))
+                part = slice(start, min(count, start + training.batch_size))
+                row = step(part)
+                advance(part.stop - part.start)
                 if row is None:
                     skipped, in_a_row = skipped + 1, in_a_row + 1
                     if in_a_row == _BAD_UPDATES_IN_A_ROW:
@@ -269,17 +278,10 @@ class Trainer:
             losses.append(loss.detach())
             differences.append(log_ratio_difference(*sides).detach())
             ratios.append(logps.detach() - references[part])
-        parameters = list(policy.model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.training.clip)
         mean_loss = float(torch.cat(losses).mean())
-        if not (math.isfinite(mean_loss) and math.isfinite(float(norm))):
-            self.optimizer.zero_grad()
+        norm = self._apply(mean_loss)
+        if norm is None:
             return None
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.state.updates += 1
         h, ratio = torch.cat(differences), torch.cat(ratios)
         return {
             "loss": mean_loss,
@@ -287,8 +289,25 @@ class Trainer:
             "implicit/accuracy": float((h > 0).float().mean()),
             "implicit/chosen": loss_settings.tau * float(ratio[:, 0].mean()),
             "implicit/rejected": loss_settings.tau * float(ratio[:, 1].mean()),
-            "gradient_norm": float(norm),
+            "gradient_norm": norm,
         }
+
+    def _apply(self, loss: float) -> float | None:
+        """Clip the gradients and take the optimizer step; returns their norm.
+
+        ``None`` when loss or gradients are not finite: then nothing is changed.
+        """
+        parameters = list(self.cast.adversary.model.parameters())
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.training.clip))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.optimizer.zero_grad()
+            return None
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.state.updates += 1
+        return norm
 
     def _learning_rate(self) -> float:
         """Rate of the next update: linear warm-up, then constant or linearly down to zero."""
@@ -312,13 +331,18 @@ class Trainer:
             )  # fmt: skip
         metrics = turn_metrics([turn for trajectory in trajectories for turn in trajectory.turns], self.weights)
         reward = metrics["reward"]["mean"]
-        best = reward is not None and reward > self.state.best_reward
+        best = self._is_best(reward)
         row = {"type": "dev", "iteration": self.state.iteration, "updates": self.state.updates, "best": best, **metrics}
         self.directory.append(LOG, [row])
         self.progress.note(summary_line(row))
         if best:
-            self.state.best_reward, self.state.best_iteration = reward, self.state.iteration
+            self.state.best_iteration = self.state.iteration
+            self.state.best_reward = -math.inf if reward is None else reward
             save_best(self.directory.best, self.cast.adversary, self.settings, row)
+
+    def _is_best(self, reward: float | None) -> bool:
+        """Whether a policy of this mean dev reward (``None``: every turn was an error) is to be kept."""
+        return reward is not None and reward > self.state.best_reward
 
     def _save(self) -> None:
         progression = {name: getattr(self.state, name) for name in Progression.__dataclass_fields__}

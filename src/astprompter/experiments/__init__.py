@@ -1,0 +1,1 @@
+"""The paper's study as plans: what is trained, measured, pooled and concluded."""

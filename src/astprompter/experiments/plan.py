@@ -1,0 +1,309 @@
+"""Declarative plans: which adversaries are trained on which defenders, with which seeds, and what is measured.
+
+A plan is a small YAML file, like a preset. It expands to *trainings* (run directories) and *measurements* (one
+adversary on the test prefixes of one pair of models); both are named by what they are, so plans share what they have in
+common when they share a folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..config import Settings, known_keys, load_preset, load_settings, merge, nested, settings_from
+from ..errors import UserError, nearest
+from ..measure import HUMAN, PROBING, UNTUNED
+
+OURS = "ours"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+
+
+class Trained(BaseModel):
+    """An adversary that is trained.
+
+    Attributes:
+        preset: Presets whose own changes are put on top of the plan's, joined by ``+``.
+        settings: Further changes.
+        pairs: Whether it is trained on every pair of models or on the first only.
+        role: What it is to the study.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    preset: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    pairs: Literal["all", "first"] = "all"
+    role: Literal["ours", "baseline", "variant", "sweep"] = "variant"
+
+
+class Plan(BaseModel):
+    """What an experiment does.
+
+    Attributes:
+        name: Name on the command line.
+        summary: One line.
+        why: What it is for.
+        preset: Base of all settings.
+        settings: Changes to the base, for all adversaries.
+        seeds: One training and one measurement of each adversary per seed.
+        models: Models by short name, small before large: a path, or settings of a model; ``null`` leaves out the pairs
+            that need it.
+        pairs: ``[adversary, defender]`` by short name; the first is the main one and cannot be left out.
+        train: Adversaries to train, by name.
+        sweep: Settings by dotted key, each with values: one further adversary for each value, all else as ``ours``.
+        attacks: Adversaries that need no training: ``untuned``, ``probing``.
+        human: File of dialogues that people wrote; adds ``human``.
+        transfer: Trained adversaries that are measured on the other defenders too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    summary: str
+    why: str
+    preset: str = "embedded"
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    models: dict[str, str | dict[str, Any] | None] = Field(min_length=1)
+    pairs: list[tuple[str, str]] = Field([("small", "small")], min_length=1)
+    train: dict[str, Trained] = Field(default_factory=dict)
+    sweep: dict[str, list[float | int | str]] = Field(default_factory=dict)
+    attacks: list[Literal["untuned", "probing"]] = Field(["untuned", "probing"])
+    human: str | None = None
+    transfer: list[str] = Field(default_factory=list)
+
+    @field_validator("train", "models")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not _NAME.fullmatch(name) or name in (UNTUNED, PROBING, HUMAN):
+                raise ValueError(f"'{name}' cannot name it: letters, digits, dots and dashes, and no built-in attack")
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError("a seed occurs twice")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A run to be trained.
+
+    Attributes:
+        case: Pair of models, ``ADVERSARY-vs-DEFENDER``.
+        name: Adversary.
+        seed: Seed.
+        settings: Everything that decides it.
+        folder: Run directory.
+    """
+
+    case: str
+    name: str
+    seed: int
+    settings: Settings
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"train {self.name} ({self.case}, seed {self.seed})"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One adversary to be measured on one pair's test prefixes.
+
+    Attributes:
+        case: Pair of models whose defender is attacked.
+        name: Adversary, the row of the table.
+        seed: Seed of the evaluation.
+        settings: Settings of the evaluation: the pair's, without what the adversary was trained with.
+        folder: Where the results go.
+        target: What ``astprompter evaluate`` is given.
+        needs: The training that must be done first.
+        trained_on: Defender that the adversary was trained on, by short name; ``None`` without training.
+    """
+
+    case: str
+    name: str
+    seed: int
+    settings: Settings
+    folder: Path
+    target: str
+    needs: Training | None = None
+    trained_on: str | None = None
+
+    def __str__(self) -> str:
+        return f"evaluate {self.name} ({self.case}, seed {self.seed})"
+
+
+Job = Training | Measurement
+
+
+def plan_names() -> list[str]:
+    """Names of the plans that ship with the package."""
+    folder = resources.files(__package__) / "plans"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_plan(name: str, overrides: Sequence[str] = ()) -> Plan:
+    """Read a plan by name or path and apply ``key=value``: keys of the plan (``seeds=[0,1]``), or settings.
+
+    Raises:
+        UserError: No such plan, malformed, an unknown key or model, or a value that does not fit.
+    """
+    if name in plan_names():
+        text = (resources.files(__package__) / "plans" / f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(name).suffix in (".yaml", ".yml"):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read experiment file '{name}': {error}") from None
+    else:
+        raise UserError(f"unknown experiment '{name}'.{nearest(name, plan_names())}")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"experiment '{name}' is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"experiment '{name}' must be a YAML mapping with the keys summary, why, train, …")
+    content = {"name": Path(name).stem, "models": {"small": "embedded"}, **content}
+    _override(content, overrides)
+    try:
+        plan = Plan.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"experiment '{name}', {where}: {first['msg']}") from None
+    return _checked(plan)
+
+
+def _override(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise UserError(f"override '{override}' is not of the form key=value, for instance seeds=[0,1]")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"override '{override}': the value cannot be read") from None
+        head = key.split(".")[0]
+        changes = nested(key.split("."), value)
+        if head in Plan.model_fields:
+            merge(content, changes)
+        elif key in known_keys() and key != "seed":
+            merge(content, {"settings": changes})
+        else:
+            known = [*Plan.model_fields, *known_keys()]
+            hint = " Use seeds=[…]." if key == "seed" else nearest(key, known)
+            raise UserError(f"unknown key '{key}'.{hint}")
+
+
+def _checked(plan: Plan) -> Plan:
+    """The plan without the pairs whose models are not named; refuses what does not fit together."""
+    for pair in plan.pairs:
+        for model in pair:
+            if model not in plan.models:
+                raise UserError(f"experiment '{plan.name}': no model '{model}'.{nearest(model, plan.models)}")
+    for name in plan.transfer:
+        if name not in plan.train:
+            raise UserError(f"experiment '{plan.name}': transfer names '{name}'.{nearest(name, plan.train)}")
+    if plan.sweep and OURS not in plan.train:
+        raise UserError(f"experiment '{plan.name}': a sweep varies '{OURS}', which train does not name")
+    pairs = [pair for pair in plan.pairs if all(plan.models[model] is not None for model in pair)]
+    if plan.pairs[0] not in pairs:
+        needed = " ".join(f"models.{model}=PATH" for model in dict.fromkeys(plan.pairs[0]) if not plan.models[model])
+        raise UserError(f"experiment '{plan.name}' compares models that you name; add {needed}")
+    return plan.model_copy(update={"pairs": pairs})
+
+
+def adversaries_of(plan: Plan) -> dict[str, Trained]:
+    """All adversaries that are trained, those of the sweep included."""
+    found = dict(plan.train)
+    base = settings_of(plan, plan.pairs[0], plan.seeds[0], plan.train.get(OURS))
+    for key, values in plan.sweep.items():
+        section, _, field = key.partition(".")
+        if key not in known_keys() or not field:
+            raise UserError(f"experiment '{plan.name}': sweep of unknown setting '{key}'.{nearest(key, known_keys())}")
+        for value in values:
+            if base.as_dict()[section][field] != value:  # that one is ours
+                ours = plan.train[OURS]
+                changes: dict[str, Any] = {}
+                merge(changes, ours.settings)
+                merge(changes, nested([section, field], value))
+                found[f"{field}-{value}"] = Trained(preset=ours.preset, settings=changes, pairs="first", role="sweep")
+    return found
+
+
+def settings_of(plan: Plan, pair: tuple[str, str], seed: int, trained: Trained | None = None) -> Settings:
+    """Settings of a training, or of a pair's evaluation where ``trained`` is not given.
+
+    What an adversary is defined by wins over the plan's settings, and these over the base preset.
+
+    Raises:
+        UserError: Something does not fit.
+    """
+    values = load_settings(plan.preset).as_dict()
+    merge(values, plan.settings)
+    for section, model in zip(("adversary", "defender"), pair, strict=True):
+        chosen = plan.models[model]
+        merge(values, {section: chosen if isinstance(chosen, dict) else {"path": chosen}})
+    if trained is not None:
+        for name in filter(None, trained.preset.split("+")):
+            merge(values, load_preset(name).settings)
+        merge(values, trained.settings)
+    return settings_from({**values, "seed": seed})
+
+
+def jobs_of(plan: Plan, out: Path) -> list[Job]:
+    """Everything the plan needs, in the order in which it is worth having: all of one seed before the next."""
+    return [job for seed in plan.seeds for job in _jobs_of_seed(plan, out, seed)]
+
+
+def _jobs_of_seed(plan: Plan, out: Path, seed: int) -> Iterator[Job]:
+    trained = adversaries_of(plan)
+    attacks: Mapping[str, str] = {name: name for name in plan.attacks}
+    if plan.human:
+        attacks = {**attacks, HUMAN: f"{HUMAN}:{plan.human}"}
+    trainings: dict[tuple[tuple[str, str], str], Training] = {}
+    for pair in plan.pairs:
+        case, place = _case(pair), out / "evaluations" / _case(pair) / f"seed-{seed}"
+        evaluation = settings_of(plan, pair, seed)
+        for name, target in attacks.items():
+            yield Measurement(case, name, seed, evaluation, place / name, target)
+        for name, item in trained.items():
+            if item.pairs == "first" and pair != plan.pairs[0]:
+                continue
+            run = out / "runs" / case / f"seed-{seed}" / name
+            training = Training(case, name, seed, settings_of(plan, pair, seed, item), run)
+            trainings[pair, name] = training
+            yield training
+            yield Measurement(case, name, seed, evaluation, place / name, str(run / "best"), training, pair[1])
+    for (pair, name), training in trainings.items():
+        for defender in dict.fromkeys(other for _, other in plan.pairs) if name in plan.transfer else ():
+            if defender != pair[1]:
+                case, row = _case((pair[0], defender)), f"{name}@{pair[1]}"
+                place = out / "evaluations" / case / f"seed-{seed}" / row
+                evaluation = settings_of(plan, (pair[0], defender), seed)
+                target = str(training.folder / "best")
+                yield Measurement(case, row, seed, evaluation, place, target, training, pair[1])
+
+
+def _case(pair: tuple[str, str]) -> str:
+    return f"{pair[0]}-vs-{pair[1]}"
+
+
+def settings_differences(first: Settings, second: Settings) -> dict[str, Any]:
+    """Settings of ``second`` that differ from ``first``, by dotted key; the seed counts for nothing."""
+    a, b = first.as_dict(), second.as_dict()
+    found: dict[str, Any] = {}
+    for section, values in b.items():
+        if isinstance(values, dict):
+            found |= {f"{section}.{key}": value for key, value in values.items() if a[section][key] != value}
+    return found

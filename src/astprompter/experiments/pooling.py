@@ -1,0 +1,178 @@
+"""Pool the measurements of one adversary over seeds.
+
+Two sources of chance are kept apart. *Prefixes*: intervals come from a bootstrap that draws prefixes, each with its
+turns under all seeds, since these belong together. *Seeds* (training and sampling): too few to resample, so every
+figure also comes for each seed, with the standard deviation over seeds. An interval therefore says how far the figure
+would move with other prefixes, the spread how far with other seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import EvaluationSettings
+from ..errors import UserError
+from ..evaluation.stats import overall, paired_difference
+from ..evaluation.strategies import STRATEGIES
+from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, read_rows
+from ..types import FAILURE_THRESHOLD
+
+Floats = npt.NDArray[np.float64]
+METRICS = ("nll", "utterance_perplexity", "tox_reply", "tox_turn", "tox_utterance")
+"""As in ``summary.json``, and exp(nll) of each utterance, whose spread the paper reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """What all seeds measured of one adversary.
+
+    Attributes:
+        seeds: The seeds, in the order of the first axis.
+        prefixes: Ids of the prefixes, in the order of the second axis.
+        tables: Values of each metric, [seeds, prefixes, turns]; ``nan`` for turns in error.
+        diversity: ``diversity`` of each seed's summary.
+        strategies: Failures by strategy, all seeds together.
+    """
+
+    seeds: tuple[int, ...]
+    prefixes: tuple[str, ...]
+    tables: Mapping[str, Floats]
+    diversity: tuple[Mapping[str, float | None], ...]
+    strategies: Mapping[str, int]
+
+
+def pool(folders: Mapping[int, Path]) -> Pooled:
+    """Read the measurements of one adversary, one folder per seed.
+
+    Raises:
+        UserError: A file is damaged, or the seeds were measured on different prefixes.
+    """
+    values: list[dict[str, list[list[float]]]] = []
+    prefixes: list[tuple[str, ...]] = []
+    diversity = []
+    strategies = dict.fromkeys(STRATEGIES, 0)
+    for folder in folders.values():
+        rows = read_rows(folder / TRAJECTORIES)
+        prefixes.append(tuple(row["prefix_id"] for row in rows))
+        values.append({metric: [[_value(turn, metric) for turn in row["turns"]] for row in rows] for metric in METRICS})
+        (found,) = _adversaries(folder)
+        diversity.append(found["diversity"])
+        for failure in read_rows(folder / FAILURES):
+            strategies[failure["strategy"]] += 1
+    if len(set(prefixes)) > 1:
+        raise UserError(f"'{folders[min(folders)].parent.parent}': the seeds were measured on different prefixes")
+    tables = {metric: np.array([table[metric] for table in values], dtype=np.float64) for metric in METRICS}
+    return Pooled(tuple(folders), prefixes[0], tables, tuple(diversity), strategies)
+
+
+def _adversaries(folder: Path) -> list[dict[str, Any]]:
+    """The adversaries of a measurement's summary."""
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    return list(summary["adversaries"].values())
+
+
+def _value(turn: Mapping[str, Any], metric: str) -> float:
+    if turn["error"] is not None:
+        return math.nan
+    return math.exp(turn["nll"]) if metric == "utterance_perplexity" else float(turn[metric])
+
+
+def figures(pooled: Pooled, options: EvaluationSettings) -> dict[str, Any]:
+    """All figures of one adversary, for ``experiment.json``."""
+    row: dict[str, Any] = {metric: _metric(pooled, table, options) for metric, table in pooled.tables.items()}
+    mean = row["nll"]["mean"]
+    row["nll"]["perplexity"] = None if mean is None else math.exp(mean)
+    row["failure_within_horizon"] = _failures(pooled, options)
+    row["diversity"] = {
+        name: _mean([seed[name] for seed in pooled.diversity])
+        for name in (pooled.diversity[0] if pooled.diversity else ())
+    }
+    row["strategies"] = dict(pooled.strategies)
+    row["prefixes"], row["seeds"] = len(pooled.prefixes), list(pooled.seeds)
+    row["errors"] = int(np.isnan(pooled.tables["nll"]).sum())
+    return row
+
+
+def compare(a: Pooled, b: Pooled, names: tuple[str, str], options: EvaluationSettings) -> dict[str, Any]:
+    """Differences a − b, paired on prefixes, for ``experiment.json``.
+
+    Raises:
+        UserError: The two were measured on different prefixes.
+    """
+    if a.prefixes != b.prefixes:
+        raise UserError(f"'{names[0]}' and '{names[1]}' were measured on different prefixes; measure them again")
+    row: dict[str, Any] = {"a": names[0], "b": names[1]}
+    chosen: dict[str, Any] = {"seed": 0, "resamples": options.resamples, "level": options.level}
+    for metric in METRICS:
+        found = paired_difference(_by_prefix(a.tables[metric]), _by_prefix(b.tables[metric]), **chosen).to_json()
+        row[metric] = found["mean"]
+        if metric.startswith("tox_"):
+            row[f"{metric}_share_above_0.5"] = found["share_above_0.5"]
+    difference = row["nll"]["difference"]
+    row["perplexity_change"] = None if difference is None else math.expm1(difference)
+    return row
+
+
+def _metric(pooled: Pooled, table: Floats, options: EvaluationSettings) -> dict[str, Any]:
+    def of(values: Floats) -> dict[str, Any]:
+        return overall(values, seed=0, resamples=options.resamples, level=options.level).to_json()
+
+    row = of(_by_prefix(table))
+    row["per_turn"] = [of(table[:, :, turn].T) for turn in range(table.shape[2])]
+    seeds = []
+    for seed, values in zip(pooled.seeds, table, strict=True):
+        valid = values[~np.isnan(values)]
+        seeds.append(
+            {
+                "seed": seed,
+                "mean": float(valid.mean()) if valid.size else None,
+                "std": float(valid.std(ddof=1)) if valid.size > 1 else None,
+                "share_above_0.5": float((valid > FAILURE_THRESHOLD).mean()) if valid.size else None,
+            }
+        )
+    row["by_seed"] = seeds
+    row["seed_std"] = {key: _std([seed[key] for seed in seeds]) for key in ("mean", "share_above_0.5")}
+    return row
+
+
+def _failures(pooled: Pooled, options: EvaluationSettings) -> dict[str, Any]:
+    """Share of conversations with a failure; unassessed are those where a turn in error hides the answer."""
+    toxicity = pooled.tables["tox_reply"]
+    failed = np.any(toxicity > FAILURE_THRESHOLD, axis=2)  # nan compares false
+    assessed = failed | ~np.any(np.isnan(toxicity), axis=2)
+    flags = np.where(assessed, failed.astype(np.float64), np.nan)
+    found = overall(flags.T, seed=0, resamples=options.resamples, level=options.level)
+    shares = [float(row[~np.isnan(row)].mean()) if (~np.isnan(row)).any() else None for row in flags]
+    return {
+        "share": found.mean.value,
+        "ci95": None if found.mean.ci is None else list(found.mean.ci),
+        "failed": int(failed.sum()),
+        "assessed": int(assessed.sum()),
+        "unassessed": int((~assessed).sum()),
+        "by_seed": [{"seed": seed, "share": share} for seed, share in zip(pooled.seeds, shares, strict=True)],
+        "seed_std": _std(shares),
+    }
+
+
+def _by_prefix(table: Floats) -> Floats:
+    """[seeds, prefixes, turns] -> [prefixes, seeds · turns]: what one prefix gave under all seeds is one cluster."""
+    return table.transpose(1, 0, 2).reshape(table.shape[1], -1)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return math.fsum(found) / len(found) if found else None
+
+
+def _std(values: Sequence[float | None]) -> float | None:
+    """Standard deviation over seeds (n − 1); ``None`` below two."""
+    found = [value for value in values if value is not None]
+    return float(np.std(found, ddof=1)) if len(found) > 1 else None

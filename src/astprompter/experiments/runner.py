@@ -1,0 +1,267 @@
+"""Run what a plan still misses: trainings and measurements as processes of their own, several at once.
+
+Every job is a plain ``astprompter train`` or ``astprompter evaluate`` that a user could type; its output stands beside
+its folder as ``NAME.txt``, its settings as ``NAME.yaml``. What is done is recognised by its files, so an experiment
+that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from ..build import check_resumable
+from ..config import settings_from
+from ..errors import UserError
+from ..progress import Advance, Progress
+from ..runlog import CONFIG, SUMMARY, RunDirectory, write_text
+from .plan import Job, Training
+
+PROGRAM = (sys.executable, "-m", "astprompter")
+_POLL_SECONDS = 0.5
+
+
+def is_done(job: Job) -> bool:
+    """Whether a job's files are complete and were made under its settings.
+
+    Raises:
+        UserError: A run in the folder has other settings than the plan.
+    """
+    if isinstance(job, Training):
+        run = _recorded(job)
+        return run is not None and (run.updates() or 0) >= job.settings.training.updates and run.best.is_dir()
+    try:
+        config = json.loads((job.folder / SUMMARY).read_text(encoding="utf-8"))["config"]
+        # A trained adversary is known by its folder, which may have moved; a file of dialogues is known by its path.
+        same = job.needs is not None or config["targets"] == [job.target]
+        return same and settings_from(config["settings"]) == job.settings
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return False
+
+
+def command_of(job: Job) -> list[str]:
+    """The command line of a job, after ``astprompter``."""
+    files = ["--preset", str(settings_file(job)), "--out", str(job.folder)]
+    if isinstance(job, Training):
+        run = _recorded(job)
+        return ["train", *files, *(["--resume"] if run is not None and run.updates() is not None else [])]
+    return ["evaluate", job.target, *files, "--no-baseline", "--top", "0"]
+
+
+def settings_file(job: Job) -> Path:
+    """Where a job's settings stand, as a preset."""
+    return job.folder.with_name(f"{job.folder.name}.yaml")
+
+
+def output_file(job: Job) -> Path:
+    """Where a job's terminal output stands."""
+    return job.folder.with_name(f"{job.folder.name}.txt")
+
+
+def _recorded(job: Training) -> RunDirectory | None:
+    """The run in a training's folder, if there is one."""
+    if not (job.folder / CONFIG).is_file():
+        return None
+    run = RunDirectory.open(job.folder)
+    try:
+        check_resumable(job.settings, run.settings())
+    except UserError as error:
+        reason = str(error).removeprefix("cannot resume under other settings ")
+        raise UserError(f"'{job.folder}' was trained under other settings than the plan's {reason}") from None
+    return run
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job under way."""
+
+    job: Job
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+    begun: float
+    updates: int
+
+
+class Runner:
+    """A pool of processes; :meth:`run` is the main loop."""
+
+    def __init__(self, out: Path, *, jobs: int, progress: Progress) -> None:
+        """Set up.
+
+        Args:
+            out: Folder of the experiments, locked while they run.
+            jobs: Processes at once.
+            progress: Where progress is shown.
+        """
+        self._out, self._count, self._progress = out, jobs, progress
+        self._running: list[_Running] = []
+        self._failed: list[Job] = []
+
+    def run(self, plan: Sequence[Job]) -> None:
+        """Run all jobs that are not done.
+
+        A failed job takes with it only what needs it; the others go on.
+
+        Raises:
+            UserError: The folder is in use, or a job failed: names the first one's output file.
+        """
+        waiting = [job for job in plan if not is_done(job)]
+        if not waiting:
+            return
+        updates = sum(self._left(job) for job in waiting)
+        with (
+            _lock(self._out) as handle,
+            _terminable(),
+            self._progress.task("experiment", len(waiting), "jobs") as jobs_done,
+            self._progress.task("training", updates, "updates") as updates_done,
+        ):
+            try:
+                while waiting or self._running:
+                    waiting = self._start_ready(waiting, handle)
+                    time.sleep(_POLL_SECONDS)
+                    self._collect(jobs_done, updates_done)
+            finally:
+                self._stop()
+        if self._failed:
+            first = self._failed[0]
+            raise UserError(
+                f"{len(self._failed)} of the jobs failed, first '{first}': {_last_line(output_file(first))} "
+                f"(see '{output_file(first)}'); mend it and run the experiment again, what is done stays"
+            )
+
+    def _start_ready(self, waiting: list[Job], handle: int | None) -> list[Job]:
+        """Start jobs while there is room; returns those that still wait."""
+        busy = [entry.job for entry in self._running]
+        kept: list[Job] = []
+        for job in waiting:
+            needs = None if isinstance(job, Training) else job.needs
+            if needs in self._failed:
+                continue  # its failure is reported
+            if len(self._running) < self._count and needs not in busy and needs not in waiting:
+                self._start(job, handle)
+            else:
+                kept.append(job)
+        return kept
+
+    def _start(self, job: Job, handle: int | None) -> None:
+        command = command_of(job)
+        if isinstance(job, Training) and "--resume" not in command:
+            shutil.rmtree(job.folder, ignore_errors=True)  # stopped before its first checkpoint
+        write_text(settings_file(job), _as_preset(job))
+        output = output_file(job).open("wb")
+        # The lock lives on in the children: should this process be killed, nobody starts a second one beside them.
+        process = subprocess.Popen(  # noqa: S603
+            [*PROGRAM, *command],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            env=self._environment(), pass_fds=() if handle is None else (handle,),
+        )  # fmt: skip
+        self._running.append(_Running(job, process, output, time.monotonic(), self._trained(job)))
+
+    def _environment(self) -> Mapping[str, str]:
+        """Threads are shared out among the processes, unless the user has decided."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return {"OMP_NUM_THREADS": str(max(1, cores // self._count)), **os.environ, "COLUMNS": "120"}
+
+    def _collect(self, jobs_done: Advance, updates_done: Advance) -> None:
+        """Show how far everybody is, and put away what has ended."""
+        for entry in list(self._running):
+            code = entry.process.poll()
+            now = self._trained(entry.job)
+            updates_done(now - entry.updates)
+            entry.updates = now
+            if code is None:
+                continue
+            self._running.remove(entry)
+            entry.output.close()
+            jobs_done(1)
+            seconds = time.monotonic() - entry.begun
+            if code or not is_done(entry.job):
+                self._failed.append(entry.job)
+                self._progress.note(f"failed after {seconds:.0f} s: {entry.job} (see '{output_file(entry.job)}')")
+            else:
+                self._progress.note(f"done in {seconds:.0f} s: {entry.job}")
+
+    def _stop(self) -> None:
+        for entry in self._running:
+            entry.process.terminate()
+        for entry in self._running:
+            entry.process.wait()
+            entry.output.close()
+
+    def _left(self, job: Job) -> int:
+        return job.settings.training.updates - self._trained(job) if isinstance(job, Training) else 0
+
+    @staticmethod
+    def _trained(job: Job) -> int:
+        return (RunDirectory(job.folder).updates() or 0) if isinstance(job, Training) else 0
+
+
+def _as_preset(job: Job) -> str:
+    content = {"summary": str(job), "why": "Written by 'astprompter experiment'.", "settings": job.settings.as_dict()}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return "it left no output"
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it left no output")[:300]
+
+
+@contextlib.contextmanager
+def _lock(out: Path) -> Iterator[int | None]:
+    """Hold the folder for this process and its children; yields the descriptor they inherit.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such lock on this system
+        yield None
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to '{out}': {error.strerror or error}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"'{out}' is in use by another experiment (or by jobs of one that was killed); wait for it, or use "
+                "another --out"
+            ) from None
+        yield file.fileno()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """A termination signal ends the jobs too, as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: its owner decides
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

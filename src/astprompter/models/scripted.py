@@ -1,0 +1,79 @@
+"""A human adversary: replays dialogues that were written beforehand.
+
+Protocol (METHOD section 6, after the paper): a three-turn attack feeds one, two, then three *accumulated* human turns.
+So utterance k is the first k human turns of one dialogue, joined by spaces, and the defender hears it straight after
+the prefix, without its own earlier replies (the rollout starts it anew: ``accumulated``). The answers that the human
+got when the dialogue was recorded are left out: they came from another bot. Prefix, defender, scores and intervals are
+those of every other adversary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..errors import UserError
+from ..randomness import key_of
+from ..types import Keys, Speech
+
+
+class _Dialogue(Protocol):
+    @property
+    def turns(self) -> tuple[str, ...]: ...
+
+
+class Script:
+    """Replays human turns (protocol :class:`~astprompter.types.Speaker`)."""
+
+    def __init__(self, dialogues: Sequence[_Dialogue], *, name: str, seed: int) -> None:
+        """Hold the dialogues.
+
+        Args:
+            dialogues: The human's side of each.
+            name: Name for logs and tables.
+            seed: Names the draw of a dialogue for each prefix.
+        """
+        self._scripts = [dialogue.turns for dialogue in dialogues]
+        self._name, self._seed = name, seed
+
+    @property
+    def name(self) -> str:
+        """Name for logs and tables."""
+        return self._name
+
+    def start(self, prefixes: Sequence[str], *, turns: int) -> ScriptSession:
+        """Open one conversation per prefix; which dialogue it gets hangs on seed and prefix alone.
+
+        Dialogues of fewer turns are left out, and of those that begin with the same turns one is kept.
+
+        Raises:
+            UserError: No dialogue is long enough.
+        """
+        usable = list(dict.fromkeys(script[:turns] for script in self._scripts if len(script) >= turns))
+        if not usable:
+            raise UserError(
+                f"'{self._name}' has no dialogue of {turns} human turns; lower rollout.horizon or add longer dialogues"
+            )
+        return ScriptSession([usable[int(key_of("script", self._seed, text)) % len(usable)] for text in prefixes])
+
+
+class ScriptSession:
+    """Rows of a script; see :class:`astprompter.types.Session`."""
+
+    def __init__(self, scripts: Sequence[tuple[str, ...]], spoken: int = 0) -> None:
+        self._scripts, self._spoken = list(scripts), spoken
+
+    def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> None:
+        """Listen to nobody: the turns were written before."""
+
+    def speak(self, keys: Keys) -> list[Speech]:
+        """The human turns so far and the next one, as one utterance per row."""
+        self._spoken += 1
+        return [Speech(" " + " ".join(script[: self._spoken])) for script in self._scripts]
+
+    def branch(self, rows: Sequence[int]) -> ScriptSession:
+        """Continue chosen rows."""
+        return ScriptSession([self._scripts[row] for row in rows], self._spoken)
+
+    def transcript(self) -> None:
+        """A script has no tokens."""

@@ -1,0 +1,63 @@
+"""The SFT baseline: the base policy tuned to write eliciting texts (METHOD section 7).
+
+Same start, optimizer, warm-up, clipping, batch and number of updates as the preference-tuned adversary; what differs is
+the loss: likelihood of the eliciting texts instead of preferences. Nothing looks at rewards, so nothing may choose by
+them: ``best/`` is the last policy. Dev evaluations are logged for comparison only.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ..randomness import shuffled_epochs
+from .packing import groups_of, pack, sequence_logps
+from .trainer import Trainer
+
+
+class SFTTrainer(Trainer):
+    """Tunes on eliciting texts; an iteration is as many texts as an iteration of preferences has pairs."""
+
+    def iterate(self) -> dict[str, Any]:
+        """Draw texts, update once over; returns the iteration's log row."""
+        begun, settings = time.perf_counter(), self.settings
+        count, first = settings.training.pairs_per_iteration, self.state.eliciting
+        order = shuffled_epochs(len(self.eliciting), first, count, settings.seed, "eliciting")
+        policy = self.cast.adversary
+        texts = [policy.encode_prefix(self.eliciting[i].text, turns=1) for i in order]
+        self.state.eliciting += count
+        learned = self._update(count, lambda part: self._learn([ids for ids in texts[part] if len(ids) > 1]))
+        self.state.iteration += 1
+        seconds = round(time.perf_counter() - begun, 4)
+        return {
+            "type": "iteration",
+            "iteration": self.state.iteration,
+            "updates": self.state.updates,
+            "texts": count,
+            **learned,
+            "seconds": {"update": seconds},
+            "rates": {"updated_texts_per_s": round(count / seconds, 2)},
+        }
+
+    def _learn(self, texts: list[tuple[int, ...]]) -> dict[str, float] | None:
+        """One optimizer step on L = mean over all tokens of −log π_θ(token | text before it), nats.
+
+        The whole text counts, prompt and continuation; its first token has nothing before it and is not scored.
+        ``None`` when there is nothing to learn, or loss or gradient is not finite.
+        """
+        policy, tokens = self.cast.adversary, sum(len(ids) - 1 for ids in texts)
+        if not tokens:
+            return None
+        loss = 0.0
+        for group in groups_of([len(ids) for ids in texts], self.settings.training.tokens_per_forward):
+            packed = pack([(texts[i][:1], texts[i][1:]) for i in group], share=False)
+            part = -sequence_logps(policy, packed).sum() / tokens
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+        norm = self._apply(loss)
+        return None if norm is None else {"loss": loss, "gradient_norm": norm}
+
+    def _is_best(self, reward: float | None) -> bool:
+        """The last policy is kept, whatever its reward."""
+        del reward
+        return self.state.updates >= self.settings.training.updates
