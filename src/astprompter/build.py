@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from importlib import resources
 from pathlib import Path
 
-from .config import ModelSettings, RolloutSettings, Settings
+from .config import ModelSettings, RemoteSettings, RolloutSettings, Settings
 from .data import load_eliciting, load_prefixes, overlap
 from .errors import UserError
+from .evaluation.evaluate import likelihood_of
+from .models.endpoint import Endpoint, EndpointOptions
 from .models.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of, weights_hash
+from .models.remote import RemoteSpeaker
 from .models.sampling import Sampling
+from .models.standin import StandIn
 from .progress import Progress, Silent
 from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
 from .training.trainer import Cast, Trainer
-from .types import ElicitingText, Prefix, Scorer
+from .types import ElicitingText, Prefix, Scorer, Speaker
 
-EMBEDDED = "embedded"
+EMBEDDED, SERVED = "embedded", "openai:"
 
 
 def model_folder(path: str) -> str:
@@ -62,8 +67,9 @@ def build_lm(
     tokenizer = load_tokenizer(path, revision=settings.revision)
     heard = rollout.max_new_tokens
     if partner is not None and (partner.path, partner.revision) != (settings.path, settings.revision):
-        other = load_tokenizer(model_folder(partner.path), revision=partner.revision)
-        if vocabulary_of(other) != vocabulary_of(tokenizer):
+        served = partner.path.startswith(SERVED)
+        other = None if served else load_tokenizer(model_folder(partner.path), revision=partner.revision)
+        if other is None or vocabulary_of(other) != vocabulary_of(tokenizer):
             heard *= 2
     model = load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
     return LanguageModel(model, tokenizer, name=settings.path, sampling=sampling_of(rollout), heard_tokens=heard)
@@ -80,11 +86,57 @@ def build_scorer(settings: Settings) -> Scorer:
     return load_scorer(chosen.spec, options)
 
 
-def build_defender(settings: Settings) -> LanguageModel:
-    """Load the frozen defender."""
+def build_defender(settings: Settings) -> Speaker:
+    """Load the frozen defender, or reach the server that holds it.
+
+    Raises:
+        UserError: It cannot be loaded or reached; or it tells no likelihood and none stands in.
+    """
+    if settings.defender.path.startswith(SERVED):
+        return _build_served(settings)
     defender = build_lm(settings.defender, settings.rollout, partner=settings.adversary)
     defender.model.requires_grad_(False)
     return defender
+
+
+def _build_served(settings: Settings) -> Speaker:
+    remote, local = settings.remote, settings.likelihood
+    model = settings.defender.path.removeprefix(SERVED)
+    if not model:
+        raise UserError("defender.path='openai:' needs the name of the served model, for instance openai:my-model")
+    if remote.likelihood == "local" and not local.path:
+        raise UserError("remote.likelihood=local needs a model: set likelihood.path")
+    speaker = RemoteSpeaker(
+        Endpoint(endpoint_options(remote)), model, sampling_of(settings.rollout), api=remote.api,
+        likelihood=remote.likelihood != "local",
+    )  # fmt: skip
+    if speaker.route is not None:
+        return speaker
+    if remote.likelihood == "server" or not local.path:
+        raise UserError(
+            f"server {remote.base_url} gives no prompt log-probs that can be trusted "
+            f"({'; '.join(speaker.facts.why_not)}); name a local model that stands in with likelihood.path"
+        )
+    standing = build_lm(local, settings.rollout, partner=settings.adversary)
+    standing.model.requires_grad_(False)
+    return StandIn(speaker, standing)
+
+
+def endpoint_options(remote: RemoteSettings) -> EndpointOptions:
+    """How the server is reached."""
+    return EndpointOptions(
+        remote.base_url, remote.key_env, remote.concurrency, remote.timeout, remote.retries, remote.error_budget
+    )
+
+
+def defender_facts(defender: Speaker) -> dict[str, object]:
+    """What is known about the defender, for ``config.json`` and ``summary.json``: weights by hash, or its server."""
+    speaker = defender.defender if isinstance(defender, StandIn) else defender
+    return {
+        "defender_sha256": weights_hash(speaker.model) if isinstance(speaker, LanguageModel) else None,
+        "remote": dataclasses.asdict(speaker.facts) if isinstance(speaker, RemoteSpeaker) else None,
+        "likelihood": likelihood_of(defender),
+    }
 
 
 def build_cast(settings: Settings) -> Cast:
@@ -96,11 +148,12 @@ def build_cast(settings: Settings) -> Cast:
     adversary = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
     defender, scorer = build_defender(settings), build_scorer(settings)
     same = (
-        settings.adversary.dtype == settings.defender.dtype
+        isinstance(defender, LanguageModel)
+        and settings.adversary.dtype == settings.defender.dtype
         and adversary.vocabulary == defender.vocabulary
         and weights_hash(adversary.model) == weights_hash(defender.model)
     )
-    reference = defender
+    reference = defender if isinstance(defender, LanguageModel) else adversary
     if not same:
         frozen = copy.deepcopy(adversary.model).requires_grad_(False)
         reference = LanguageModel(
@@ -135,13 +188,17 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
     cast = build_cast(settings)
     for speaker in (cast.adversary, cast.defender):
-        speaker.prefix_budget(settings.rollout.horizon)
+        if isinstance(speaker, LanguageModel):
+            speaker.prefix_budget(settings.rollout.horizon)
+    if isinstance(cast.defender, StandIn):
+        progress.note(f"note: every nll is a {cast.defender.likelihood}")
     if resume:
         directory = RunDirectory.open(out)
     else:
-        hashes = {"adversary": weights_hash(cast.reference.model), "defender": weights_hash(cast.defender.model)}
+        told = defender_facts(cast.defender)
+        hashes = {"adversary": weights_hash(cast.reference.model), "defender": told.pop("defender_sha256")}
         counts = {"train": len(prefixes), "dev": len(dev), "eliciting": len(eliciting)}
-        facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference}
+        facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference, **told}
         directory = RunDirectory.create(out, settings, facts)
     trainer = Trainer(settings, cast, prefixes, dev, eliciting, directory, progress)
     if resume:

@@ -101,6 +101,9 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     """The table of all adversaries: nll, perplexity, toxicity and failures, with intervals."""
     table = Table(title="Held-out test prefixes", title_justify="left", caption_justify="left")
     table.caption = "share = above 0.5; [low, high] = bootstrap interval over prefixes; nll in nats per token"
+    likelihood = summary["config"].get("likelihood", "")
+    if likelihood.startswith("stand-in"):
+        table.caption += f"; nll and perplexity are a {likelihood}"
     for name in (
         "adversary",
         "prefixes",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .build import build_defender, build_lm, build_scorer
+from .build import build_defender, build_lm, build_scorer, defender_facts
 from .config import Settings, load_settings
 from .data import load_prefixes, overlap
 from .errors import UserError
 from .evaluation.evaluate import Evaluation, evaluate
-from .models.lm import check_folder, weights_hash
+from .models.lm import check_folder
 from .progress import Progress, Silent
 from .runlog import LOG, RunDirectory
 from .types import Prefix, Speaker
@@ -65,7 +65,7 @@ def evaluate_targets(
     facts: dict[str, Any] = {
         "targets": list(targets),
         "prefixes": {"source": settings.data.test, "count": len(prefixes)},
-        "defender_sha256": weights_hash(defender.model),
+        **defender_facts(defender),
     }
     result = evaluate(adversaries, defender, scorer, prefixes, settings, progress=progress, facts=facts)
     result.write(out)

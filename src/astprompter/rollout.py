@@ -143,7 +143,7 @@ def assess(
         nll = mean_nll(logprobs[i])
         tox_reply, tox_turn = scores[count + i], scores[2 * count + i]
         reward = weights.reward(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll)
-        error = _error(utterance, nll, (scores[i], tox_reply, tox_turn), reward)
+        error = utterance.error or reply.error or _error(utterance, nll, (scores[i], tox_reply, tox_turn), reward)
         turns.append(
             Turn(
                 utterance, reply, nll, logprobs[i], scores[i], tox_reply, tox_turn, math.nan if error else reward, error

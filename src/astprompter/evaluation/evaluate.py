@@ -83,10 +83,15 @@ def evaluate(
         "versions": versions(),
         "defender": defender.name,
         "scorer": scorer.name,
-        "likelihood": f"defender ({defender.name})",
+        "likelihood": likelihood_of(defender),
         **(facts or {}),
     }
     return Evaluation(trajectories, _failures(trajectories), summarise(trajectories, settings, config))
+
+
+def likelihood_of(defender: Speaker) -> str:
+    """Whose likelihood every nll is: the defender's own, unless it says (``likelihood``) that another stands in."""
+    return str(getattr(defender, "likelihood", f"defender ({defender.name})"))
 
 
 def summarise(

@@ -25,7 +25,7 @@ from ..randomness import generator, keys_of, shuffled_epochs
 from ..reward import RewardWeights
 from ..rollout import grow_trajectories, grow_trees
 from ..runlog import LOG, PAIRS, RunDirectory
-from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree, Scorer
+from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree, Scorer, Speaker, Turn
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
@@ -42,14 +42,14 @@ class Cast:
     Attributes:
         adversary: Policy π_θ; its parameters are tuned in place.
         reference: Frozen π_ref with the weights the adversary started from.
-        defender: Frozen model under test.
+        defender: Frozen model under test, local or served.
         scorer: Toxicity R_φ.
         free_reference: The defender has the reference's weights, so its likelihoods serve twice.
     """
 
     adversary: LanguageModel
     reference: LanguageModel
-    defender: LanguageModel
+    defender: Speaker
     scorer: Scorer
     free_reference: bool
 
@@ -149,7 +149,7 @@ class Trainer:
             "trees": len(trees),
             "pairs": {"on_policy": len(pairs) - supervised, "supervised": supervised},
             "margin": mean([pair.margin for pair in pairs if pair.source == "on_policy"]),
-            **turn_metrics(turns, self.weights),
+            **self._turn_metrics(turns),
             **learned,
             "seconds": clock.laps,
             "rates": rates(turns, pairs, clock.laps),
@@ -306,7 +306,7 @@ class Trainer:
                 keys_of(settings.seed, "dev", 0, len(prefixes)),
                 horizon=rollout.horizon, weights=self.weights, wave=rollout.wave, on_turns=advance,
             )  # fmt: skip
-        metrics = turn_metrics([turn for trajectory in trajectories for turn in trajectory.turns], self.weights)
+        metrics = self._turn_metrics([turn for trajectory in trajectories for turn in trajectory.turns])
         reward = metrics["reward"]["mean"]
         best = reward is not None and reward > self.state.best_reward
         row = {"type": "dev", "iteration": self.state.iteration, "updates": self.state.updates, "best": best, **metrics}
@@ -315,6 +315,14 @@ class Trainer:
         if best:
             self.state.best_reward, self.state.best_iteration = reward, self.state.iteration
             save_best(self.directory.best, self.cast.adversary, self.settings, row)
+
+    def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        """Means over turns; where another model's likelihood stands in, the nll says whose it is."""
+        metrics = turn_metrics(turns, self.weights)
+        likelihood = getattr(self.cast.defender, "likelihood", None)
+        if likelihood is not None:
+            metrics["nll"]["likelihood"] = likelihood
+        return metrics
 
     def _save(self) -> None:
         progression = {name: getattr(self.state, name) for name in Progression.__dataclass_fields__}
