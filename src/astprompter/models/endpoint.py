@@ -102,6 +102,7 @@ class Endpoint:
         weakref.finalize(self, self._client.close)  # connections live as long as the endpoint
         self._lock = threading.Lock()
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
+        self._told: set[str] = set()
         self.requests = self.failures = self.retried = 0
 
     def many(
@@ -120,7 +121,8 @@ class Endpoint:
             bodies: JSON bodies.
             keys: A random key per body, for the jitter of its waits.
             read: Takes the answer apart; raises :class:`BadAnswerError` when it has another form.
-            patient: Whether an answer of another form is worth another try.
+            patient: ``False`` for trying what a server can do: an answer of another form is final, and any other
+                failure is tried once more.
 
         Returns:
             In the order of the bodies, what ``read`` made of each answer, or why there is none.
@@ -146,18 +148,23 @@ class Endpoint:
     ) -> T | Failed:
         """Send one request, with retries; see :meth:`many`."""
         failed = Failed("")
-        for attempt in range(self.options.retries + 1):
+        retries = self.options.retries if patient else min(1, self.options.retries)
+        for attempt in range(retries + 1):
             result, wait = self._try(path, body, read, patient=patient)
             if not isinstance(result, Failed):
                 self._count(None)
                 return result
             failed = result
-            if wait is None or attempt == self.options.retries:
+            if wait is None or attempt == retries:
                 break
             with self._lock:
                 self.retried += 1
             self._sleep(max(wait, backoff(key, attempt)))
-        _log.warning("request to %s failed: %s (%s)", self.url, failed.reason, failed.detail)
+        with self._lock:
+            news = patient and failed.reason not in self._told
+            self._told.add(failed.reason)
+        level = logging.WARNING if news else logging.INFO  # each reason is told once, with its details
+        _log.log(level, "request to %s failed: %s (%s)", self.url, failed.reason, failed.detail)
         self._count(failed)
         return failed
 

@@ -88,7 +88,7 @@ class RemoteSpeaker:
         return RemoteSession(self, [(prefix,) for prefix in prefixes], [None] * len(prefixes))
 
     def replies(
-        self, rows: Sequence[Parts], keys: Sequence[int], *, sampling: Sampling | None = None
+        self, rows: Sequence[Parts], keys: Sequence[int], *, sampling: Sampling | None = None, patient: bool = True
     ) -> list[str | Failed]:
         """One sampled reply per conversation."""
         chosen = sampling or self.sampling
@@ -96,7 +96,7 @@ class RemoteSpeaker:
             {**self._conversation(row), **self.dialect.fields(chosen, seed=key >> 33)}
             for row, key in zip(rows, keys, strict=True)
         ]
-        return self.endpoint.many(self._path, bodies, keys, self._reply_of)
+        return self.endpoint.many(self._path, bodies, keys, self._reply_of, patient=patient)
 
     def logprobs(
         self, rows: Sequence[Parts], utterances: Sequence[str], route: Route, *, patient: bool = True
@@ -173,7 +173,7 @@ class RemoteSpeaker:
         failed = Failed("")
         for dialect in DIALECTS:
             self.dialect = dialect
-            (answer,) = self.replies([("Hello", " there")], [1])
+            (answer,) = self.replies([("Hello", " there")], [1], patient=False)
             if not isinstance(answer, Failed):
                 return dialect
             failed = answer
