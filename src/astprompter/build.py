@@ -16,6 +16,7 @@ from .models.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of,
 from .models.remote import RemoteSpeaker
 from .models.sampling import Sampling
 from .models.standin import StandIn
+from .processes import is_main
 from .progress import Progress, Silent
 from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
@@ -194,6 +195,8 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         progress.note(f"note: every nll is a {cast.defender.likelihood}")
     if resume:
         directory = RunDirectory.open(out)
+    elif not is_main():
+        directory = RunDirectory(out)
     else:
         told = defender_facts(cast.defender)
         hashes = {"adversary": weights_hash(cast.reference.model), "defender": told.pop("defender_sha256")}

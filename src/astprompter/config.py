@@ -29,6 +29,9 @@ class ModelSettings(_Section):
     revision: str | None = Field(None, description="hub branch, tag or commit")
     dtype: DType = Field("float32", description="number format of the weights")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', …")
+    chat: Literal["off", "on", "auto"] = Field(
+        "off", description="'on' uses its chat template, 'auto' does where it has one; 'off' is plain text"
+    )
 
 
 class DefenderSettings(ModelSettings):

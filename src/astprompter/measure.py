@@ -12,6 +12,7 @@ from .data import load_prefixes, overlap
 from .errors import UserError
 from .evaluation.evaluate import Evaluation, evaluate
 from .models.lm import check_folder
+from .processes import is_main
 from .progress import Progress, Silent
 from .runlog import LOG, RunDirectory
 from .types import Prefix, Speaker
@@ -68,7 +69,8 @@ def evaluate_targets(
         **defender_facts(defender),
     }
     result = evaluate(adversaries, defender, scorer, prefixes, settings, progress=progress, facts=facts)
-    result.write(out)
+    if is_main():
+        result.write(out)
     return result, out
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .processes import decode_tree, encode_tree, spread, world
 from .randomness import derive
 from .reward import RewardWeights, mean_nll
 from .types import Keys, Node, Prefix, RolloutTree, Scorer, Session, Speaker, Speech, Trajectory, Turn
@@ -46,17 +47,21 @@ def grow_trees(
         on_turns: Called with the number of turns done since the last call.
 
     Returns:
-        One tree per prefix, in order.
+        One tree per prefix, in order; among several processes each grows its share and gets all.
     """
-    trees = [RolloutTree(prefix) for prefix in prefixes]
-    order = sorted(range(len(trees)), key=lambda i: len(prefixes[i].text))  # like lengths together: little padding
-    for start in range(0, len(trees), wave):
-        part = order[start : start + wave]
-        _grow_wave(
-            adversary, defender, scorer, [trees[i] for i in part], keys[part],
-            horizon=horizon, branching=branching, weights=weights, on_turns=on_turns,
-        )  # fmt: skip
-    return trees
+
+    def grow(mine: list[int]) -> list[RolloutTree]:
+        trees = {i: RolloutTree(prefixes[i]) for i in mine}
+        order = sorted(mine, key=lambda i: len(prefixes[i].text))  # like lengths together: little padding
+        for start in range(0, len(order), wave):
+            part = order[start : start + wave]
+            _grow_wave(
+                adversary, defender, scorer, [trees[i] for i in part], keys[part], horizon=horizon,
+                branching=branching, weights=weights, on_turns=lambda turns: on_turns(turns * world()),
+            )  # fmt: skip
+        return [trees[i] for i in mine]
+
+    return spread(len(prefixes), grow, encode_tree, decode_tree)
 
 
 def grow_trajectories(

@@ -20,6 +20,7 @@ from ..config import Settings
 from ..errors import UserError
 from ..models.lm import LanguageModel
 from ..pairs import pairs_of_tree, supervised_pairs, swap_per_pair
+from ..processes import barrier, is_main, rank, share, sum_gradients, sum_over_processes, world
 from ..progress import Progress, Silent
 from ..randomness import generator, keys_of, shuffled_epochs
 from ..reward import RewardWeights
@@ -114,7 +115,7 @@ class Trainer:
                 before = self.state.updates
                 row = self.iterate()
                 advance(self.state.updates - before)
-                self.directory.append(LOG, [row])
+                self._log(LOG, [row])
                 self.progress.note(summary_line(row))
                 done = self.state.updates >= training.updates
                 if done or self.state.iteration % training.dev_every == 0:
@@ -124,7 +125,9 @@ class Trainer:
     def resume(self) -> None:
         """Continue from the run's checkpoint; what was logged after it is dropped and made again."""
         saved = load_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.optimizer)
-        self.directory.cut_logs(saved["log_bytes"])
+        barrier()
+        if is_main():
+            self.directory.cut_logs(saved["log_bytes"])
         if saved["progression"]["best_reward"] is None:
             saved["progression"]["best_reward"] = -math.inf
         self.state = Progression(**saved["progression"])
@@ -135,7 +138,7 @@ class Trainer:
         trees, pairs = self.collect(clock)
         turns = [turn for tree in trees for turn in turns_of(tree.children)]
         if self.settings.training.save_pairs:
-            self.directory.append(PAIRS, [pair_row(self.state.iteration, pair) for pair in pairs])
+            self._log(PAIRS, [pair_row(self.state.iteration, pair) for pair in pairs])
         references = self._reference_logps(pairs)
         clock.lap("reference")
         learned = self._update(pairs, references)
@@ -254,9 +257,9 @@ class Trainer:
 
     def _step(self, pairs: Sequence[PreferencePair], references: Tensor) -> dict[str, float] | None:
         """One optimizer step; ``None`` when the loss or gradient is not finite (nothing is changed)."""
-        policy, loss_settings = self.cast.adversary, self.settings.loss
-        references = references.to(policy.device)
-        losses, differences, ratios = [], [], []
+        policy, loss_settings, whole = self.cast.adversary, self.settings.loss, len(pairs)
+        pairs, references = share(pairs), references[rank() :: world()].to(policy.device)
+        sums = torch.zeros(5, device=policy.device)  # of loss, h, h > 0, and the two log-ratios
         for part in forward_groups(pairs, self.settings.training.tokens_per_forward):
             packed = pack(sequences_of([pairs[i] for i in part]))
             logps = sequence_logps(policy, packed, average=loss_settings.logp == "mean").view(-1, 2)
@@ -265,13 +268,13 @@ class Trainer:
                 loss = ipo_loss(*sides, tau=loss_settings.tau)
             else:
                 loss = dpo_loss(*sides, tau=loss_settings.tau, label_smoothing=loss_settings.label_smoothing)
-            (loss.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            differences.append(log_ratio_difference(*sides).detach())
-            ratios.append(logps.detach() - references[part])
+            (loss.sum() / whole).backward()  # type: ignore[no-untyped-call]
+            h, ratio = log_ratio_difference(*sides), logps - references[part]
+            sums += torch.stack([loss.sum(), h.sum(), (h > 0).sum(), ratio[:, 0].sum(), ratio[:, 1].sum()]).detach()
         parameters = list(policy.model.parameters())
+        sum_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.training.clip)
-        mean_loss = float(torch.cat(losses).mean())
+        mean_loss, h_mean, accuracy, chosen, rejected = (sum_over_processes(sums) / whole).tolist()
         if not (math.isfinite(mean_loss) and math.isfinite(float(norm))):
             self.optimizer.zero_grad()
             return None
@@ -280,13 +283,12 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.state.updates += 1
-        h, ratio = torch.cat(differences), torch.cat(ratios)
         return {
             "loss": mean_loss,
-            "h": float(h.mean()),
-            "implicit/accuracy": float((h > 0).float().mean()),
-            "implicit/chosen": loss_settings.tau * float(ratio[:, 0].mean()),
-            "implicit/rejected": loss_settings.tau * float(ratio[:, 1].mean()),
+            "h": h_mean,
+            "implicit/accuracy": accuracy,
+            "implicit/chosen": loss_settings.tau * chosen,
+            "implicit/rejected": loss_settings.tau * rejected,
             "gradient_norm": float(norm),
         }
 
@@ -310,10 +312,11 @@ class Trainer:
         reward = metrics["reward"]["mean"]
         best = reward is not None and reward > self.state.best_reward
         row = {"type": "dev", "iteration": self.state.iteration, "updates": self.state.updates, "best": best, **metrics}
-        self.directory.append(LOG, [row])
+        self._log(LOG, [row])
         self.progress.note(summary_line(row))
         if best:
             self.state.best_reward, self.state.best_iteration = reward, self.state.iteration
+        if best and is_main():
             save_best(self.directory.best, self.cast.adversary, self.settings, row)
 
     def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
@@ -328,8 +331,15 @@ class Trainer:
         progression = {name: getattr(self.state, name) for name in Progression.__dataclass_fields__}
         if not math.isfinite(self.state.best_reward):
             progression["best_reward"] = None
-        state = {"progression": progression, "log_bytes": self.directory.sizes()}
-        save_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.optimizer, state)
+        if is_main():
+            state = {"progression": progression, "log_bytes": self.directory.sizes()}
+            save_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.optimizer, state)
+        barrier()
+
+    def _log(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows; among several processes the first one writes for all."""
+        if is_main():
+            self.directory.append(name, rows)
 
 
 class _Clock:
