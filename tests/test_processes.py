@@ -25,20 +25,14 @@ from conftest import PREFIXES, WordScorer, keys_for
 
 SETTINGS = [
     "rollout.max_new_tokens=5", "rollout.horizon=2", "rollout.top_p=0.95", "training.updates=5",
-    "training.pairs_per_iteration=9", "training.batch_size=3", "training.dev_every=1",
-    "training.dev_prefixes=5", "training.learning_rate=1e-3", "training.warmup_updates=1", "training.save_pairs=true", "scorer.spec=word:a", "evaluation.resamples=100",
+    "training.pairs_per_iteration=9", "training.batch_size=3", "training.dev_every=1", "training.dev_prefixes=5",
+    "training.learning_rate=1e-3", "training.warmup_updates=1", "training.save_pairs=true", "scorer.spec=word:a",
+    "evaluation.resamples=100",
 ]  # fmt: skip
-LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-LAUNCH += [
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-    "--num_cpu_threads_per_process",
-    "1",
-    "--main_process_port",
-    "0",
-]
+LAUNCH = [
+    "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+    "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--main_process_port", "0",
+]  # fmt: skip
 
 
 def alone(monkeypatch: Any, *arguments: str) -> None:

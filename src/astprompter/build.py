@@ -6,11 +6,13 @@ import copy
 import dataclasses
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from .config import ModelSettings, RemoteSettings, RolloutSettings, Settings
 from .data import load_eliciting, load_prefixes, overlap
 from .errors import UserError
 from .evaluation.evaluate import likelihood_of
+from .models.chat import ChatModel, Role, has_template
 from .models.endpoint import Endpoint, EndpointOptions
 from .models.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of, weights_hash
 from .models.remote import RemoteSpeaker
@@ -52,7 +54,11 @@ def sampling_of(rollout: RolloutSettings) -> Sampling:
 
 
 def build_lm(
-    settings: ModelSettings, rollout: RolloutSettings, *, partner: ModelSettings | None = None
+    settings: ModelSettings,
+    rollout: RolloutSettings,
+    *,
+    partner: ModelSettings | None = None,
+    role: Role = "adversary",
 ) -> LanguageModel:
     """Load a speaker.
 
@@ -60,6 +66,7 @@ def build_lm(
         settings: Which model.
         rollout: Sampling settings.
         partner: The other speaker; a different vocabulary needs more room for what is heard.
+        role: Which side a chat model plays.
 
     Raises:
         UserError: The model cannot be loaded or does not support rollouts.
@@ -73,7 +80,10 @@ def build_lm(
         if other is None or vocabulary_of(other) != vocabulary_of(tokenizer):
             heard *= 2
     model = load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
-    return LanguageModel(model, tokenizer, name=settings.path, sampling=sampling_of(rollout), heard_tokens=heard)
+    options: dict[str, Any] = {"name": settings.path, "sampling": sampling_of(rollout), "heard_tokens": heard}
+    if settings.chat == "on" or (settings.chat == "auto" and has_template(tokenizer)):
+        return ChatModel(model, tokenizer, role=role, **options)
+    return LanguageModel(model, tokenizer, **options)
 
 
 def build_scorer(settings: Settings) -> Scorer:
@@ -95,7 +105,7 @@ def build_defender(settings: Settings) -> Speaker:
     """
     if settings.defender.path.startswith(SERVED):
         return _build_served(settings)
-    defender = build_lm(settings.defender, settings.rollout, partner=settings.adversary)
+    defender = build_lm(settings.defender, settings.rollout, partner=settings.adversary, role="defender")
     defender.model.requires_grad_(False)
     return defender
 
@@ -118,7 +128,7 @@ def _build_served(settings: Settings) -> Speaker:
             f"server {remote.base_url} gives no prompt log-probs that can be trusted "
             f"({'; '.join(speaker.facts.why_not)}); name a local model that stands in with likelihood.path"
         )
-    standing = build_lm(local, settings.rollout, partner=settings.adversary)
+    standing = build_lm(local, settings.rollout, partner=settings.adversary, role="defender")
     standing.model.requires_grad_(False)
     return StandIn(speaker, standing)
 
@@ -161,7 +171,9 @@ def build_cast(settings: Settings) -> Cast:
             frozen, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
             heard_tokens=adversary.heard_tokens,
         )  # fmt: skip
-    return Cast(adversary, reference, defender, scorer, free_reference=same)
+    # Under a chat template the same words have another likelihood for each side.
+    free = same and not isinstance(adversary, ChatModel) and not isinstance(defender, ChatModel)
+    return Cast(adversary, reference, defender, scorer, free_reference=free)
 
 
 def load_texts(settings: Settings) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:

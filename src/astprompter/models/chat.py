@@ -24,8 +24,8 @@ from .lm import LanguageModel
 from .session import LMSession
 
 Role = Literal["adversary", "defender"]
-_MARKS = ("alpha", "bravo", "charlie", "delta")
-_PROBE = ("Hello there.", "Good day, and you?", "Fine (thanks)!", "So it is.")
+_MARKS = ("alpha", "bravo", "charlie")
+_PROBE = ("Hello there.", "good day, and you", "Fine (thanks)!", "the end is near", "is it?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class ChatModel(LanguageModel):
 
     def start_ids(self, rows: Sequence[Sequence[int]], *, turns: int = 1) -> ChatSession:
         """Open one conversation per row of token ids, made by :meth:`prompt_of`."""
-        inner = LMSession.open(self, rows, turns=turns + turns // 2 + 1)
+        inner = LMSession.open(self, rows, turns=turns)
         return ChatSession(self, inner, begun=self.role == "adversary")
 
     def content(self, speech: Speech, *, first: bool) -> tuple[int, ...]:
@@ -108,15 +108,14 @@ class ChatModel(LanguageModel):
             if not found or mark in rest:
                 raise self._refusal("it does not show every message once")
             pieces.append(before)
+        if not self._render(_PROBE[:3]).startswith(self._render(_PROBE[:1])):
+            raise self._refusal("the rendering of more messages does not extend that of fewer")
         opening, answer, ask = (tuple(self._encode(piece)) for piece in pieces)
         if rest != pieces[1]:
             raise self._refusal("user messages do not all look alike")
         frame = Frame(opening, answer, ask)
-        for count in (1, 3):
-            pieces = [piece for turn in range(count) for piece in ((opening, answer, ask, answer)[turn + (turn > 2)],)]
+        for count in (1, 3, 5):
             self._compare(frame, _PROBE[:count])
-        if not self._render(_PROBE[:3]).startswith(self._render(_PROBE[:1])):
-            raise self._refusal("the rendering of more messages does not extend that of fewer")
         return frame
 
     def _compare(self, frame: Frame, contents: Sequence[str]) -> None:
@@ -173,7 +172,7 @@ class ChatSession:
 
     def say(self, speeches: Sequence[Speech]) -> None:
         """Put words into the assistant's mouth: append what somebody else wrote as its message."""
-        rows = [tuple(self._lm.content(speech, first=False)) for speech in speeches]
+        rows = [self._lm.content(speech, first=False) for speech in speeches]
         self._inner.hear([Speech("", ids, self._lm.vocabulary) for ids in rows])
 
     def branch(self, rows: Sequence[int]) -> ChatSession:

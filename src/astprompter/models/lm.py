@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..types import Session
 from .sampling import Sampling
 from .session import LMSession
-from ..types import Session
 
 _log = logging.getLogger(__name__)
 _MIN_PREFIX_TOKENS = 8

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import Settings
 from ..errors import UserError
+from ..models.chat import ChatModel
 from ..models.lm import LanguageModel
 
 _CARD = """---
@@ -25,8 +26,15 @@ test instrument: use it on models that you own or may test, and do not deploy it
 - chosen at iteration {iteration} ({updates} updates) by mean dev reward {reward:+.4f}
 - dev replies above 0.5: {share:.1%}; dev nll of its utterances under the defender: {nll:.3f} nats per token
 
-Sampling settings are in `generation_config.json`: an utterance continues the conversation text as it stands.
+Sampling settings are in `generation_config.json`. {form}
 """
+
+
+_PLAIN = "An utterance continues the conversation text as it stands."
+_CHAT = (
+    "It speaks under its chat template with the roles reversed: prefix and replies are user messages, an utterance is "
+    "an assistant message."
+)
 
 
 def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: dict[str, Any]) -> None:
@@ -73,6 +81,7 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
             reward=dev["reward"]["mean"],
             share=dev["tox_reply"]["share_above_0.5"],
             nll=dev["nll"]["mean"],
+            form=_CHAT if isinstance(adversary, ChatModel) else _PLAIN,
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
