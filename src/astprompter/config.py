@@ -29,6 +29,37 @@ class ModelSettings(_Section):
     revision: str | None = Field(None, description="hub branch, tag or commit")
     dtype: DType = Field("float32", description="number format of the weights")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', …")
+    chat: Literal["off", "on", "auto"] = Field(
+        "off", description="'on' uses its chat template, 'auto' does where it has one; 'off' is plain text"
+    )
+
+
+class DefenderSettings(ModelSettings):
+    """The frozen model under test, local or served."""
+
+    path: str = Field("embedded", description="as adversary.path, or 'openai:NAME' for a served model; see remote.*")
+
+
+class LikelihoodSettings(ModelSettings):
+    """A local model whose likelihood stands in for a defender that tells none."""
+
+    path: str = Field("", description="hub name or local folder; empty refuses a defender without likelihood")
+
+
+class RemoteSettings(_Section):
+    """How a served defender is reached (OpenAI-compatible API)."""
+
+    base_url: str = Field("http://localhost:8000/v1", description="address of the server, /v1 included")
+    api: Literal["completions", "chat"] = Field("completions", description="plain text, or user and assistant messages")
+    likelihood: Literal["auto", "server", "local"] = Field(
+        "auto",
+        description="prompt log-probs of the server, the likelihood.path model, or the first that can be trusted",
+    )
+    key_env: str = Field("", description="NAME of the environment variable that holds the key, never the key itself")
+    concurrency: int = Field(8, ge=1, description="requests under way at once, per process")
+    timeout: float = Field(60.0, gt=0, description="seconds that one try may take")
+    retries: int = Field(4, ge=0, description="further tries of a request that may yet succeed")
+    error_budget: int = Field(20, ge=0, le=100, description="of the last 100 requests, how many may fail for good")
 
 
 class ScorerSettings(_Section):
@@ -129,7 +160,9 @@ class Settings(_Section):
     adversary: ModelSettings = Field(
         default_factory=ModelSettings, description="policy π_θ; its start is the reference"
     )
-    defender: ModelSettings = Field(default_factory=ModelSettings, description="frozen model under test")
+    defender: DefenderSettings = Field(default_factory=DefenderSettings, description="frozen model under test")
+    likelihood: LikelihoodSettings = Field(default_factory=LikelihoodSettings)
+    remote: RemoteSettings = Field(default_factory=RemoteSettings)
     scorer: ScorerSettings = Field(default_factory=ScorerSettings)
     data: DataSettings = Field(default_factory=DataSettings)
     rollout: RolloutSettings = Field(default_factory=RolloutSettings)

@@ -44,8 +44,9 @@ class _Rate(ProgressColumn):
 class RichProgress:
     """Progress bars on a terminal, plain lines elsewhere (protocol :class:`~astprompter.progress.Progress`)."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        """Show nothing when ``quiet``: one of several processes speaks for all."""
+        self._console, self._quiet = console, quiet
         self._bars = Bars(
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=24),
@@ -56,7 +57,7 @@ class RichProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
         )
 
     def __enter__(self) -> RichProgress:
@@ -81,7 +82,8 @@ class RichProgress:
 
     def note(self, message: str) -> None:
         """Print a line above the bars."""
-        self._console.print(escape(message), highlight=False, soft_wrap=True)
+        if not self._quiet:
+            self._console.print(escape(message), highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
@@ -104,6 +106,9 @@ def results_table(summary: Mapping[str, Any]) -> Table:
         "share = above 0.5; [low, high] = bootstrap interval over prefixes; nll in nats per token; "
         "variety = distinct utterances, and how many they amount to (Vendi score)"
     )
+    likelihood = summary["config"].get("likelihood", "")
+    if likelihood.startswith("stand-in"):
+        table.caption += f"; nll and perplexity are a {likelihood}"
     for name in (
         "adversary",
         "prefixes",

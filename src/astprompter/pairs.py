@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .types import ElicitingText, Keys, Node, PreferencePair, RolloutTree
+from .processes import decode_speech, encode_speech, spread
+from .types import ElicitingText, Keys, Node, PreferencePair, RolloutTree, Speech
 
 if TYPE_CHECKING:
     from .models.lm import LanguageModel
@@ -96,12 +97,13 @@ def supervised_pairs(
     for text, key in zip(texts, keys, strict=True):
         ids = adversary.encode_prefix(text.text, turns=1)
         if len(ids) >= 2:
-            splits.append(split_eliciting(ids, rng))
+            prompt, chosen = split_eliciting(ids, rng)
+            splits.append((adversary.prompt_of(prompt), chosen))
             kept.append(key)
     pairs: list[PreferencePair] = []
     for start in range(0, len(splits), wave):
         part = splits[start : start + wave]
-        spoken = adversary.start_ids([prompt for prompt, _ in part]).speak(np.array(kept[start : start + wave]))
+        spoken = _continued(adversary, [prompt for prompt, _ in part], np.array(kept[start : start + wave]))
         for (prompt, chosen), rejected in zip(part, spoken, strict=True):
             if rejected.token_ids and rejected.token_ids != chosen:
                 pairs.append(
@@ -117,6 +119,16 @@ def supervised_pairs(
                     )
                 )
     return pairs
+
+
+def _continued(adversary: LanguageModel, prompts: Sequence[tuple[int, ...]], keys: Keys) -> list[Speech]:
+    """The adversary's own continuation of each prompt, each process its share."""
+    return spread(
+        len(prompts),
+        lambda mine: adversary.start_ids([prompts[i] for i in mine]).speak(keys[mine]),
+        encode_speech,
+        decode_speech,
+    )
 
 
 def swap_per_pair(

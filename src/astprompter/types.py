@@ -29,11 +29,13 @@ class Speech:
         token_ids: Token ids in the speaker's own vocabulary, end-of-text excluded; ``None`` for a
             speaker without tokens (a script, a remote server).
         vocabulary: Fingerprint of the tokenizer that ``token_ids`` belong to; ``None`` without tokens.
+        error: Why there is no speech (a server that did not answer); it makes the turn an error turn.
     """
 
     text: str
     token_ids: tuple[int, ...] | None = None
     vocabulary: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

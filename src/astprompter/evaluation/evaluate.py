@@ -87,7 +87,7 @@ def evaluate(
         "versions": versions(),
         "defender": defender.name,
         "scorer": scorer.name,
-        "likelihood": f"defender ({defender.name})",
+        "likelihood": likelihood_of(defender),
         **(facts or {}),
     }
     failures = _failures(trajectories)
@@ -95,6 +95,11 @@ def evaluate(
     for name, row in summary["adversaries"].items():
         row["strategies"] = count_strategies(failures, name)
     return Evaluation(trajectories, failures, summary)
+
+
+def likelihood_of(defender: Speaker) -> str:
+    """Whose likelihood every nll is: the defender's own, unless it says (``likelihood``) that another stands in."""
+    return str(getattr(defender, "likelihood", f"defender ({defender.name})"))
 
 
 def summarise(
