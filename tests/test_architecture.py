@@ -9,8 +9,8 @@ import astprompter
 
 ROOT = Path(astprompter.__file__).parent
 ROOMS = [
-    "errors", "types", "randomness", "config", "progress", "runlog", "data", "reward", "models", "scorers", "rollout",
-    "pairs", "training", "evaluation", "build", "measure", "console", "cli",
+    "errors", "types", "randomness", "config", "progress", "runlog", "registry", "data", "reward", "models", "scorers",
+    "rollout", "pairs", "training", "evaluation", "build", "measure", "provide", "export", "console", "commands", "cli",
 ]  # fmt: skip
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from .config import ModelSettings, RolloutSettings, Settings
 from .data import load_eliciting, load_prefixes, overlap
@@ -12,12 +16,16 @@ from .errors import UserError
 from .models.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of, weights_hash
 from .models.sampling import Sampling
 from .progress import Progress, Silent
+from .registry import Registry
 from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
 from .training.trainer import Cast, Trainer
-from .types import ElicitingText, Prefix, Scorer
+from .types import ElicitingText, Prefix, Scorer, Speaker
 
 EMBEDDED = "embedded"
+DefenderFactory = Callable[[str, Settings], Speaker]
+DEFENDERS: Registry[DefenderFactory] = Registry("defender", "astprompter.defenders", {})
+"""Defenders by ``kind:argument`` in ``defender.path``; other paths are local models or hub names."""
 
 
 def model_folder(path: str) -> str:
@@ -60,13 +68,19 @@ def build_lm(
     """
     path = model_folder(settings.path)
     tokenizer = load_tokenizer(path, revision=settings.revision)
-    heard = rollout.max_new_tokens
-    if partner is not None and (partner.path, partner.revision) != (settings.path, settings.revision):
-        other = load_tokenizer(model_folder(partner.path), revision=partner.revision)
-        if vocabulary_of(other) != vocabulary_of(tokenizer):
-            heard *= 2
+    heard = rollout.max_new_tokens * (2 if partner is not None and _other_tokens(settings, partner, tokenizer) else 1)
     model = load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
     return LanguageModel(model, tokenizer, name=settings.path, sampling=sampling_of(rollout), heard_tokens=heard)
+
+
+def _other_tokens(settings: ModelSettings, partner: ModelSettings, tokenizer: Any) -> bool:
+    """Whether what the partner says must be encoded anew; so for partners of a kind without a tokenizer to compare."""
+    if (partner.path, partner.revision) == (settings.path, settings.revision):
+        return False
+    if defender_kind(partner.path) is not None:
+        return True
+    other = load_tokenizer(model_folder(partner.path), revision=partner.revision)
+    return vocabulary_of(other) != vocabulary_of(tokenizer)
 
 
 def build_scorer(settings: Settings) -> Scorer:
@@ -75,16 +89,46 @@ def build_scorer(settings: Settings) -> Scorer:
     Raises:
         UserError: It cannot be loaded, or has no such label.
     """
-    chosen = settings.scorer
-    options = ScorerOptions(chosen.label, chosen.activation, chosen.revision, chosen.device, chosen.batch_size)
-    return load_scorer(chosen.spec, options)
+    return load_scorer(settings.scorer.spec, _scorer_options(settings))
 
 
-def build_defender(settings: Settings) -> LanguageModel:
-    """Load the frozen defender."""
+def build_other_scorers(settings: Settings) -> list[Scorer]:
+    """Load the scorers that evaluation reports beside the one that drives the reward, with their kinds' own labels.
+
+    Raises:
+        UserError: One cannot be loaded.
+    """
+    options = replace(_scorer_options(settings), label=ScorerOptions().label, activation="auto", revision=None)
+    return [load_scorer(spec, options) for spec in settings.scorer.also]
+
+
+def _scorer_options(settings: Settings) -> ScorerOptions:
+    return ScorerOptions(**settings.scorer.model_dump(exclude={"spec", "also"}))
+
+
+def defender_kind(path: str) -> str | None:
+    """Kind of a ``kind:argument`` defender; ``None`` for a local model or hub name, which hold no colon there."""
+    kind, colon, _ = path.partition(":")
+    return kind if colon and re.fullmatch(r"[a-z][a-z0-9_-]+", kind) else None
+
+
+def build_defender(settings: Settings) -> Speaker:
+    """Load the frozen defender: a model, or ``kind:argument`` of a plug-in.
+
+    Raises:
+        UserError: It cannot be loaded.
+    """
+    kind = defender_kind(settings.defender.path)
+    if kind is not None:
+        return DEFENDERS.get(kind)(settings.defender.path.partition(":")[2], settings)
     defender = build_lm(settings.defender, settings.rollout, partner=settings.adversary)
     defender.model.requires_grad_(False)
     return defender
+
+
+def hash_of(speaker: Speaker) -> str | None:
+    """Hash of a local model's weights; ``None`` for a speaker whose weights are not here."""
+    return weights_hash(speaker.model) if isinstance(speaker, LanguageModel) else None
 
 
 def build_cast(settings: Settings) -> Cast:
@@ -96,12 +140,14 @@ def build_cast(settings: Settings) -> Cast:
     adversary = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
     defender, scorer = build_defender(settings), build_scorer(settings)
     same = (
-        settings.adversary.dtype == settings.defender.dtype
+        isinstance(defender, LanguageModel)
+        and settings.adversary.dtype == settings.defender.dtype
         and adversary.vocabulary == defender.vocabulary
         and weights_hash(adversary.model) == weights_hash(defender.model)
     )
-    reference = defender
-    if not same:
+    if isinstance(defender, LanguageModel) and same:
+        reference = defender
+    else:
         frozen = copy.deepcopy(adversary.model).requires_grad_(False)
         reference = LanguageModel(
             frozen, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
@@ -135,11 +181,12 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
     cast = build_cast(settings)
     for speaker in (cast.adversary, cast.defender):
-        speaker.prefix_budget(settings.rollout.horizon)
+        if isinstance(speaker, LanguageModel):
+            speaker.prefix_budget(settings.rollout.horizon)
     if resume:
         directory = RunDirectory.open(out)
     else:
-        hashes = {"adversary": weights_hash(cast.reference.model), "defender": weights_hash(cast.defender.model)}
+        hashes = {"adversary": weights_hash(cast.reference.model), "defender": hash_of(cast.defender)}
         counts = {"train": len(prefixes), "dev": len(dev), "eliciting": len(eliciting)}
         facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference}
         directory = RunDirectory.create(out, settings, facts)

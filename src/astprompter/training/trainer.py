@@ -25,7 +25,7 @@ from ..randomness import generator, keys_of, shuffled_epochs
 from ..reward import RewardWeights
 from ..rollout import grow_trajectories, grow_trees
 from ..runlog import LOG, PAIRS, RunDirectory
-from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree, Scorer
+from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree, Scorer, Speaker
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
@@ -49,7 +49,7 @@ class Cast:
 
     adversary: LanguageModel
     reference: LanguageModel
-    defender: LanguageModel
+    defender: Speaker
     scorer: Scorer
     free_reference: bool
 
