@@ -54,7 +54,7 @@ class Registry(Generic[Factory]):
             )
         if len({(point.value, _package(point)) for point in points}) > 1:
             claim = " and ".join(f"'{package}'" for package in packages)
-            raise UserError(f"{claim} adds {self.what} '{name}' more than once; uninstall one of them")
+            raise UserError(f"{self.what} '{name}' is added more than once, by {claim}; uninstall one of them")
         if points:
             return self._imported(points[0])
         if name not in self.builtin:

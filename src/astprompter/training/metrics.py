@@ -53,10 +53,14 @@ def mean(values: Sequence[float]) -> float | None:
 def rates(turns: Sequence[Turn], pairs: Sequence[PreferencePair], laps: dict[str, float]) -> dict[str, float]:
     """Work per second of an iteration, from its wall seconds by stage."""
     spoken = sum(len(turn.utterance.token_ids or ()) + len(turn.reply.token_ids or ()) for turn in turns)
+
+    def rate(count: int, lap: str) -> float:
+        return round(count / laps[lap], 2) if laps[lap] > 0 else 0.0  # an iteration without pairs updates nothing
+
     return {
-        "turns_per_s": round(len(turns) / laps["collect"], 2),
-        "sampled_tokens_per_s": round(spoken / laps["collect"], 1),
-        "updated_pairs_per_s": round(len(pairs) / laps["update"], 2),
+        "turns_per_s": rate(len(turns), "collect"),
+        "sampled_tokens_per_s": rate(spoken, "collect"),
+        "updated_pairs_per_s": rate(len(pairs), "update"),
     }
 
 
