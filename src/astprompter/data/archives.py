@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -19,6 +21,11 @@ LARGEST_RATIO = 100
 _ALWAYS_ALLOWED = 64 * 2**20
 _LONGEST_LINE = 64 * 2**20
 _CHUNK = 2**20
+_DAMAGE = (
+    OSError, EOFError, RuntimeError, NotImplementedError,
+    zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError,
+)  # fmt: skip
+"""What the readers of archives raise on damaged, encrypted or unknown ones."""
 
 
 def member_lines(path: Path, name: str) -> Iterator[tuple[str, int, str]]:
@@ -38,52 +45,52 @@ def member_lines(path: Path, name: str) -> Iterator[tuple[str, int, str]]:
     limit = math.inf if path.is_dir() else max(_ALWAYS_ALLOWED, LARGEST_RATIO * _size(path))
     budget = _Budget(path, limit)
     with _opened(path) as members:
-        for member, stream in members:
-            if PurePosixPath(member).match(name):
-                found = True
+        for member, opening in members:
+            if not PurePosixPath(member).match(name):
+                continue
+            found = True
+            with opening() as stream:
                 for number, line in enumerate(_text_lines(path, member, stream, budget), start=1):
                     yield member, number, line
     if not found:
         raise UserError(f"{shown(path)} holds no file '{name}'; give the archive as it was published")
 
 
+Opening = Callable[[], IO[bytes]]
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
-        yield ((file.relative_to(path).as_posix(), _read(file)) for file in files)
-        return
-    check_file(path)
+def _opened(path: Path) -> Iterator[Iterator[tuple[str, Opening]]]:
+    """The regular files of an archive or folder, each with what opens it."""
     try:
-        if zipfile.is_zipfile(path):
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
+            yield ((file.relative_to(path).as_posix(), partial(_read, file)) for file in files)
+        elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 entries = [info for info in archive.infolist() if not info.is_dir()]
-                yield ((info.filename, archive.open(info)) for info in entries)
+                yield ((info.filename, partial(archive.open, info)) for info in entries)
         else:
-            with tarfile.open(path, "r:*") as tar:
-                yield ((m.name, f) for m in tar if m.isreg() and (f := tar.extractfile(m)) is not None)
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+                yield ((member.name, partial(_extracted, tar, member)) for member in tar if member.isreg())
+    except _DAMAGE as error:
         raise unreadable(path, error) from None
+
+
+def _read(file: Path) -> IO[bytes]:
+    return file.open("rb")
+
+
+def _extracted(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    stream = tar.extractfile(member)
+    if stream is None:
+        raise tarfile.ReadError(f"'{member.name}' is no file")
+    return stream
 
 
 def _size(path: Path) -> int:
     check_file(path)
     return path.stat().st_size
-
-
-def _read(file: Path) -> IO[bytes]:
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise unreadable(file, error) from None
 
 
 class _Budget:
