@@ -546,6 +546,7 @@ def test_hub_data_sets(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPa
     assert "cannot load data set 'someone/texts', split 'train' (ConnectionError: no way there)" in err
 
 
+@pytest.mark.filterwarnings("default")  # the package warns about its own dependencies
 def test_hub_data_sets_with_the_package_itself(tmp_path: Path, capsys: Any) -> None:
     datasets = pytest.importorskip("datasets", reason="pip install 'astprompter[hub]' to test it")
     datasets.Dataset.from_list([{"body": "One."}, {"body": "Two."}]).save_to_disk(str(tmp_path / "saved"))
