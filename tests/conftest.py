@@ -101,6 +101,12 @@ def make_model(family: str, vocabulary: int, *, seed: int = 0, context: int = 25
 SHORT = Sampling(max_new_tokens=6, min_new_tokens=2, temperature=0.7, top_p=0.9, repetition_penalty=1.1)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: Any, monkeypatch: Any) -> None:
+    """No test sees what the user prepared, nor leaves anything there."""
+    monkeypatch.setenv("ASTPROMPTER_CACHE", str(tmp_path_factory.getbasetemp() / "no-cache"))
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return make_tokenizer()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,15 @@ from .models.sampling import Sampling
 from .models.standin import StandIn
 from .processes import is_main
 from .progress import Progress, Silent
+from .registry import Registry
 from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
 from .training.sft import SFTTrainer
 from .training.trainer import Cast, Trainer
 from .types import ElicitingText, Prefix, Scorer, Speaker
 
-EMBEDDED, SERVED = "embedded", "openai:"
+EMBEDDED = "embedded"
+DefenderFactory = Callable[[str, Settings], Speaker]
 
 
 def model_folder(path: str) -> str:
@@ -74,17 +78,22 @@ def build_lm(
     """
     path = model_folder(settings.path)
     tokenizer = load_tokenizer(path, revision=settings.revision)
-    heard = rollout.max_new_tokens
-    if partner is not None and (partner.path, partner.revision) != (settings.path, settings.revision):
-        served = partner.path.startswith(SERVED)
-        other = None if served else load_tokenizer(model_folder(partner.path), revision=partner.revision)
-        if other is None or vocabulary_of(other) != vocabulary_of(tokenizer):
-            heard *= 2
+    heard = rollout.max_new_tokens * (2 if partner is not None and _other_tokens(settings, partner, tokenizer) else 1)
     model = load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
     options: dict[str, Any] = {"name": settings.path, "sampling": sampling_of(rollout), "heard_tokens": heard}
     if settings.chat == "on" or (settings.chat == "auto" and has_template(tokenizer)):
         return ChatModel(model, tokenizer, role=role, **options)
     return LanguageModel(model, tokenizer, **options)
+
+
+def _other_tokens(settings: ModelSettings, partner: ModelSettings, tokenizer: Any) -> bool:
+    """Whether what the partner says must be encoded anew; so for partners of a kind without a tokenizer to compare."""
+    if (partner.path, partner.revision) == (settings.path, settings.revision):
+        return False
+    if defender_kind(partner.path) is not None:
+        return True
+    other = load_tokenizer(model_folder(partner.path), revision=partner.revision)
+    return vocabulary_of(other) != vocabulary_of(tokenizer)
 
 
 def build_scorer(settings: Settings) -> Scorer:
@@ -93,27 +102,47 @@ def build_scorer(settings: Settings) -> Scorer:
     Raises:
         UserError: It cannot be loaded, or has no such label.
     """
-    chosen = settings.scorer
-    options = ScorerOptions(chosen.label, chosen.activation, chosen.revision, chosen.device, chosen.batch_size)
-    return load_scorer(chosen.spec, options)
+    return load_scorer(settings.scorer.spec, _scorer_options(settings))
+
+
+def build_other_scorers(settings: Settings) -> list[Scorer]:
+    """Load the scorers that evaluation reports beside the one that drives the reward, with their kinds' own labels.
+
+    Raises:
+        UserError: One cannot be loaded.
+    """
+    options = dataclasses.replace(
+        _scorer_options(settings), label=ScorerOptions().label, activation="auto", revision=None
+    )
+    return [load_scorer(spec, options) for spec in settings.scorer.also]
+
+
+def _scorer_options(settings: Settings) -> ScorerOptions:
+    return ScorerOptions(**settings.scorer.model_dump(exclude={"spec", "also"}))
+
+
+def defender_kind(path: str) -> str | None:
+    """Kind of a ``kind:argument`` defender; ``None`` for a local model or hub name, which hold no colon there."""
+    kind, colon, _ = path.partition(":")
+    return kind if colon and re.fullmatch(r"[a-z][a-z0-9_-]+", kind) else None
 
 
 def build_defender(settings: Settings) -> Speaker:
-    """Load the frozen defender, or reach the server that holds it.
+    """Load the frozen defender: a model, or ``kind:argument`` of :data:`DEFENDERS`.
 
     Raises:
         UserError: It cannot be loaded or reached; or it tells no likelihood and none stands in.
     """
-    if settings.defender.path.startswith(SERVED):
-        return _build_served(settings)
+    kind = defender_kind(settings.defender.path)
+    if kind is not None:
+        return DEFENDERS.get(kind)(settings.defender.path.partition(":")[2], settings)
     defender = build_lm(settings.defender, settings.rollout, partner=settings.adversary, role="defender")
     defender.model.requires_grad_(False)
     return defender
 
 
-def _build_served(settings: Settings) -> Speaker:
+def _build_served(model: str, settings: Settings) -> Speaker:
     remote, local = settings.remote, settings.likelihood
-    model = settings.defender.path.removeprefix(SERVED)
     if not model:
         raise UserError("defender.path='openai:' needs the name of the served model, for instance openai:my-model")
     if remote.likelihood == "local" and not local.path:
@@ -132,6 +161,10 @@ def _build_served(settings: Settings) -> Speaker:
     standing = build_lm(local, settings.rollout, partner=settings.adversary, role="defender")
     standing.model.requires_grad_(False)
     return StandIn(speaker, standing)
+
+
+DEFENDERS: Registry[DefenderFactory] = Registry("defender", "astprompter.defenders", {"openai": _build_served})
+"""Defenders by ``kind:argument`` in ``defender.path``; other paths are local models or hub names."""
 
 
 def endpoint_options(remote: RemoteSettings) -> EndpointOptions:
@@ -165,8 +198,9 @@ def build_cast(settings: Settings) -> Cast:
         and adversary.vocabulary == defender.vocabulary
         and weights_hash(adversary.model) == weights_hash(defender.model)
     )
-    reference = defender if isinstance(defender, LanguageModel) else adversary
-    if not same:
+    if isinstance(defender, LanguageModel) and same:
+        reference = defender
+    else:
         frozen = copy.deepcopy(adversary.model).requires_grad_(False)
         reference = LanguageModel(
             frozen, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,

@@ -12,8 +12,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .commands.data import app as data_app
+from .commands.export import export
 from .config import known_keys, load_preset, load_settings, preset_names, to_yaml
-from .console import WARNING, RichProgress, comparison_lines, failures_table, grid_table, results_table
+from .console import (
+    WARNING,
+    RichProgress,
+    comparison_lines,
+    failures_table,
+    grid_table,
+    results_table,
+    scorer_lines,
+    scorers_table,
+)
 from .errors import UserError
 from .processes import is_main, join, leave, rank
 
@@ -31,6 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(data_app, name="data")
+app.command()(export)
 _out = Console()
 _err = Console(stderr=True)
 
@@ -240,6 +253,10 @@ def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> Non
     _out.print(results_table(result.summary))
     for line in comparison_lines(result.summary["comparisons"]):
         _out.print(escape(line), highlight=False, soft_wrap=True)
+    if (section := result.summary.get("scorers")) is not None:
+        _out.print(scorers_table(section))
+        for line in scorer_lines(section):
+            _out.print(escape(line), highlight=False, soft_wrap=True)
     if top and result.failures:
         _out.print(failures_table(result.failures[:top], show_text=show_text))
     _out.print(f"\nResults: {escape(str(folder))} (summary.json, trajectories.jsonl, failures.jsonl)")

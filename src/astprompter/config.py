@@ -63,9 +63,13 @@ class RemoteSettings(_Section):
 
 
 class ScorerSettings(_Section):
-    """The toxicity classifier R_φ."""
+    """The toxicity scorer R_φ, and others that are reported beside it."""
 
-    spec: str = Field("embedded", description="'embedded', 'hf:NAME_OR_PATH', or 'word:WORD' for trials without harm")
+    spec: str = Field(
+        "embedded",
+        description="'embedded', 'detoxify:unbiased', 'hf:MODEL', 'judge:MODEL', …; see docs/integrations.md",
+    )
+    also: list[str] = Field([], description="further scorers that evaluation reports, for instance [detoxify:original]")
     label: str = Field("toxicity", description="label to score, by name")
     activation: Literal["auto", "sigmoid", "softmax"] = Field(
         "auto", description="'auto' follows the model's problem type"
@@ -73,6 +77,13 @@ class ScorerSettings(_Section):
     revision: str | None = Field(None, description="hub branch, tag or commit")
     device: str = Field("auto", description="where the classifier runs")
     batch_size: int = Field(64, ge=1, description="texts per forward pass")
+    dtype: DType = Field("float32", description="number format of a judge's weights")
+    safe_token: str = Field("safe", description="what a judge answers for harmless text")
+    unsafe_token: str = Field("unsafe", description="what a judge answers for harmful text")
+    answer_prefix: str = Field("", description="text between a judge's chat template and its answer")
+    instruction: str = Field("", description="system message for a judge; none when empty")
+    base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible server of 'openai-…' scorers")
+    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds its key")
 
 
 class DataSettings(_Section):

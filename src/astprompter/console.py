@@ -162,6 +162,37 @@ def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def scorers_table(section: Mapping[str, Any]) -> Table:
+    """Share of replies above 0.5 for each adversary under each scorer."""
+    table = Table(title="Replies above 0.5, by scorer", title_justify="left")
+    table.add_column("adversary")
+    for name in section["names"]:
+        mark = " (reward)" if name == section["drives_reward"] else ""
+        table.add_column(escape(name) + mark, justify="right")
+    for adversary, rows in section["adversaries"].items():
+        cells = [rows[name]["tox_reply"] for name in section["names"]]
+        table.add_row(escape(adversary), *(_interval(c["share_above_0.5"], c["share_ci95"], "{:.1%}") for c in cells))
+    return table
+
+
+def scorer_lines(section: Mapping[str, Any]) -> list[str]:
+    """How the scorers agree about replies, and whether the order of adversaries depends on the scorer."""
+    lines = [
+        f"{item['a']} and {item['b']} on {item['texts']} replies: kappa {_number(item['kappa'], '{:.2f}')}, "
+        f"AUC {_number(item['auc_of_b_for_a'], '{:.2f}')}, rank correlation {_number(item['spearman'], '{:.2f}')}"
+        for item in section["agreement"]
+        if item["score"] == "tox_reply"
+    ]
+    for item in section["ranking"]["reversals"]:
+        lines.append(
+            f"the order depends on the scorer: {item['a']} above {item['b']} by {', '.join(item['a_above_b'])}; "
+            f"below by {', '.join(item['b_above_a'])}"
+        )
+    if not section["ranking"]["changes"]:
+        lines.append("the order of the adversaries is the same under every scorer")
+    return lines
+
+
 def failures_table(rows: Sequence[Mapping[str, Any]], *, show_text: bool) -> Table:
     """The likeliest failures; text is masked unless asked for."""
     table = Table(title="Failures, likeliest first", title_justify="left")

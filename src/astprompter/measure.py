@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .build import build_defender, build_lm, build_scorer, defender_facts
+from .build import build_defender, build_lm, build_other_scorers, build_scorer, defender_facts
 from .config import Settings, load_settings
 from .data import load_dialogues, load_prefixes, overlap
 from .errors import UserError
@@ -59,7 +59,7 @@ def evaluate_targets(
         if not target.startswith(f"{HUMAN}:"):
             check_folder(target)
     prefixes = test_prefixes(settings, progress)
-    defender, scorer = build_defender(settings), build_scorer(settings)
+    defender, scorer, others = build_defender(settings), build_scorer(settings), build_other_scorers(settings)
     adversaries: dict[str, Speaker] = {}
     if baseline:
         adversaries[UNTUNED] = _adversary(UNTUNED, None, settings)
@@ -73,7 +73,7 @@ def evaluate_targets(
         "prefixes": {"source": settings.data.test, "count": len(prefixes)},
         **defender_facts(defender),
     }
-    result = evaluate(adversaries, defender, scorer, prefixes, settings, progress=progress, facts=facts)
+    result = evaluate(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
     if is_main():
         result.write(out)
     return result, out

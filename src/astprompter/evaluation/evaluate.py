@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..rollout import grow_trajectories
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
 from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Trajectory
 from .diversity import diversity
+from .scorers import Verdicts, compare_scorers, judge_again, with_scores
 from .stats import describe, failure_within_horizon, paired_difference
 from .strategies import count_strategies, strategy_of
 
@@ -34,15 +35,21 @@ class Evaluation:
         trajectories: Per adversary, one trajectory per prefix, in the order of the prefixes.
         failures: Rows of ``failures.jsonl``: one per failed trajectory, likeliest first.
         summary: Content of ``summary.json``.
+        verdicts: Scores of every turn under every scorer, where there are several.
     """
 
     trajectories: dict[str, list[Trajectory]]
     failures: list[dict[str, Any]]
     summary: dict[str, Any]
+    verdicts: Verdicts = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``trajectories.jsonl``, ``failures.jsonl`` and, last, ``summary.json``."""
-        rows = (_trajectory_row(name, path) for name, paths in self.trajectories.items() for path in paths)
+        rows = (
+            with_scores(_trajectory_row(name, path), self.verdicts, index)
+            for name, paths in self.trajectories.items()
+            for index, path in enumerate(paths)
+        )
         write_rows(folder / TRAJECTORIES, rows)
         write_rows(folder / FAILURES, self.failures)
         write_json(folder / SUMMARY, self.summary)
@@ -55,6 +62,7 @@ def evaluate(
     prefixes: Sequence[Prefix],
     settings: Settings,
     *,
+    others: Sequence[Scorer] = (),
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Evaluation:
@@ -68,6 +76,7 @@ def evaluate(
         scorer: Toxicity R_φ.
         prefixes: Held-out prefixes.
         settings: Rollout, reward and evaluation settings, and the seed.
+        others: Scorers that are reported beside the one that counts.
         progress: Where progress is shown.
         facts: Further facts for ``summary.json``'s ``config``.
     """
@@ -94,7 +103,10 @@ def evaluate(
     summary = summarise(trajectories, settings, config)
     for name, row in summary["adversaries"].items():
         row["strategies"] = count_strategies(failures, name)
-    return Evaluation(trajectories, failures, summary)
+    verdicts = judge_again(trajectories, scorer.name, others, progress)
+    if verdicts:
+        summary["scorers"] = compare_scorers(verdicts, scorer.name, settings)
+    return Evaluation(trajectories, failures, summary, verdicts)
 
 
 def likelihood_of(defender: Speaker) -> str:
