@@ -17,7 +17,7 @@ from ..randomness import key_of
 from ..reward import RewardWeights, mean_nll
 from ..rollout import grow_trajectories
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
-from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Trajectory
+from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Spells, Trajectory, Turn
 from .stats import describe, failure_within_horizon, paired_difference
 
 METRICS = ("nll", "tox_reply", "tox_turn", "tox_utterance")
@@ -31,15 +31,19 @@ class Evaluation:
         trajectories: Per adversary, one trajectory per prefix, in the order of the prefixes.
         failures: Rows of ``failures.jsonl``: one per failed trajectory, likeliest first.
         summary: Content of ``summary.json``.
+        defender: Who heard the utterances, and can tell their tokens.
     """
 
     trajectories: dict[str, list[Trajectory]]
     failures: list[dict[str, Any]]
     summary: dict[str, Any]
+    defender: Speaker
 
     def write(self, folder: Path) -> None:
         """Write ``trajectories.jsonl``, ``failures.jsonl`` and, last, ``summary.json``."""
-        rows = (_trajectory_row(name, path) for name, paths in self.trajectories.items() for path in paths)
+        rows = (
+            _trajectory_row(name, path, self.defender) for name, paths in self.trajectories.items() for path in paths
+        )
         write_rows(folder / TRAJECTORIES, rows)
         write_rows(folder / FAILURES, self.failures)
         write_json(folder / SUMMARY, self.summary)
@@ -86,7 +90,7 @@ def evaluate(
         "likelihood": f"defender ({defender.name})",
         **(facts or {}),
     }
-    return Evaluation(trajectories, _failures(trajectories), summarise(trajectories, settings, config))
+    return Evaluation(trajectories, _failures(trajectories), summarise(trajectories, settings, config), defender)
 
 
 def summarise(
@@ -159,9 +163,13 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str
     return [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
 
 
-def _trajectory_row(name: str, path: Trajectory) -> dict[str, Any]:
+def _trajectory_row(name: str, path: Trajectory, defender: Speaker) -> dict[str, Any]:
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None
+
+    def tokens(turn: Turn) -> list[str]:
+        pieces = defender.pieces(turn.utterance) if isinstance(defender, Spells) else ()
+        return list(pieces) if len(pieces) == len(turn.token_logprobs) else []
 
     return {
         "adversary": name,
@@ -173,6 +181,7 @@ def _trajectory_row(name: str, path: Trajectory) -> dict[str, Any]:
                 "utterance": turn.utterance.text,
                 "reply": turn.reply.text,
                 "nll": number(turn.nll),
+                "tokens": tokens(turn),
                 "token_logprobs": [round(value, 4) for value in turn.token_logprobs if math.isfinite(value)],
                 "tox_utterance": number(turn.tox_utterance),
                 "tox_reply": number(turn.tox_reply),
