@@ -40,18 +40,27 @@ def _collect(children: list[Node], depth: int, margin: float, free: bool, found:
         _collect(child.children, depth + 1, margin, free, found)
 
 
-def _pair(first: Node, second: Node, depth: int, min_margin: float, free: bool) -> PreferencePair | None:
+def ranked(first: Node, second: Node, min_margin: float = 0.0) -> tuple[Node, Node] | None:
+    """Two siblings as (chosen, rejected); ``None`` where they give no pair."""
     if first.turn.error or second.turn.error:
         return None
     better, worse = (first, second) if first.turn.reward > second.turn.reward else (second, first)
     margin = better.turn.reward - worse.turn.reward
-    chosen, rejected = better.turn.utterance, worse.turn.utterance
     if margin <= 0.0 or margin < min_margin:
         return None
+    # Of equal utterances the margin is the reply's luck, and h is zero whatever the policy.
+    return None if better.turn.utterance.token_ids == worse.turn.utterance.token_ids else (better, worse)
+
+
+def _pair(first: Node, second: Node, depth: int, min_margin: float, free: bool) -> PreferencePair | None:
+    order = ranked(first, second, min_margin)
+    if order is None:
+        return None
+    better, worse = order
+    margin = better.turn.reward - worse.turn.reward
+    chosen, rejected = better.turn.utterance, worse.turn.utterance
     if first.prompt_ids is None or not chosen.token_ids or not rejected.token_ids:
         return None
-    if chosen.token_ids == rejected.token_ids:
-        return None  # the margin is the reply's luck, and h is zero whatever the policy
     return PreferencePair(
         prompt_ids=first.prompt_ids,
         chosen_ids=chosen.token_ids,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -192,6 +192,14 @@ class Speaker(Protocol):
             prefixes: Opening texts.
             turns: How many turns must fit; over-long prefixes lose tokens on the left, once, here.
         """
+
+
+@runtime_checkable
+class Spells(Protocol):
+    """A speaker that can tell the tokens a speech was heard as: what its log-probabilities belong to."""
+
+    def pieces(self, speech: Speech) -> tuple[str, ...]:
+        """Text of every token, so that the pieces joined are the speech; a token inside a character is empty."""
 
 
 class Scorer(Protocol):

@@ -18,7 +18,7 @@ from ..randomness import key_of
 from ..reward import RewardWeights, mean_nll
 from ..rollout import grow_trajectories
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
-from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Trajectory
+from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Spells, Trajectory, Turn
 from .diversity import diversity
 from .scorers import Verdicts, compare_scorers, judge_again, with_scores
 from .stats import describe, failure_within_horizon, paired_difference
@@ -35,18 +35,20 @@ class Evaluation:
         trajectories: Per adversary, one trajectory per prefix, in the order of the prefixes.
         failures: Rows of ``failures.jsonl``: one per failed trajectory, likeliest first.
         summary: Content of ``summary.json``.
+        defender: Who heard the utterances, and can tell their tokens.
         verdicts: Scores of every turn under every scorer, where there are several.
     """
 
     trajectories: dict[str, list[Trajectory]]
     failures: list[dict[str, Any]]
     summary: dict[str, Any]
+    defender: Speaker
     verdicts: Verdicts = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``trajectories.jsonl``, ``failures.jsonl`` and, last, ``summary.json``."""
         rows = (
-            with_scores(_trajectory_row(name, path), self.verdicts, index)
+            with_scores(_trajectory_row(name, path, self.defender), self.verdicts, index)
             for name, paths in self.trajectories.items()
             for index, path in enumerate(paths)
         )
@@ -106,7 +108,7 @@ def evaluate(
     verdicts = judge_again(trajectories, scorer.name, others, progress)
     if verdicts:
         summary["scorers"] = compare_scorers(verdicts, scorer.name, settings)
-    return Evaluation(trajectories, failures, summary, verdicts)
+    return Evaluation(trajectories, failures, summary, defender, verdicts)
 
 
 def likelihood_of(defender: Speaker) -> str:
@@ -189,9 +191,13 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str
     return [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
 
 
-def _trajectory_row(name: str, path: Trajectory) -> dict[str, Any]:
+def _trajectory_row(name: str, path: Trajectory, defender: Speaker) -> dict[str, Any]:
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None
+
+    def tokens(turn: Turn) -> list[str]:
+        pieces = defender.pieces(turn.utterance) if isinstance(defender, Spells) else ()
+        return list(pieces) if len(pieces) == len(turn.token_logprobs) else []
 
     return {
         "adversary": name,
@@ -204,6 +210,7 @@ def _trajectory_row(name: str, path: Trajectory) -> dict[str, Any]:
                 "utterance": turn.utterance.text,
                 "reply": turn.reply.text,
                 "nll": number(turn.nll),
+                "tokens": tokens(turn),
                 "token_logprobs": [round(value, 4) for value in turn.token_logprobs if math.isfinite(value)],
                 "tox_utterance": number(turn.tox_utterance),
                 "tox_reply": number(turn.tox_reply),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..types import Session
+from ..types import Session, Speech
 from .sampling import Sampling
 from .session import LMSession
 
@@ -230,6 +230,23 @@ class LanguageModel:
         if joined[: len(self._anchor)] == self._anchor:
             return tuple(joined[len(self._anchor) :])
         return tuple(self._encode(text))
+
+    def tokens_of(self, speech: Speech) -> tuple[int, ...]:
+        """Token ids of a speech in this vocabulary: its own where they fit, else those of its text."""
+        if speech.token_ids is not None and speech.vocabulary == self.vocabulary:
+            return speech.token_ids
+        return self.encode(speech.text)
+
+    def pieces(self, speech: Speech) -> tuple[str, ...]:
+        """Text of every token of a speech; see :class:`astprompter.types.Spells`."""
+        ids, said, pieces = self.tokens_of(speech), "", []
+        for end in range(1, len(ids) + 1):
+            text = self.decode(ids[:end])
+            if text.endswith("\ufffd") and end < len(ids):
+                text = said  # half a character: it belongs to the token that completes it
+            pieces.append(text[len(said) :])
+            said = text
+        return tuple(pieces)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of tokens that continue a conversation, leading space kept."""

@@ -25,12 +25,12 @@ from ..progress import Progress, Silent
 from ..randomness import generator, keys_of, shuffled_epochs
 from ..reward import RewardWeights
 from ..rollout import grow_trajectories, grow_trees
-from ..runlog import LOG, PAIRS, RunDirectory
+from ..runlog import LOG, PAIRS, TREES, RunDirectory
 from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree, Scorer, Speaker, Turn
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
-from .metrics import mean, pair_row, rates, summary_line, turn_metrics, turns_of
+from .metrics import mean, pair_row, rates, summary_line, tree_row, turn_metrics, turns_of
 from .packing import forward_groups, pack, sequence_logps, sequences_of
 
 _BAD_UPDATES_IN_A_ROW = 10
@@ -119,8 +119,7 @@ class Trainer:
                 advance(self.state.updates - before)
                 self._log(LOG, [row])
                 self.progress.note(summary_line(row))
-                done = self.state.updates >= training.updates
-                if done or self.state.iteration % training.dev_every == 0:
+                if self._dev_due():
                     self._evaluate_dev()
                     self._save()
 
@@ -153,6 +152,9 @@ class Trainer:
         learned = self._update(len(pairs), lambda part: self._step(pairs[part], references[part]))
         clock.lap("update")
         self.state.iteration += 1
+        if trees and self._dev_due():
+            margin = self.settings.training.min_margin
+            self.directory.append(TREES, [tree_row(self.state.iteration, trees[0], min_margin=margin)])
         supervised = sum(pair.source == "supervised" for pair in pairs)
         return {
             "type": "iteration",
@@ -166,6 +168,10 @@ class Trainer:
             "seconds": clock.laps,
             "rates": rates(turns, pairs, clock.laps),
         }
+
+    def _dev_due(self) -> bool:
+        training = self.settings.training
+        return self.state.updates >= training.updates or self.state.iteration % training.dev_every == 0
 
     def collect(self, clock: _Clock) -> tuple[list[RolloutTree], list[PreferencePair]]:
         """Rollout trees of this iteration, and its shuffled pairs with the supervised ones swapped in."""
