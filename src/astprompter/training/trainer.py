@@ -154,7 +154,7 @@ class Trainer:
         self.state.iteration += 1
         if trees and self._dev_due():
             margin = self.settings.training.min_margin
-            self.directory.append(TREES, [tree_row(self.state.iteration, trees[0], min_margin=margin)])
+            self._log(TREES, [tree_row(self.state.iteration, trees[0], min_margin=margin)])
         supervised = sum(pair.source == "supervised" for pair in pairs)
         return {
             "type": "iteration",
