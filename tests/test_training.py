@@ -63,8 +63,17 @@ def stable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_training_raises_the_reward_and_leaves_the_defender_alone(tmp_path: Path, tokenizer: Any) -> None:
-    chosen = settings(updates=60, pairs_per_iteration=24, dev_every=5, learning_rate=3e-3)
+    # The utterance itself is rewarded, over one turn: random models' replies hardly depend on it.
+    chosen = settings_from(
+        {
+            **settings(updates=36, pairs_per_iteration=64, batch_size=16, dev_every=3, dev_prefixes=32).as_dict(),
+            "rollout": {"horizon": 1, "max_new_tokens": 6},
+            "reward": {"alpha": 0.0, "beta": 1.0, "lambda": 0.0},
+            "supervision": {"q": 0.0},
+        }
+    )
     run = trainer(tmp_path / "run", tokenizer, chosen)
+    run.dev = OPENINGS * 4
     before = weights_hash(run.cast.defender.model)
     run.run()
     rows = read_rows(tmp_path / "run" / LOG)

@@ -16,10 +16,10 @@ from torch import Tensor
 from ..errors import UserError
 from .sampling import Sampling
 from .session import LMSession
+from .support import install
 
 _log = logging.getLogger(__name__)
 _MIN_PREFIX_TOKENS = 8
-_PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -127,7 +127,11 @@ class LanguageModel:
         layers: Attention layers.
         logits_width: Width of the hidden states that the output embedding reads.
         end_ids: Tokens that end a speech.
-        banned_ids: Tokens that are never sampled: specials that are not an end, and padding rows.
+        banned: Tokens that are never sampled, specials that are not an end and padding rows: int64 [tokens].
+        banned_early: Those and the ends, before ``min_new_tokens``.
+        shares_branches: Whether branches share the cache of what they have in common, instead of copies.
+        packs: Whether the model honours a mask of ancestors, so that sequences can share a row.
+        refusals: What the model answered to short cuts that it does not support.
     """
 
     def __init__(
@@ -163,14 +167,17 @@ class LanguageModel:
         self.layers = int(model.config.num_hidden_layers)
         never = {i for i in tokenizer.all_special_ids if i < size} - set(self.end_ids)
         never |= set(range(len(tokenizer), size))  # padded rows of the embedding have no token
-        self.banned_ids = sorted(never)
+        self.banned = torch.tensor(sorted(never), dtype=torch.long, device=self.device)
+        self.banned_early = torch.tensor(sorted(never | set(self.end_ids)), dtype=torch.long, device=self.device)
+        self.shares_branches = self.packs = False
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         plain = self._encode("a")
         with_specials = tokenizer("a")["input_ids"]
         self._opening = tuple(with_specials[: with_specials.index(plain[0])]) if plain[0] in with_specials else ()
         self._anchor = plain
-        self._check_support()
+        self.refusals: list[str] = []
+        install(self)
 
     @property
     def name(self) -> str:
@@ -189,11 +196,11 @@ class LanguageModel:
         Raises:
             UserError: The context is too short for the horizon.
         """
-        return self.start_ids([self.encode_prefix(text, turns=turns) for text in prefixes], turns=turns)
+        return self.start_ids([self.encode_prefix(text, turns=turns) for text in prefixes])
 
-    def start_ids(self, rows: Sequence[Sequence[int]], *, turns: int = 1) -> LMSession:
+    def start_ids(self, rows: Sequence[Sequence[int]]) -> LMSession:
         """Open one conversation per row of token ids."""
-        return LMSession.open(self, rows, turns=turns)
+        return LMSession.open(self, rows)
 
     def prefix_budget(self, turns: int) -> int:
         """Most prefix tokens that leave room for ``turns`` turns.
@@ -237,7 +244,8 @@ class LanguageModel:
 
         Args:
             ids: New tokens, int64 [rows, new].
-            mask: Validity of all columns so far, bool [rows, past + new]; or bool [rows, 1, new, past + new].
+            mask: Validity of all columns so far, bool [rows, past + new]; or who sees whom,
+                [rows, 1, new, past + new], bool or added to the scores.
             positions: Position of each new token, int64 [rows, new].
             cache: Key-value cache of the past columns, extended in place.
 
@@ -261,41 +269,17 @@ class LanguageModel:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
-    @torch.no_grad()
-    def _check_support(self) -> None:
-        """Fail closed on architectures whose head, masks or positions differ from what rollouts assume."""
-        size = self.model.get_output_embeddings().weight.size(0)
-        rows = [[(7 * r + 3 * c + 1) % size for c in range(5)] for r in range(2)]
-        full = torch.tensor(rows, device=self.device)
-        positions = torch.arange(5, device=self.device).expand(2, 5)
-        plain = self.model(
-            input_ids=full, attention_mask=torch.ones_like(full), position_ids=positions, use_cache=False
-        )
-        expected = plain.logits.float().log_softmax(-1)
-        from .cache import GrowingCache
-
-        cache = GrowingCache.empty(self.layers, 4)
-        holed = torch.tensor([[*row[:3], row[0], *row[3:]] for row in rows], device=self.device)
-        valid = torch.tensor([[1, 1, 1, 0, 1, 1]] * 2, device=self.device).bool()
-        places = (valid.cumsum(1) - 1).clamp(min=0)
-        first = self.forward(holed[:, :4], valid[:, :4], places[:, :4], cache)
-        second = self.forward(holed[:, 4:], valid, places[:, 4:], cache)
-        got = self.logits(torch.cat([first[:, :3], second], dim=1)).float().log_softmax(-1)
-        gap = float((got - expected).abs().max())
-        if not gap <= _PROBE_TOLERANCE.get(self.model.dtype, 1e-3):
-            raise UserError(
-                f"model '{self.name}' ({type(self.model).__name__}) gives other log-probabilities with a padded "
-                f"cache than without (difference {gap:.2g} nats), so its rollouts could not be trusted; "
-                "use a model with plain causal attention, or serve it"
-            )
-
 
 def _context_of(config: Any) -> int:
+    """Most tokens; no more than a sliding window, so that the window never matters."""
+    context = 2048
     for key in ("n_positions", "max_position_embeddings", "n_ctx", "max_seq_len"):
         value = getattr(config, key, None)
         if isinstance(value, int) and value > 0:
-            return value
-    return 2048
+            context = value
+            break
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return min(context, window) if isinstance(window, int) and window > 0 else context
 
 
 def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
