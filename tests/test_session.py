@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from astprompter.errors import UserError
+from astprompter.models import memory
 from astprompter.models.lm import LanguageModel
 from astprompter.models.sampling import Sampling, best_of, sample
 from astprompter.reward import mean_nll
@@ -301,3 +302,15 @@ def test_block_search_finds_the_largest_entries() -> None:
     best, places = best_of(values, 16)
     assert torch.equal(best, values.sort(dim=1, descending=True).values[:, :16])
     assert torch.equal(values.gather(1, places), best)
+
+
+def test_waves_fit_in_a_quarter_of_free_memory(make_lm: Any, monkeypatch: Any) -> None:
+    lm = make_lm("llama")
+    # 2 layers, 2 of 4 heads hold keys, 8 wide; turns of 12 tokens; prefix 256 - 3 * 12 = 220; 8 leaves.
+    cache = (220 + 12 * (2 + 4 + 8)) * 2 * 2 * 2 * 8 * 4
+    chunk = 8 * 12 * (8 * 32 + 2 * 4 * 256) * 4
+    assert memory.bytes_per_tree(lm, horizon=3, branching=2) == cache + chunk + 8 * 2 * lm.vocabulary_size * 4
+    need = 2 * memory.bytes_per_tree(lm, horizon=3, branching=2)
+    for free, expected in ((4 * 5 * need, 5), (0, 1), (10**15, 64)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        assert memory.trees_per_wave([lm, lm], horizon=3, branching=2) == expected

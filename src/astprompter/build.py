@@ -66,7 +66,9 @@ def build_lm(
         if vocabulary_of(other) != vocabulary_of(tokenizer):
             heard *= 2
     model = load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
-    return LanguageModel(model, tokenizer, name=settings.path, sampling=sampling_of(rollout), heard_tokens=heard)
+    return LanguageModel(model, tokenizer, name=settings.path, sampling=sampling_of(rollout), heard_tokens=heard,
+        autocast=settings.autocast == "bfloat16",
+    )  # fmt: skip
 
 
 def build_scorer(settings: Settings) -> Scorer:
@@ -97,6 +99,7 @@ def build_cast(settings: Settings) -> Cast:
     defender, scorer = build_defender(settings), build_scorer(settings)
     same = (
         settings.adversary.dtype == settings.defender.dtype
+        and settings.adversary.autocast == settings.defender.autocast
         and adversary.vocabulary == defender.vocabulary
         and weights_hash(adversary.model) == weights_hash(defender.model)
     )
@@ -105,7 +108,7 @@ def build_cast(settings: Settings) -> Cast:
         frozen = copy.deepcopy(adversary.model).requires_grad_(False)
         reference = LanguageModel(
             frozen, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
-            heard_tokens=adversary.heard_tokens,
+            heard_tokens=adversary.heard_tokens, autocast=adversary.autocast,
         )  # fmt: skip
     return Cast(adversary, reference, defender, scorer, free_reference=same)
 

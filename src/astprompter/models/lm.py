@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,7 @@ class LanguageModel:
         sampling: Sampling,
         heard_tokens: int | None = None,
         context: int | None = None,
+        autocast: bool = False,
     ) -> None:
         """Wrap a loaded model.
 
@@ -153,6 +155,8 @@ class LanguageModel:
             sampling: Sampling settings.
             heard_tokens: Tokens to reserve for each speech of the other side; default ``max_new_tokens``.
             context: Overrides the context length of the model's config.
+            autocast: Matrix products in bfloat16 (weights stay as they are); log-probabilities then differ by
+                some 0.01 nats a token.
 
         Raises:
             UserError: The model does not honour attention masks and caches the way rollouts need.
@@ -160,6 +164,7 @@ class LanguageModel:
         self.model, self.tokenizer, self.sampling, self._name = model, tokenizer, sampling, name
         self.vocabulary = vocabulary_of(tokenizer)
         self.context = context or _context_of(model.config)
+        self.autocast = autocast
         self.heard_tokens = sampling.max_new_tokens if heard_tokens is None else heard_tokens
         self.end_ids = _end_ids(model, tokenizer)
         size, self.logits_width = model.get_output_embeddings().weight.shape
@@ -238,6 +243,12 @@ class LanguageModel:
             [*self._anchor, *ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return str(joined.removeprefix("a"))
+
+    def precision(self) -> AbstractContextManager[object]:
+        """Context of a whole speech or forward pass, so that weights are converted once in it."""
+        if not self.autocast:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any | None = None) -> Tensor:
         """Hidden states of new tokens.

@@ -69,7 +69,9 @@ class LMSession:
         open_tokens = self._valid[:, self._cached :].sum(dim=1)
         ids, valid = _pad(fitted, self._lm.device, fill=self._ids[:, :1])
         self._append(ids, valid)
-        before, hidden = self._last, self._advance()
+        before = self._last
+        with self._lm.precision():
+            hidden = self._advance()
         if not likelihood:
             return None
         # Token 0 is predicted by the last valid state before the speech, token j by the state of token j-1.
@@ -77,7 +79,8 @@ class LMSession:
         index = torch.arange(pending, pending + heard, device=ids.device).expand(len(rows), -1).clone()
         index[:, 0] = open_tokens
         chosen, places = valid.nonzero(as_tuple=True)
-        logprobs = self._logprobs(states[chosen, index[chosen, places]], ids[valid]).tolist()
+        with self._lm.precision():
+            logprobs = self._logprobs(states[chosen, index[chosen, places]], ids[valid]).tolist()
         result, start = [], 0
         for row, complete in zip(fitted, whole, strict=True):
             result.append(tuple(logprobs[start : start + len(row)]) if complete else ())
@@ -87,10 +90,11 @@ class LMSession:
     @torch.no_grad()
     def speak(self, keys: Keys) -> list[Speech]:
         """Sample one continuation per row and append it; end-of-text ends it and is not part of it."""
-        if self._cached < self._ids.size(1):
-            self._advance()
         spoken: list[list[int]] = [[] for _ in keys]
-        self._speak(keys, 0, list(range(len(keys))), spoken)
+        with self._lm.precision():
+            if self._cached < self._ids.size(1):
+                self._advance()
+            self._speak(keys, 0, list(range(len(keys))), spoken)
         return [Speech(self._lm.decode(row), tuple(row), self._lm.vocabulary) for row in spoken]
 
     def _speak(self, keys: Keys, count: int, names: list[int], spoken: list[list[int]]) -> None:
@@ -159,7 +163,8 @@ class LMSession:
     def branch(self, rows: Sequence[int]) -> LMSession:
         """Continue chosen rows, repeats allowed; what is pending is computed once, before it multiplies."""
         if self._cached < self._ids.size(1):
-            self._advance()
+            with self._lm.precision():
+                self._advance()
         index = torch.tensor(rows, dtype=torch.long, device=self._ids.device)
         repeats, rest = divmod(len(rows), len(self._ids))
         regular = not rest and list(rows) == [row for row in range(len(self._ids)) for _ in range(repeats)]
