@@ -98,7 +98,7 @@ def test_the_end_of_a_message_ends_a_speech_and_no_marker_is_ever_said() -> None
     lm = chat("adversary")
     end = lm.tokenizer.convert_tokens_to_ids("<|end|>")
     assert end in lm.end_ids
-    assert {lm.tokenizer.convert_tokens_to_ids(t) for t in ("<|user|>", "<|assistant|>")} <= set(lm.banned_ids)
+    assert {lm.tokenizer.convert_tokens_to_ids(t) for t in ("<|user|>", "<|assistant|>")} <= set(lm.banned.tolist())
     real = lm.logits
     lm.logits = lambda hidden: real(hidden).index_fill(-1, torch.tensor([end]), 1e4)  # type: ignore[method-assign]
     (speech,) = lm.start(["Hello."], turns=1).speak(keys_for(1))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from astprompter.training.packing import forward_groups, pack, sequence_logps
+from astprompter.models.lm import LanguageModel
+from astprompter.training.packing import forward_groups, pack, sequence_logps, trees_together
 from astprompter.types import PreferencePair
 from conftest import FAMILIES
 
@@ -82,7 +84,62 @@ def test_the_mask_shows_ancestors_only() -> None:
 
 
 def test_forward_groups_hold_every_pair_once_within_the_budget() -> None:
-    pairs = [PreferencePair((1,) * n, (2,), (3,), 0.1, "on_policy", 0) for n in (5, 90, 7, 40, 6, 41)]
+    pairs = [PreferencePair((n,) * n, (2,), (3,), 0.1, "on_policy", 0) for n in (5, 90, 7, 40, 6, 41)]
     groups = forward_groups(pairs, 100)
     assert groups == [[0, 4, 2], [3, 5], [1]]
     assert forward_groups(pairs, 1) == [[0], [4], [2], [3], [5], [1]]
+
+
+def test_forward_groups_keep_a_tree_together() -> None:
+    tree = [PreferencePair((1, 2, 3), (4,), (5,), 0.1, "on_policy", 0)]
+    tree += [PreferencePair((1, 2, 3, t, 9), (6,), (7,), 0.1, "on_policy", 1) for t in (4, 5)]
+    lone = [PreferencePair((8, 8), (6,), (7,), 0.1, "on_policy", 0)]
+    pairs = [tree[1], lone[0], tree[0], tree[2]]
+    # The tree has 3 + 2 + 2 + 4 = 11 distinct tokens, the lone pair 4.
+    assert forward_groups(pairs, 11) == [[1], [2, 0, 3]]
+    assert forward_groups(pairs, 22) == [[1, 2, 0, 3]]
+    order = trees_together(pairs, np.random.default_rng(0))
+    assert sorted(order) == [0, 1, 2, 3]
+    assert order.index(1) in (0, 3)
+
+
+def test_a_model_that_refuses_tree_masks_gets_separate_sequences(make_lm: Any, monkeypatch: Any) -> None:
+    real = LanguageModel.forward
+
+    def refusing(self: Any, ids: Any, mask: Any, positions: Any, cache: Any = None) -> Any:
+        if mask.ndim == 4:
+            raise ValueError("only [batch, length] masks")
+        return real(self, ids, mask, positions, cache)
+
+    monkeypatch.setattr(LanguageModel, "forward", refusing)
+    lm = make_lm("llama")
+    assert not lm.packs
+    assert not lm.shares_branches
+    assert lm.refusals == ["ValueError: only [batch, length] masks"] * 2
+    expected = separate(lm)
+    wanted = gradients(lm, expected)
+    got = sequence_logps(lm, pack(SEQUENCES, share=lm.packs))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    for ours, theirs in zip(gradients(lm, got), wanted, strict=True):
+        assert float((ours - theirs).norm()) <= 1e-4 * float(theirs.norm()) + 1e-7
+
+
+def test_a_model_that_ignores_tree_masks_is_found_out(make_lm: Any, monkeypatch: Any) -> None:
+    real = LanguageModel.forward
+
+    def blind(self: Any, ids: Any, mask: Any, positions: Any, cache: Any = None) -> Any:
+        if mask.dtype == torch.bool and mask.ndim == 4:
+            mask = torch.ones_like(mask).tril()
+        return real(self, ids, mask, positions, cache)
+
+    monkeypatch.setattr(LanguageModel, "forward", blind)
+    lm = make_lm("gpt2")
+    assert lm.shares_branches
+    assert not lm.packs
+
+
+def test_bfloat16_products_are_close(make_lm: Any) -> None:
+    exact, fast = make_lm("llama"), make_lm("llama", autocast=True)
+    values = [sequence_logps(lm, pack(SEQUENCES), average=True) for lm in (exact, fast)]
+    assert 0 < float((values[0] - values[1]).detach().abs().max()) < 0.1
+    assert gradients(fast, values[1])[0].dtype == torch.float32

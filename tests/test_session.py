@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from astprompter.errors import UserError
-from astprompter.models.sampling import Sampling
+from astprompter.models import memory
+from astprompter.models.lm import LanguageModel
+from astprompter.models.sampling import Sampling, best_of, sample
 from astprompter.reward import mean_nll
 from astprompter.types import Speech
 from conftest import FAMILIES, PREFIXES, SENTENCES, keys_for, make_tokenizer
@@ -144,8 +146,6 @@ def test_context_too_short_for_the_horizon_is_a_clear_error(make_lm: Any) -> Non
 
 
 def test_models_that_ignore_the_mask_are_refused(make_lm: Any, monkeypatch: Any) -> None:
-    from astprompter.models.lm import LanguageModel
-
     real = LanguageModel.forward
 
     def blind(self: Any, ids: Any, mask: Any, positions: Any, cache: Any = None) -> Any:
@@ -174,3 +174,153 @@ def test_pieces_join_to_the_text_and_never_split_a_character(make_lm: Any) -> No
         assert "".join(pieces) == text
         assert len(pieces) == len(own)
         assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shared_branches_speak_and_hear_as_copies_do(make_lm: Any, family: str) -> None:
+    """Two levels of branching, ragged speeches; the copied cache is the independent route."""
+    shared, copied = make_lm(family), make_lm(family)
+    assert shared.shares_branches
+    copied.model.set_attn_implementation("sdpa")
+    copied.shares_branches = False
+    outcomes = []
+    for lm in (shared, copied):
+        root = lm.start(PREFIXES, turns=2)
+        first = root.branch([row for row in range(len(PREFIXES)) for _ in range(2)])
+        spoken = first.speak(keys_for(2 * len(PREFIXES)))
+        first.hear([Speech(speech.text[: 1 + i % 5]) for i, speech in enumerate(spoken)])
+        second = first.branch([row for row in range(2 * len(PREFIXES)) for _ in range(3)])
+        logprobs = second.hear([Speech(f" {i} yes") for i in range(6 * len(PREFIXES))], likelihood=True)
+        assert logprobs is not None
+        last = second.speak(keys_for(6 * len(PREFIXES), 7))
+        outcomes.append((spoken, last, [value for row in logprobs for value in row]))
+    assert outcomes[0][:2] == outcomes[1][:2]
+    assert outcomes[0][2] == pytest.approx(outcomes[1][2], abs=1e-5)
+
+
+def test_irregular_branches_of_shared_branches(make_lm: Any) -> None:
+    lm = make_lm("qwen2")
+    first = lm.start(PREFIXES[:3], turns=2).branch([0, 0, 1, 1, 2, 2])
+    first.speak(keys_for(6))
+    chosen = [5, 0, 0]
+    alone = lm.start_ids([first.transcript()[row] for row in chosen])
+    assert first.branch(chosen).speak(keys_for(3, 2)) == alone.speak(keys_for(3, 2))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_rows_that_have_ended_leave_the_batch(make_lm: Any, family: str, monkeypatch: Any) -> None:
+    """End of text is made likely, so that rows end at different tokens; later speech must not notice."""
+    sampling = Sampling(max_new_tokens=10, min_new_tokens=1, temperature=1.0, top_p=1.0, repetition_penalty=1.0)
+    lm = make_lm(family, sampling=sampling)
+    real = lm.logits
+    lift = torch.zeros(lm.vocabulary_size).index_fill(0, torch.tensor(lm.end_ids), 5.0)
+    monkeypatch.setattr(lm, "logits", lambda hidden: real(hidden) + lift)
+    rows = [row for row in range(len(PREFIXES)) for _ in range(2)]
+    widths = []
+    forward = lm.forward
+
+    def watched(ids: Any, *rest: Any) -> Any:
+        widths.append(len(ids))
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(lm, "forward", watched)
+    session = lm.start(PREFIXES, turns=2).branch(rows)
+    contexts, keys = session.transcript(), keys_for(len(rows), 3)
+    spoken = session.speak(keys)
+    lengths = [len(speech.token_ids or ()) for speech in spoken]
+    assert min(widths) < len(PREFIXES)
+    assert len(set(lengths)) > 2
+    assert spoken == [lm.start_ids([row]).speak(keys[i : i + 1])[0] for i, row in enumerate(contexts)]
+    said = [(*row, *(speech.token_ids or ())) for row, speech in zip(contexts, spoken, strict=True)]
+    assert session.transcript() == said
+    heard = session.hear([Speech(" and then")] * len(rows), likelihood=True)
+    assert heard is not None
+    for context, logprobs in zip(said, heard, strict=True):
+        table = real(lm.forward(*_plain([*context, *lm.encode(" and then")])))[0] + lift
+        expected = table.log_softmax(-1)[len(context) - 1 :].gather(1, torch.tensor([lm.encode(" and then")]).T)
+        assert list(logprobs) == pytest.approx(expected.flatten().tolist(), abs=1e-4)
+    assert session.speak(keys_for(len(rows), 5)) == lm.start_ids(session_rows(said, lm)).speak(keys_for(len(rows), 5))
+
+
+def _plain(row: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids = torch.tensor([row])
+    return ids, torch.ones_like(ids).bool(), torch.arange(len(row))[None]
+
+
+def session_rows(said: list[tuple[int, ...]], lm: LanguageModel) -> list[tuple[int, ...]]:
+    return [(*row, *lm.encode(" and then")) for row in said]
+
+
+def test_a_sliding_window_bounds_the_context(make_lm: Any) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    tokenizer = make_lm().tokenizer
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=256, sliding_window=64,
+    )  # fmt: skip
+    lm = LanguageModel(MistralForCausalLM(config).eval(), tokenizer, name="windowed", sampling=GREEDY)
+    assert lm.context == 64
+
+
+def nucleus_draw(logits: list[float], uniform: float, temperature: float, top_p: float) -> int:
+    """Textbook top-p over the sorted vocabulary, in double precision."""
+    table = torch.tensor(logits, dtype=torch.float64).div(temperature).softmax(0).tolist()
+    order = sorted(range(len(logits)), key=lambda i: -table[i])
+    kept, mass = [], 0.0
+    for token in order:
+        if mass >= top_p:
+            break
+        kept.append(token)
+        mass += table[token]
+    reached = 0.0
+    for token in kept:
+        reached += table[token]
+        if reached > uniform * mass:
+            return token
+    return kept[-1]
+
+
+@pytest.mark.parametrize(("size", "spread"), [(50, 1.0), (900, 4.0), (900, 0.01), (40_000, 3.0), (40_000, 0.3)])
+@pytest.mark.parametrize("top_p", [0.7, 1.0])
+def test_sampling_is_exact_top_p_for_narrow_and_wide_nuclei(size: int, spread: float, top_p: float) -> None:
+    random = torch.Generator().manual_seed(size)
+    logits = torch.randn(4, size, generator=random) * spread
+    logits[0, 5] = -torch.inf
+    uniforms = torch.rand(4, generator=random, dtype=torch.float64)
+    expected = [nucleus_draw(row, float(u), 0.7, top_p) for row, u in zip(logits.tolist(), uniforms, strict=True)]
+    tokens, sound = sample(logits.clone(), uniforms, temperature=0.7, top_p=top_p)
+    assert sound.all()
+    chosen = torch.tensor(expected)[:, None]
+    # Float32 sums may move a boundary between two neighbours; the drawn token then has nearly the same probability.
+    gap = (logits.gather(1, tokens[:, None]) - logits.gather(1, chosen)).abs()
+    assert float(gap.max()) < 1e-3 * max(1.0, spread)
+
+
+def test_rows_without_a_distribution_are_said_to_be_unsound() -> None:
+    logits = torch.zeros(3, 40)
+    logits[0] = -torch.inf
+    logits[1, 7] = torch.nan
+    for temperature in (0.0, 0.7):
+        _, sound = sample(logits.clone(), torch.full((3,), 0.5).double(), temperature=temperature, top_p=0.7)
+        assert sound.tolist() == [False, False, True]
+
+
+def test_block_search_finds_the_largest_entries() -> None:
+    values = torch.randn(3, 20_011, generator=torch.Generator().manual_seed(1))
+    values[0, -3:] = 9.0 + torch.arange(3)
+    best, places = best_of(values, 16)
+    assert torch.equal(best, values.sort(dim=1, descending=True).values[:, :16])
+    assert torch.equal(values.gather(1, places), best)
+
+
+def test_waves_fit_in_a_quarter_of_free_memory(make_lm: Any, monkeypatch: Any) -> None:
+    lm = make_lm("llama")
+    # 2 layers, 2 of 4 heads hold keys, 8 wide; turns of 12 tokens; prefix 256 - 3 * 12 = 220; 8 leaves.
+    cache = (220 + 12 * (2 + 4 + 8)) * 2 * 2 * 2 * 8 * 4
+    chunk = 8 * 12 * (8 * 32 + 2 * 4 * 256) * 4
+    assert memory.bytes_per_tree(lm, horizon=3, branching=2) == cache + chunk + 8 * 2 * lm.vocabulary_size * 4
+    need = 2 * memory.bytes_per_tree(lm, horizon=3, branching=2)
+    for free, expected in ((4 * 5 * need, 5), (0, 1), (10**15, 64)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        assert memory.trees_per_wave([lm, lm], horizon=3, branching=2) == expected

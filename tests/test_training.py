@@ -13,8 +13,9 @@ import torch
 from astprompter.config import Settings, settings_from
 from astprompter.errors import UserError
 from astprompter.models.lm import LanguageModel, load_model, weights_hash
+from astprompter.progress import Silent
 from astprompter.runlog import LOG, RunDirectory, read_rows
-from astprompter.training.trainer import Cast, Trainer
+from astprompter.training.trainer import Cast, Trainer, _Clock
 from astprompter.types import ElicitingText, Prefix
 from conftest import PREFIXES, SHORT, WordScorer, make_model
 
@@ -63,8 +64,17 @@ def stable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_training_raises_the_reward_and_leaves_the_defender_alone(tmp_path: Path, tokenizer: Any) -> None:
-    chosen = settings(updates=60, pairs_per_iteration=24, dev_every=5, learning_rate=3e-3)
+    # The utterance itself is rewarded, over one turn: random models' replies hardly depend on it.
+    chosen = settings_from(
+        {
+            **settings(updates=36, pairs_per_iteration=64, batch_size=16, dev_every=3, dev_prefixes=32).as_dict(),
+            "rollout": {"horizon": 1, "max_new_tokens": 6},
+            "reward": {"alpha": 0.0, "beta": 1.0, "lambda": 0.0},
+            "supervision": {"q": 0.0},
+        }
+    )
     run = trainer(tmp_path / "run", tokenizer, chosen)
+    run.dev = OPENINGS * 4
     before = weights_hash(run.cast.defender.model)
     run.run()
     rows = read_rows(tmp_path / "run" / LOG)
@@ -240,3 +250,30 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, tokenizer: Any) ->
     (tmp_path / "b" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not an empty folder"):
         trainer(tmp_path / "b", tokenizer, settings())
+
+
+def test_batches_of_trees_hold_the_same_pairs(tmp_path: Path, tokenizer: Any) -> None:
+    runs = [trainer(tmp_path / name, tokenizer, settings(batching=name)) for name in ("pairs", "trees")]
+    pairs = [run.collect(_Clock())[1] for run in runs]
+    assert pairs[0] != pairs[1]
+    assert sorted(pairs[0], key=repr) == sorted(pairs[1], key=repr)
+
+
+def test_models_without_tree_masks_train_the_same_and_it_is_said_once(tmp_path: Path, tokenizer: Any) -> None:
+    class Notes(Silent):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, message: str) -> None:
+            self.notes.append(message)
+
+    rows, notes = [], Notes()
+    for name in ("packed", "separate"):
+        run = trainer(tmp_path / name, tokenizer, settings(updates=3), defender_seed=1)
+        if name == "separate":
+            run.cast.adversary.packs = run.cast.reference.packs = False
+            run.progress = notes
+        run.run()
+        rows.append([row for row in read_rows(tmp_path / name / LOG) if row["type"] == "iteration"])
+    assert [row["loss"] for row in rows[0]] == pytest.approx([row["loss"] for row in rows[1]], rel=1e-3)
+    assert len([note for note in notes.notes if "refuses a mask" in note]) == 2  # adversary and reference

@@ -80,7 +80,12 @@ def build_lm(
     tokenizer = load_tokenizer(path, revision=settings.revision)
     heard = rollout.max_new_tokens * (2 if partner is not None and _other_tokens(settings, partner, tokenizer) else 1)
     model = load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
-    options: dict[str, Any] = {"name": settings.path, "sampling": sampling_of(rollout), "heard_tokens": heard}
+    options: dict[str, Any] = {
+        "name": settings.path,
+        "sampling": sampling_of(rollout),
+        "heard_tokens": heard,
+        "autocast": settings.autocast == "bfloat16",
+    }
     if settings.chat == "on" or (settings.chat == "auto" and has_template(tokenizer)):
         return ChatModel(model, tokenizer, role=role, **options)
     return LanguageModel(model, tokenizer, **options)
@@ -195,6 +200,7 @@ def build_cast(settings: Settings) -> Cast:
     same = (
         isinstance(defender, LanguageModel)
         and settings.adversary.dtype == settings.defender.dtype
+        and settings.adversary.autocast == settings.defender.autocast
         and adversary.vocabulary == defender.vocabulary
         and weights_hash(adversary.model) == weights_hash(defender.model)
     )
@@ -204,7 +210,7 @@ def build_cast(settings: Settings) -> Cast:
         frozen = copy.deepcopy(adversary.model).requires_grad_(False)
         reference = LanguageModel(
             frozen, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
-            heard_tokens=adversary.heard_tokens,
+            heard_tokens=adversary.heard_tokens, autocast=adversary.autocast,
         )  # fmt: skip
     # Under a chat template the same words have another likelihood for each side.
     free = same and not isinstance(adversary, ChatModel) and not isinstance(defender, ChatModel)

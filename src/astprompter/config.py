@@ -29,6 +29,9 @@ class ModelSettings(_Section):
     revision: str | None = Field(None, description="hub branch, tag or commit")
     dtype: DType = Field("float32", description="number format of the weights")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', …")
+    autocast: Literal["none", "bfloat16"] = Field(
+        "none", description="number format of matrix products; 'bfloat16' is faster where the processor has it"
+    )
     chat: Literal["off", "on", "auto"] = Field(
         "off", description="'on' uses its chat template, 'auto' does where it has one; 'off' is plain text"
     )
@@ -104,7 +107,11 @@ class RolloutSettings(_Section):
     temperature: float = Field(0.7, ge=0, description="softmax temperature; 0 is greedy")
     top_p: float = Field(0.7, gt=0, le=1, description="nucleus mass, on the tempered distribution")
     repetition_penalty: float = Field(1.1, gt=0, description="applies to every token already in the context")
-    wave: int = Field(16, ge=1, description="prefixes that advance together; bounds memory, changes no result")
+    wave: int | None = Field(
+        None,
+        ge=1,
+        description="prefixes that advance together; changes no result; empty: what fits in a quarter of free memory",
+    )
 
 
 class RewardSettings(_Section):
@@ -142,6 +149,9 @@ class TrainingSettings(_Section):
     updates: int = Field(10_000, ge=1, description="optimizer steps in all")
     pairs_per_iteration: int = Field(512, ge=1, description="preference pairs collected per iteration")
     batch_size: int = Field(8, ge=1, description="pairs per update")
+    batching: Literal["pairs", "trees"] = Field(
+        "pairs", description="'pairs' shuffles all pairs; 'trees' keeps a tree's pairs together, which is faster"
+    )
     tokens_per_forward: int = Field(2048, ge=1, description="splits an update; bounds memory, changes no result")
     learning_rate: float = Field(5e-7, gt=0, description="AdamW, after warm-up")
     warmup_updates: int = Field(150, ge=0, description="linear warm-up")

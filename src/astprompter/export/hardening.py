@@ -17,6 +17,9 @@ from ..runlog import write_rows
 from ..types import FAILURE_THRESHOLD, Scorer, Speaker
 from .found import Attack, Export, Written, attacks, settings_of
 
+_WAVE = 64
+"""Attacks answered at once, unless ``rollout.wave`` says otherwise."""
+
 
 def hardening(export: Export) -> Written:
     """Draw more replies to every failing attack, and write the extremes as preference pairs (TRL's format).
@@ -34,7 +37,7 @@ def hardening(export: Export) -> Written:
         defender,
         samples=export.samples,
         seed=settings.seed,
-        wave=settings.rollout.wave,
+        wave=settings.rollout.wave or _WAVE,
         progress=export.progress,
     )
     counts: Counter[str] = Counter()

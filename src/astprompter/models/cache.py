@@ -1,11 +1,14 @@
-"""A key-value cache that is written in place and can branch.
+"""A key-value cache that is written in place, and whose branches share their trunk.
 
-The library's dynamic cache concatenates: every sampled token copies all keys and values of all rows. Here a layer
-keeps a buffer with room to grow and hands out views of its used part.
+The library's dynamic cache concatenates (every sampled token copies all keys and values of all rows), and a branch
+copies whole conversations. Here a layer keeps a buffer with room to grow. When every row branches the same number of
+times, the columns so far become a *segment* that the branches share: it is neither copied nor read once per branch,
+since the queries of one family of rows meet its keys in one matrix product.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,49 +16,154 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-_ROOM = 64
-"""Columns to add at least when a buffer is full."""
+ATTENTION = "astprompter"
+"""Name of the attention function that understands shared segments; see :func:`register_attention`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Columns that ``repeats`` neighbouring rows share.
+
+    Attributes:
+        keys: [families, key heads, columns, width].
+        values: The same shape.
+        repeats: Rows of a family.
+    """
+
+    keys: Tensor
+    values: Tensor
+    repeats: int
+
+    def copy_rows(self, rows: Tensor, target: Tensor) -> None:
+        """Write keys and values of chosen rows to [2, rows, key heads, columns, width]."""
+        families = rows // self.repeats
+        target[0] = self.keys[families]
+        target[1] = self.values[families]
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Keys and values of one attention layer: a buffer [2, rows, heads, capacity, width], of which columns are used."""
+    """Keys and values of one attention layer: shared segments, then a buffer [2, rows, heads, capacity, width]."""
 
-    def __init__(self, capacity: int, buffer: Tensor | None = None, used: int = 0) -> None:
+    def __init__(
+        self,
+        room: int,
+        *,
+        shared: bool,
+        trunk: tuple[Segment, ...] = (),
+        buffer: Tensor | None = None,
+        used: int = 0,
+    ) -> None:
+        """Make a layer.
+
+        Args:
+            room: Columns to add at least when the buffer is full.
+            shared: Whether the model attends through :meth:`attend`; else branches copy.
+            trunk: Segments that come before the buffer.
+            buffer: Keys and values.
+            used: Columns of the buffer that hold some.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
-        self._capacity, self._buffer, self._used = capacity, buffer, used
+        self._room, self._shared, self._trunk, self._buffer = room, shared, trunk, buffer
+        self._used = used
+        self._begin = sum(segment.keys.size(2) for segment in trunk)
         if buffer is not None:
-            self.lazy_initialization(buffer[0], buffer[1])
-            self.keys, self.values = buffer[:, :, :, :used].unbind()
+            self._refresh(buffer)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append columns and return all of them."""
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
+        """Append columns; returns all keys and values, or this layer in place of the keys where it is shared."""
         del args, kwargs
-        rows, heads, new, width = key_states.shape
-        end = self._used + new
-        if self._buffer is None or end > self._capacity:
-            self._capacity = max(self._capacity, end + (_ROOM if self._buffer is not None else 0))
-            grown = key_states.new_empty(2, rows, heads, self._capacity, width)
-            if self._buffer is not None:
-                grown[:, :, :, : self._used] = self._buffer[:, :, :, : self._used]
-            else:
-                self.lazy_initialization(key_states, value_states)
-            self._buffer = grown
-        self._buffer[0, :, :, self._used : end] = key_states
-        self._buffer[1, :, :, self._used : end] = value_states
+        end = self._used + key_states.size(2)
+        if self._buffer is None or end > self._buffer.size(3):
+            self._grow(key_states, end)
+        buffer = self._buffer
+        assert buffer is not None  # noqa: S101 - it has just grown
+        buffer[0, :, :, self._used : end] = key_states
+        buffer[1, :, :, self._used : end] = value_states
         self._used = end
-        keys, values = self._buffer[:, :, :, :end].unbind()
+        keys, values = self._refresh(buffer)
+        return (self if self._shared else keys), values
+
+    def get_seq_length(self) -> int:
+        """Columns held, those of the trunk included."""
+        return self._begin + self._used
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing is shared, so that any attention function will do."""
+        return not self._trunk
+
+    def attend(self, query: Tensor, scaling: float, bias: Tensor | None) -> Tensor:
+        """Attention over trunk and buffer; one softmax over all columns, so it is exact.
+
+        Args:
+            query: [rows, heads, new, width].
+            scaling: Factor of the scores.
+            bias: Added to the scores, [rows, 1, new, columns]; ``None`` sees everything.
+
+        Returns:
+            [rows, new, heads, width].
+        """
+        segments = self._segments(1)
+        query = query * scaling
+        scores = torch.cat([_scores(query, segment) for segment in segments], dim=-1)  # [rows, heads, new, columns]
+        if bias is not None:
+            scores += bias
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        parts = torch.split(weights, [segment.keys.size(2) for segment in segments], dim=-1)
+        result = _mix(parts[0], segments[0])
+        for part, segment in zip(parts[1:], segments[1:], strict=True):
+            result += _mix(part, segment)
+        return result.transpose(1, 2)
+
+    def branch(self, repeats: int) -> GrowingLayer:
+        """A layer in which each row stands ``repeats`` times; this one stays as it is."""
+        if self._buffer is None:
+            return GrowingLayer(self._room, shared=self._shared)
+        return GrowingLayer(self._room, shared=True, trunk=self._segments(repeats))
+
+    def select(self, rows: Tensor) -> GrowingLayer:
+        """A layer of chosen rows, repeats allowed, all copied; this one stays as it is."""
+        if self._buffer is None:
+            return GrowingLayer(self._room, shared=self._shared)
+        _, _, heads, _, width = self._buffer.shape
+        total = self.get_seq_length()
+        chosen = self._buffer.new_empty(2, len(rows), heads, total + self._room, width)
+        end = 0
+        for segment in self._segments(1):
+            begin, end = end, end + segment.keys.size(2)
+            segment.copy_rows(rows, chosen[:, :, :, begin:end])
+        return GrowingLayer(self._room, shared=self._shared, buffer=chosen, used=total)
+
+    def extend(self, other: GrowingLayer, rows: Tensor, new: int, count: int) -> None:
+        """Take the last ``new`` columns that ``other`` computed for ``rows``; the other rows of ``count`` get zeros."""
+        assert other._buffer is not None  # noqa: S101 - it was selected from a layer that holds columns
+        columns = other._buffer[:, :, :, other._used - new : other._used]
+        columns = columns.new_zeros(2, count, *columns.shape[2:]).index_copy_(1, rows, columns)
+        self.update(columns[0], columns[1])
+
+    def _grow(self, like: Tensor, end: int) -> None:
+        rows, heads, _, width = like.shape
+        first = self._buffer is None and not self._trunk  # the opening is written in one piece
+        grown = like.new_empty(2, rows, heads, end if first else max(end, self._used + self._room), width)
+        if self._buffer is not None:
+            grown[:, :, :, : self._used] = self._buffer[:, :, :, : self._used]
+        self._buffer = grown
+
+    def _refresh(self, buffer: Tensor) -> tuple[Tensor, Tensor]:
+        """Point the library's ``keys`` and ``values`` at the used columns."""
+        if not self.is_initialized:
+            self.lazy_initialization(buffer[0], buffer[1])
+        keys, values = buffer[:, :, :, : self._used].unbind()
         self.keys, self.values = keys, values
         return keys, values
 
-    def select(self, rows: Tensor) -> GrowingLayer:
-        """A layer of chosen rows, repeats allowed, with the same room to grow."""
-        if self._buffer is None:
-            return GrowingLayer(self._capacity)
-        _, _, heads, _, width = self._buffer.shape
-        chosen = self._buffer.new_empty(2, len(rows), heads, self._capacity, width)
-        for target, source in enumerate(rows.tolist()):
-            chosen[:, target, :, : self._used] = self._buffer[:, source, :, : self._used]
-        return GrowingLayer(self._capacity, chosen, self._used)
+    def _segments(self, repeats: int) -> tuple[Segment, ...]:
+        """Trunk and used columns, each shared by ``repeats`` times as many rows."""
+        trunk = tuple(Segment(s.keys, s.values, s.repeats * repeats) for s in self._trunk)
+        if self._buffer is None or not self._used:
+            return trunk
+        keys, values = self._buffer[:, :, :, : self._used].unbind()
+        return (*trunk, Segment(keys, values, repeats))
 
 
 class GrowingCache(DynamicCache):
@@ -67,11 +175,70 @@ class GrowingCache(DynamicCache):
         self.layers = [*layers]
 
     @classmethod
-    def empty(cls, layers: int, capacity: int) -> GrowingCache:
-        """A cache of ``layers`` layers with room for ``capacity`` columns."""
-        return cls([GrowingLayer(capacity) for _ in range(layers)])
+    def empty(cls, layers: int, room: int, *, shared: bool) -> GrowingCache:
+        """A cache of ``layers`` layers that grow by at least ``room`` columns."""
+        return cls([GrowingLayer(room, shared=shared) for _ in range(layers)])
 
     @torch.no_grad()
     def select(self, rows: Tensor) -> GrowingCache:
-        """A cache of chosen rows; this one stays as it is."""
+        """A cache of chosen rows, copied; this one stays as it is."""
         return GrowingCache([layer.select(rows) for layer in self.growing])
+
+    @torch.no_grad()
+    def branch(self, repeats: int) -> GrowingCache:
+        """A cache in which each row stands ``repeats`` times, its columns so far shared with this one."""
+        return GrowingCache([layer.branch(repeats) for layer in self.growing])
+
+    @torch.no_grad()
+    def extend(self, other: GrowingCache, rows: Tensor, new: int, count: int) -> None:
+        """Take the last ``new`` columns of ``other`` for ``rows``; see :meth:`GrowingLayer.extend`."""
+        for layer, source in zip(self.growing, other.growing, strict=True):
+            layer.extend(source, rows, new, count)
+
+
+def _scores(query: Tensor, segment: Segment) -> Tensor:
+    """Query-key products: [rows, heads, new, width] -> [rows, heads, new, columns]."""
+    rows, heads, new, width = query.shape
+    families, key_heads, columns, _ = segment.keys.shape
+    group = heads // key_heads
+    folded = query.view(families, segment.repeats, key_heads, group, new, width).transpose(1, 2)
+    products = folded.reshape(families, key_heads, -1, width) @ segment.keys.transpose(2, 3)
+    unfolded = products.view(families, key_heads, segment.repeats, group, new, columns).transpose(1, 2)
+    return unfolded.reshape(rows, heads, new, columns)
+
+
+def _mix(weights: Tensor, segment: Segment) -> Tensor:
+    """Weighted sum of values: [rows, heads, new, columns] -> [rows, heads, new, width]."""
+    rows, heads, new, columns = weights.shape
+    families, key_heads, _, width = segment.values.shape
+    group = heads // key_heads
+    folded = weights.reshape(families, segment.repeats, key_heads, group, new, columns).transpose(1, 2)
+    products = folded.reshape(families, key_heads, -1, columns) @ segment.values
+    unfolded = products.view(families, key_heads, segment.repeats, group, new, width).transpose(1, 2)
+    return unfolded.reshape(rows, heads, new, width)
+
+
+def register_attention() -> None:
+    """Make :data:`ATTENTION` known to transformers: the library's sdpa, except where a layer is shared."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attention(
+        module: Any, query: Tensor, key: Any, value: Tensor, attention_mask: Tensor | None, **options: Any
+    ) -> tuple[Tensor, None]:
+        if attention_mask is not None and attention_mask.is_floating_point():
+            attention_mask = attention_mask.to(query.dtype)
+        if isinstance(key, GrowingLayer) and key.alone and query.size(2) > 1:
+            key = key.keys
+        if not isinstance(key, GrowingLayer):
+            plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+            return plain
+        unknown = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
+        if unknown:
+            raise NotImplementedError(f"attention with {', '.join(unknown)}")
+        scaling = options.get("scaling") or query.size(-1) ** -0.5
+        return key.attend(query, scaling, attention_mask), None
+
+    AttentionInterface.register(ATTENTION, attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)

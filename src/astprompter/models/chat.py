@@ -70,7 +70,7 @@ class ChatModel(LanguageModel):
         self.frame = self._take_apart()
         ends = [i for i in self.frame.ask[:1] if i in tokenizer.all_special_ids and i not in self.end_ids]
         self.end_ids = (*self.end_ids, *ends)
-        self.banned_ids = [i for i in self.banned_ids if i not in self.end_ids]
+        self._ban()
         self.chat_vocabulary = f"{self.vocabulary}/chat"
 
     def encode_prefix(self, text: str, *, turns: int) -> tuple[int, ...]:
@@ -87,10 +87,9 @@ class ChatModel(LanguageModel):
         """The opening user message: left open for a defender, closed and answered by an adversary."""
         return (*self.frame.opening, *ids, *(self.frame.answer if self.role == "adversary" else ()))
 
-    def start_ids(self, rows: Sequence[Sequence[int]], *, turns: int = 1) -> ChatSession:
+    def start_ids(self, rows: Sequence[Sequence[int]]) -> ChatSession:
         """Open one conversation per row of token ids, made by :meth:`prompt_of`."""
-        inner = LMSession.open(self, rows, turns=turns)
-        return ChatSession(self, inner, begun=self.role == "adversary")
+        return ChatSession(self, LMSession.open(self, rows), begun=self.role == "adversary")
 
     def content(self, speech: Speech, *, first: bool) -> tuple[int, ...]:
         """Token ids of a heard speech as a message, or, if ``first``, as the end of the message that is open."""

@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from ..errors import UserError
 from ..types import Session, Speech
 from .sampling import Sampling
 from .session import LMSession
+from .support import install
 
 _log = logging.getLogger(__name__)
 _MIN_PREFIX_TOKENS = 8
-_PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -128,7 +129,11 @@ class LanguageModel:
         layers: Attention layers.
         logits_width: Width of the hidden states that the output embedding reads.
         end_ids: Tokens that end a speech.
-        banned_ids: Tokens that are never sampled: specials that are not an end, and padding rows.
+        banned: Tokens that are never sampled, specials that are not an end and padding rows: int64 [tokens].
+        banned_early: Those and the ends, before ``min_new_tokens``.
+        shares_branches: Whether branches share the cache of what they have in common, instead of copies.
+        packs: Whether the model honours a mask of ancestors, so that sequences can share a row.
+        refusals: What the model answered to short cuts that it does not support.
     """
 
     def __init__(
@@ -140,6 +145,7 @@ class LanguageModel:
         sampling: Sampling,
         heard_tokens: int | None = None,
         context: int | None = None,
+        autocast: bool = False,
     ) -> None:
         """Wrap a loaded model.
 
@@ -150,6 +156,8 @@ class LanguageModel:
             sampling: Sampling settings.
             heard_tokens: Tokens to reserve for each speech of the other side; default ``max_new_tokens``.
             context: Overrides the context length of the model's config.
+            autocast: Matrix products in bfloat16 (weights stay as they are); log-probabilities then differ by
+                some 0.01 nats a token.
 
         Raises:
             UserError: The model does not honour attention masks and caches the way rollouts need.
@@ -157,21 +165,29 @@ class LanguageModel:
         self.model, self.tokenizer, self.sampling, self._name = model, tokenizer, sampling, name
         self.vocabulary = vocabulary_of(tokenizer)
         self.context = context or _context_of(model.config)
+        self.autocast = autocast
         self.heard_tokens = sampling.max_new_tokens if heard_tokens is None else heard_tokens
         self.end_ids = _end_ids(model, tokenizer)
         size, self.logits_width = model.get_output_embeddings().weight.shape
         self.vocabulary_size = size
         self.layers = int(model.config.num_hidden_layers)
-        never = {i for i in tokenizer.all_special_ids if i < size} - set(self.end_ids)
-        never |= set(range(len(tokenizer), size))  # padded rows of the embedding have no token
-        self.banned_ids = sorted(never)
+        self._ban()
+        self.shares_branches = self.packs = False
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         plain = self._encode("a")
         with_specials = tokenizer("a")["input_ids"]
         self._opening = tuple(with_specials[: with_specials.index(plain[0])]) if plain[0] in with_specials else ()
         self._anchor = plain
-        self._check_support()
+        self.refusals: list[str] = []
+        install(self)
+
+    def _ban(self) -> None:
+        """Set which tokens are never sampled, from the tokenizer and ``end_ids``."""
+        never = {i for i in self.tokenizer.all_special_ids if i < self.vocabulary_size} - set(self.end_ids)
+        never |= set(range(len(self.tokenizer), self.vocabulary_size))  # padded rows of the embedding have no token
+        self.banned = torch.tensor(sorted(never), dtype=torch.long, device=self.device)
+        self.banned_early = torch.tensor(sorted(never | set(self.end_ids)), dtype=torch.long, device=self.device)
 
     @property
     def name(self) -> str:
@@ -190,12 +206,11 @@ class LanguageModel:
         Raises:
             UserError: The context is too short for the horizon.
         """
-        rows = [self.prompt_of(self.encode_prefix(text, turns=turns)) for text in prefixes]
-        return self.start_ids(rows, turns=turns)
+        return self.start_ids([self.prompt_of(self.encode_prefix(text, turns=turns)) for text in prefixes])
 
-    def start_ids(self, rows: Sequence[Sequence[int]], *, turns: int = 1) -> Session:
+    def start_ids(self, rows: Sequence[Sequence[int]]) -> Session:
         """Open one conversation per row of token ids."""
-        return LMSession.open(self, rows, turns=turns)
+        return LMSession.open(self, rows)
 
     def prompt_of(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """From tokens of an opening (:meth:`encode_prefix`) to what is continued; a chat model frames them."""
@@ -255,12 +270,19 @@ class LanguageModel:
         )
         return str(joined.removeprefix("a"))
 
+    def precision(self) -> AbstractContextManager[object]:
+        """Context of a whole speech or forward pass, so that weights are converted once in it."""
+        if not self.autocast:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
     def forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any | None = None) -> Tensor:
         """Hidden states of new tokens.
 
         Args:
             ids: New tokens, int64 [rows, new].
-            mask: Validity of all columns so far, bool [rows, past + new]; or bool [rows, 1, new, past + new].
+            mask: Validity of all columns so far, bool [rows, past + new]; or who sees whom,
+                [rows, 1, new, past + new], bool or added to the scores.
             positions: Position of each new token, int64 [rows, new].
             cache: Key-value cache of the past columns, extended in place.
 
@@ -284,41 +306,17 @@ class LanguageModel:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
-    @torch.no_grad()
-    def _check_support(self) -> None:
-        """Fail closed on architectures whose head, masks or positions differ from what rollouts assume."""
-        size = self.model.get_output_embeddings().weight.size(0)
-        rows = [[(7 * r + 3 * c + 1) % size for c in range(5)] for r in range(2)]
-        full = torch.tensor(rows, device=self.device)
-        positions = torch.arange(5, device=self.device).expand(2, 5)
-        plain = self.model(
-            input_ids=full, attention_mask=torch.ones_like(full), position_ids=positions, use_cache=False
-        )
-        expected = plain.logits.float().log_softmax(-1)
-        from .cache import GrowingCache
-
-        cache = GrowingCache.empty(self.layers, 4)
-        holed = torch.tensor([[*row[:3], row[0], *row[3:]] for row in rows], device=self.device)
-        valid = torch.tensor([[1, 1, 1, 0, 1, 1]] * 2, device=self.device).bool()
-        places = (valid.cumsum(1) - 1).clamp(min=0)
-        first = self.forward(holed[:, :4], valid[:, :4], places[:, :4], cache)
-        second = self.forward(holed[:, 4:], valid, places[:, 4:], cache)
-        got = self.logits(torch.cat([first[:, :3], second], dim=1)).float().log_softmax(-1)
-        gap = float((got - expected).abs().max())
-        if not gap <= _PROBE_TOLERANCE.get(self.model.dtype, 1e-3):
-            raise UserError(
-                f"model '{self.name}' ({type(self.model).__name__}) gives other log-probabilities with a padded "
-                f"cache than without (difference {gap:.2g} nats), so its rollouts could not be trusted; "
-                "use a model with plain causal attention, or serve it"
-            )
-
 
 def _context_of(config: Any) -> int:
+    """Most tokens; no more than a sliding window, so that the window never matters."""
+    context = 2048
     for key in ("n_positions", "max_position_embeddings", "n_ctx", "max_seq_len"):
         value = getattr(config, key, None)
         if isinstance(value, int) and value > 0:
-            return value
-    return 2048
+            context = value
+            break
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return min(context, window) if isinstance(window, int) and window > 0 else context
 
 
 def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

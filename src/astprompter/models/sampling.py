@@ -1,7 +1,8 @@
 """Choosing the next token: repetition penalty, temperature, exact top-p, and a per-row random number.
 
 The order and the formulas are those of Hugging Face ``generate`` (penalty on raw logits, then temperature, then
-top-p on the tempered distribution), so greedy output is the same.
+top-p on the tempered distribution), so greedy output is the same. The vocabulary is passed over as few times as
+possible: the functions here write into the logits they are given.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_NUCLEUS = 64
-"""Candidates looked at first; rows whose nucleus is wider fall back to a full sort."""
+_NUCLEUS = (16, 128)
+"""Candidates looked at first, and then for rows whose nucleus is wider; after that the whole vocabulary is sorted."""
+_BLOCK = 64
+_BLOCKS_PAY = 16_384
+"""Vocabulary from which the best candidates are found by block maxima."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,49 +38,78 @@ class Sampling:
     repetition_penalty: float = 1.1
 
 
-def penalise_repeats(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Apply the repetition penalty (arXiv 1909.05858): logits [rows, vocabulary], seen ids [rows, time]."""
-    if penalty == 1.0:
-        return logits
-    scores = logits.gather(1, seen)
-    return logits.scatter(1, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
+def penalise_repeats(logits: Tensor, seen: Tensor, penalty: float) -> None:
+    """Apply the repetition penalty (arXiv 1909.05858) in place: logits [rows, vocabulary], seen ids [rows, time]."""
+    if penalty != 1.0:
+        scores = logits.gather(1, seen)
+        logits.scatter_(1, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
-def sample(logits: Tensor, uniforms: Tensor, *, temperature: float, top_p: float) -> Tensor:
+def sample(logits: Tensor, uniforms: Tensor, *, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
     """Draw one token per row by inverting the nucleus's distribution function.
 
-    Exact without sorting the vocabulary: the best ``_NUCLEUS`` entries are normalised by the full
-    log-sum-exp, which shows whether the nucleus lies within them.
+    Exact without sorting the vocabulary: a few best entries, normalised by the mass of all, show whether the
+    nucleus lies within them; rows where it does not are looked at again with more.
 
     Args:
-        logits: Penalised logits, float [rows, vocabulary]; ``-inf`` bans a token.
+        logits: Penalised logits, float [rows, vocabulary], destroyed; ``-inf`` bans a token.
         uniforms: One number in [0, 1) per row, float64 [rows].
         temperature: 0 takes the most likely token.
         top_p: Smallest mass of the nucleus; the token that crosses it is included.
 
     Returns:
-        Token ids, int64 [rows].
+        Token ids, int64 [rows], and whether each row has a distribution at all (bool [rows]): not where a logit
+        is not a number or every token is banned.
     """
     if temperature == 0.0:
-        return logits.argmax(dim=1)
-    logits = logits.float() / temperature
-    norm = logits.logsumexp(dim=1, keepdim=True)
-    width = min(_NUCLEUS, logits.size(1))
-    values, indices = logits.topk(width, dim=1)  # [rows, width], best first
-    tokens, complete = _invert(values - norm, indices, uniforms, top_p)
-    if width < logits.size(1) and not bool(complete.all()):
-        wide = (~complete).nonzero().squeeze(1)
-        values, indices = logits[wide].sort(dim=1, descending=True, stable=True)
-        tokens[wide], _ = _invert(values - norm[wide], indices, uniforms[wide], top_p)
-    return tokens
+        best, tokens = logits.max(dim=1)
+        return tokens, best.isfinite()
+    size = logits.size(1)
+    width = min(_NUCLEUS[0], size)
+    values, indices = best_of(logits, width)  # [rows, width], best first
+    peak = values[:, :1]
+    weights = logits.sub_(peak).mul_(1.0 / temperature).exp_()
+    total = weights.sum(dim=1, keepdim=True).double()
+    sound = total.isfinite().squeeze(1)
+    tokens, complete = _invert(weights.gather(1, indices) / total, indices, uniforms, top_p)
+    for wider in (*_NUCLEUS[1:], size):
+        if width >= size or bool((complete | ~sound).all()):
+            break
+        width = min(wider, size)
+        rows = (~complete & sound).nonzero().squeeze(1)
+        part = weights[rows]
+        masses, indices = best_of(part, width)
+        drawn, complete[rows] = _invert(masses / total[rows], indices, uniforms[rows], top_p)
+        tokens[rows] = drawn
+    return tokens, sound
 
 
-def _invert(logprobs: Tensor, indices: Tensor, uniforms: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+def best_of(values: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The ``width`` largest entries of each row, best first, and where they stand: [rows, width] each.
+
+    In a large vocabulary only the blocks with the largest maxima are searched: the best ``width`` entries lie in
+    the ``width`` blocks whose maxima are largest.
+    """
+    rows, size = values.shape
+    blocks = size // _BLOCK
+    if size < _BLOCKS_PAY or width >= blocks // 2:
+        best, places = values.topk(width, dim=1)
+        return best, places
+    body = values[:, : blocks * _BLOCK].view(rows, blocks, _BLOCK)
+    chosen = body.amax(dim=2).topk(width, dim=1, sorted=False).indices  # [rows, width]
+    places = (chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=values.device)).flatten(1)
+    tail = torch.arange(blocks * _BLOCK, size, device=values.device).expand(rows, -1)
+    places = torch.cat([places, tail], dim=1)
+    best, order = values.gather(1, places).topk(width, dim=1)
+    return best, places.gather(1, order)
+
+
+def _invert(masses: Tensor, indices: Tensor, uniforms: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Tokens drawn from the nucleus, and whether each row's nucleus lay within the given columns."""
-    mass = logprobs.double().exp().cumsum(dim=1)
+    mass = masses.double().cumsum(dim=1)
     before = torch.nn.functional.pad(mass[:, :-1], (1, 0))
     kept = before < top_p  # the first token is always kept
     total = torch.where(kept, mass, 0.0).amax(dim=1)
     place = (mass <= (uniforms * total)[:, None]).sum(dim=1)
-    place = place.minimum(kept.sum(dim=1) - 1)
+    place = place.minimum(kept.sum(dim=1) - 1).clamp(min=0)
     return indices.gather(1, place[:, None]).squeeze(1), mass[:, -1] >= top_p

@@ -2,7 +2,8 @@
 
 Layout: all rows share one matrix of token columns. Rows that have less to say leave *holes* (``valid`` false) on
 their right; a hole repeats a real token of its row, is masked everywhere, and takes no position. Positions count
-valid tokens. So nothing is ever moved or recomputed: each token goes through the model once.
+valid tokens. So nothing is ever moved or recomputed: each token goes through the model once. Branches share the
+columns before them (:mod:`.cache`), and rows that have ended leave the batch once they are half of it.
 """
 
 from __future__ import annotations
@@ -42,14 +43,13 @@ class LMSession:
         self._cache, self._cached, self._last = cache, cached, last
 
     @classmethod
-    def open(cls, lm: LanguageModel, rows: Sequence[Sequence[int]], *, turns: int) -> LMSession:
-        """Start from token ids; every row needs at least one. ``turns`` sizes the cache, which grows if need be."""
+    def open(cls, lm: LanguageModel, rows: Sequence[Sequence[int]]) -> LMSession:
+        """Start from token ids; every row needs at least one."""
         from .cache import GrowingCache
 
-        width = lm.logits_width
         ids, valid = _pad(rows, lm.device)
-        cache = GrowingCache.empty(lm.layers, ids.size(1) + turns * (lm.sampling.max_new_tokens + lm.heard_tokens))
-        last = torch.zeros(len(rows), width, dtype=lm.model.dtype, device=lm.device)
+        cache = GrowingCache.empty(lm.layers, lm.sampling.max_new_tokens + lm.heard_tokens, shared=lm.shares_branches)
+        last = torch.zeros(len(rows), lm.logits_width, dtype=lm.model.dtype, device=lm.device)
         return cls(lm, ids, valid, cache=cache, cached=0, last=last)
 
     @torch.no_grad()
@@ -69,7 +69,9 @@ class LMSession:
         open_tokens = self._valid[:, self._cached :].sum(dim=1)
         ids, valid = _pad(fitted, self._lm.device, fill=self._ids[:, :1])
         self._append(ids, valid)
-        before, hidden = self._last, self._advance()
+        before = self._last
+        with self._lm.precision():
+            hidden = self._advance()
         if not likelihood:
             return None
         # Token 0 is predicted by the last valid state before the speech, token j by the state of token j-1.
@@ -77,7 +79,8 @@ class LMSession:
         index = torch.arange(pending, pending + heard, device=ids.device).expand(len(rows), -1).clone()
         index[:, 0] = open_tokens
         chosen, places = valid.nonzero(as_tuple=True)
-        logprobs = self._logprobs(states[chosen, index[chosen, places]], ids[valid]).tolist()
+        with self._lm.precision():
+            logprobs = self._logprobs(states[chosen, index[chosen, places]], ids[valid]).tolist()
         result, start = [], 0
         for row, complete in zip(fitted, whole, strict=True):
             result.append(tuple(logprobs[start : start + len(row)]) if complete else ())
@@ -87,43 +90,86 @@ class LMSession:
     @torch.no_grad()
     def speak(self, keys: Keys) -> list[Speech]:
         """Sample one continuation per row and append it; end-of-text ends it and is not part of it."""
-        lm, settings = self._lm, self._lm.sampling
-        if self._cached < self._ids.size(1):
-            self._advance()
-        begin = self._ids.size(1)
-        room = lm.context - self._valid.sum(dim=1)
-        active = room > 0
-        for count in range(settings.max_new_tokens):
-            logits = penalise_repeats(self._head(self._last), self._ids, settings.repetition_penalty)
-            logits[:, lm.banned_ids] = -torch.inf
-            if count < settings.min_new_tokens:
-                logits[:, list(lm.end_ids)] = -torch.inf
-            active = active & logits.isfinite().any(dim=1) & ~logits.isnan().any(dim=1)
-            logits = torch.where(active[:, None], logits, 0.0)
-            draws = torch.from_numpy(uniform(keys, count)).to(logits.device)
-            tokens = sample(logits, draws, temperature=settings.temperature, top_p=settings.top_p)
-            for end in lm.end_ids:
-                active = active & (tokens != end)
-            active = active & (room > count)
-            if not bool(active.any()):
-                break
-            tokens = torch.where(active, tokens, self._ids[:, 0])
-            self._append(tokens[:, None], active[:, None])
-            if count + 1 < settings.max_new_tokens:
+        spoken: list[list[int]] = [[] for _ in keys]
+        with self._lm.precision():
+            if self._cached < self._ids.size(1):
                 self._advance()
-        ids, valid = self._ids[:, begin:].tolist(), self._valid[:, begin:].tolist()
-        spoken = [
-            tuple(t for t, real in zip(row, marks, strict=True) if real) for row, marks in zip(ids, valid, strict=True)
-        ]
-        return [Speech(lm.decode(row), row, lm.vocabulary) for row in spoken]
+            self._speak(keys, 0, list(range(len(keys))), spoken)
+        return [Speech(self._lm.decode(row), tuple(row), self._lm.vocabulary) for row in spoken]
+
+    def _speak(self, keys: Keys, count: int, names: list[int], spoken: list[list[int]]) -> None:
+        """Sample tokens ``count``, ``count + 1``, … of every row.
+
+        Args:
+            keys: Random keys of this session's rows.
+            count: Tokens said before.
+            names: Place of each row in ``spoken``.
+            spoken: Where tokens are put.
+        """
+        settings = self._lm.sampling
+        room = self._lm.context - self._valid.sum(dim=1)
+        active = room > 0
+        while count < settings.max_new_tokens:
+            tokens, sound = self._next(keys, count)
+            active = active & sound & (room > 0)
+            for end in self._lm.end_ids:
+                active = active & (tokens != end)
+            marks = active.tolist()
+            live = [row for row, real in enumerate(marks) if real]
+            if not live:
+                return
+            for row, token in zip(live, tokens[active].tolist(), strict=True):
+                spoken[names[row]].append(token)
+            self._append(torch.where(active, tokens, self._ids[:, 0])[:, None], active[:, None])
+            count, room = count + 1, room - 1
+            if count == settings.max_new_tokens:
+                return
+            if 2 * len(live) <= len(marks):
+                self._speak_apart(keys, count, live, names, spoken)
+                return
+            self._advance()
+
+    def _speak_apart(self, keys: Keys, count: int, live: list[int], names: list[int], spoken: list[list[int]]) -> None:
+        """Go on with the rows that have not ended; the others get holes for what these say."""
+        rows = torch.tensor(live, device=self._ids.device)
+        before, pending = self._cached, self._ids.size(1) - self._cached
+        part = LMSession(
+            self._lm, self._ids[rows], self._valid[rows],
+            cache=self._cache.select(rows), cached=before, last=self._last[rows],
+        )  # fmt: skip
+        part._advance()
+        part._speak(keys[live], count, [names[row] for row in live], spoken)
+        grown = part._ids.size(1) - before - pending
+        if grown:
+            filler = self._ids[:, :1].expand(-1, grown).clone()
+            filler[rows] = part._ids[:, -grown:]
+            marks = torch.zeros_like(filler, dtype=torch.bool)
+            marks[rows] = part._valid[:, -grown:]
+            self._append(filler, marks)
+        self._cache.extend(part._cache, rows, part._cached - before, len(self._ids))
+        self._cached = part._cached
+        self._last[rows] = part._last
+
+    def _next(self, keys: Keys, count: int) -> tuple[Tensor, Tensor]:
+        """The next token of every row, and whether it could be drawn."""
+        lm, settings = self._lm, self._lm.sampling
+        logits = self._head(self._last)
+        penalise_repeats(logits, self._ids, settings.repetition_penalty)
+        logits.index_fill_(1, lm.banned if count >= settings.min_new_tokens else lm.banned_early, -torch.inf)
+        draws = torch.from_numpy(uniform(keys, count)).to(logits.device)
+        return sample(logits, draws, temperature=settings.temperature, top_p=settings.top_p)
 
     @torch.no_grad()
     def branch(self, rows: Sequence[int]) -> LMSession:
         """Continue chosen rows, repeats allowed; what is pending is computed once, before it multiplies."""
         if self._cached < self._ids.size(1):
-            self._advance()
+            with self._lm.precision():
+                self._advance()
         index = torch.tensor(rows, dtype=torch.long, device=self._ids.device)
-        cache = self._cache.select(index)
+        repeats, rest = divmod(len(rows), len(self._ids))
+        regular = not rest and list(rows) == [row for row in range(len(self._ids)) for _ in range(repeats)]
+        share = regular and self._lm.shares_branches
+        cache = self._cache.branch(repeats) if share else self._cache.select(index)
         return LMSession(
             self._lm, self._ids[index], self._valid[index],
             cache=cache, cached=self._cached, last=self._last[index],
@@ -144,7 +190,10 @@ class LMSession:
         """Run all columns the model has not seen; returns their hidden states [rows, new, width]."""
         positions = (self._valid.cumsum(dim=1) - 1).clamp(min=0)[:, self._cached :]
         fresh = self._valid[:, self._cached :]
-        hidden = self._lm.forward(self._ids[:, self._cached :], self._valid, positions, self._cache)
+        mask = (
+            self._valid if not self._lm.shares_branches else visible(self._valid, fresh.size(1), self._lm.model.dtype)
+        )
+        hidden = self._lm.forward(self._ids[:, self._cached :], mask, positions, self._cache)
         states = torch.cat([self._last[:, None], hidden], dim=1)
         places = torch.arange(1, states.size(1), device=fresh.device)
         newest = (places * fresh).amax(dim=1)  # 0 keeps the old state of rows that got only holes
@@ -165,6 +214,24 @@ class LMSession:
             picked = logits.gather(1, targets[start : start + slab, None]).squeeze(1)
             parts.append(picked - logits.logsumexp(dim=1))
         return torch.cat(parts)
+
+
+def visible(valid: Tensor, new: int, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores: 0 where the last ``new`` columns may look, -inf at holes and the future.
+
+    Args:
+        valid: Validity of all columns, bool [rows, columns].
+        new: Columns that look.
+        dtype: Number format of the scores.
+
+    Returns:
+        [rows, 1, new, columns]
+    """
+    bias = torch.zeros(valid.shape, dtype=dtype, device=valid.device).masked_fill_(~valid, -torch.inf)
+    if new == 1:
+        return bias[:, None, None]
+    future = torch.full((new, valid.size(1)), -torch.inf, dtype=dtype, device=valid.device)
+    return bias[:, None, None] + future.triu(valid.size(1) - new + 1)
 
 
 def _pad(rows: Sequence[Sequence[int]], device: torch.device, fill: Tensor | None = None) -> tuple[Tensor, Tensor]:

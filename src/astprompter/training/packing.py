@@ -3,7 +3,7 @@
 The sequences of a minibatch (prompt + chosen, prompt + rejected) share prompts, and pairs of one rollout tree share
 most of their text. They are merged into *tries*: a token that follows the same tokens is one node. A trie is laid out
 as one row; a mask lets a node see its ancestors only, and positions count from the root, so every log-probability
-(and gradient) is that of the separate sequence.
+(and gradient) is that of the separate sequence. Models that refuse such a mask get a row per sequence.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Packed:
     Attributes:
         ids: Tokens, int64 [rows, width]; padding repeats id 0.
         positions: Depth of each token below its root, int64 [rows, width].
-        mask: Who may see whom, bool [rows, 1, width, width]; padding sees itself only.
+        mask: Who may see whom, bool [rows, 1, width, width], padding sees itself only; or, where nothing is shared,
+            which tokens are real, bool [rows, width].
         states: Flat places (row · width + column) whose next token is scored, int64 [scored].
         targets: The token scored there, int64 [scored].
         owners: Which sequence the scored token belongs to, int64 [uses].
@@ -76,6 +77,11 @@ class _Trie:
             parent = node
         return path
 
+    def add(self, pair: PreferencePair) -> None:
+        parent = self.walk(-1, pair.prompt_ids)[-1]
+        self.walk(parent, pair.chosen_ids)
+        self.walk(parent, pair.rejected_ids)
+
     def visibility(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
         """Ancestor mask [nodes, nodes] and depth [nodes]; parents come before children."""
         count = len(self.ids)
@@ -98,12 +104,25 @@ def sequences_of(pairs: Sequence[PreferencePair]) -> list[tuple[tuple[int, ...],
 
 
 def forward_groups(pairs: Sequence[PreferencePair], tokens: int) -> list[list[int]]:
-    """Split a minibatch into forward passes of about ``tokens`` padded tokens, like lengths together.
+    """Split pairs into forward passes of about ``tokens`` padded tokens: families together, then like sizes.
 
     Returns:
         Indices of the pairs of each pass; every pair stands in exactly one.
     """
-    return groups_of([len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs], tokens)
+    blocks: list[tuple[int, list[int]]] = []  # distinct tokens, pairs
+    for members in _members([pair.prompt_ids for pair in pairs]):
+        trie, block = _Trie([], [], {}), list[int]()
+        for index in members:
+            size = len(trie.ids)
+            trie.add(pairs[index])
+            if block and len(trie.ids) > tokens:
+                blocks.append((size, block))
+                trie, block = _Trie([], [], {}), []
+                trie.add(pairs[index])
+            block.append(index)
+        blocks.append((len(trie.ids), block))
+    groups = groups_of([size for size, _ in blocks], tokens)
+    return [[index for place in group for index in blocks[place][1]] for group in groups]
 
 
 def groups_of(sizes: Sequence[int], tokens: int) -> list[list[int]]:
@@ -116,12 +135,19 @@ def groups_of(sizes: Sequence[int], tokens: int) -> list[list[int]]:
     return groups
 
 
+def trees_together(pairs: Sequence[PreferencePair], rng: np.random.Generator) -> list[int]:
+    """An order of the pairs in which those that share text are neighbours, families and their pairs shuffled."""
+    families = _members([pair.prompt_ids for pair in pairs])
+    return [int(i) for place in rng.permutation(len(families)) for i in rng.permutation(families[place])]
+
+
 def pack(sequences: Sequences, *, share: bool = True) -> Packed:
     """Lay sequences out as tries, one row per family of prompts.
 
     Args:
         sequences: Prompts (at least one token) and scored tokens (at least one).
-        share: ``False`` gives every sequence a row of its own, for models that refuse such masks.
+        share: ``False`` gives every sequence a row of its own and a mask of real tokens, for models that refuse
+            masks of ancestors.
     """
     rows = _families([prompt for prompt, _ in sequences]) if share else list(range(len(sequences)))
     tries = [_Trie([], [], {}) for _ in range(max(rows) + 1)]
@@ -143,15 +169,16 @@ def pack(sequences: Sequences, *, share: bool = True) -> Packed:
     width = max(len(trie.ids) for trie in tries)
     ids = np.zeros((len(tries), width), dtype=np.int64)
     positions = np.zeros((len(tries), width), dtype=np.int64)
+    real = np.zeros((len(tries), width), dtype=bool)
     mask = np.broadcast_to(np.eye(width, dtype=bool), (len(tries), width, width)).copy()
     for row, trie in enumerate(tries):
         count = len(trie.ids)
-        ids[row, :count] = trie.ids
+        ids[row, :count], real[row, :count] = trie.ids, True
         mask[row, :count, :count], positions[row, :count] = trie.visibility()
     return Packed(
         ids=torch.from_numpy(ids),
         positions=torch.from_numpy(positions),
-        mask=torch.from_numpy(mask)[:, None],
+        mask=torch.from_numpy(mask)[:, None] if share else torch.from_numpy(real),
         states=torch.tensor([row * width + column for row, column in states]),
         targets=torch.tensor(targets),
         owners=torch.tensor(owners),
@@ -177,6 +204,15 @@ def _families(prompts: Sequence[Sequence[int]]) -> list[int]:
     return rows
 
 
+def _members(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Places of the prompts of each family, in lexicographic order."""
+    members: dict[int, list[int]] = {}
+    rows = _families(prompts)
+    for index in sorted(range(len(prompts)), key=lambda i: tuple(prompts[i])):
+        members.setdefault(rows[index], []).append(index)
+    return list(members.values())
+
+
 def sequence_logps(lm: LanguageModel, packed: Packed, *, average: bool = False) -> Tensor:
     """Log π(scored tokens | prompt) of every sequence, nats: float [sequences].
 
@@ -186,16 +222,17 @@ def sequence_logps(lm: LanguageModel, packed: Packed, *, average: bool = False) 
         average: Mean per token instead of the sum (then τ means something else).
     """
     device = lm.device
-    hidden = lm.forward(packed.ids.to(device), packed.mask.to(device), packed.positions.to(device))
-    states = hidden.flatten(0, 1)[packed.states.to(device)]  # [scored, width]
     targets = packed.targets.to(device)
     slab = max(1, _LOGITS_AT_ONCE // lm.vocabulary_size)
-    parts = [
-        -torch.nn.functional.cross_entropy(
-            lm.logits(states[start : start + slab]).float(), targets[start : start + slab], reduction="none"
-        )
-        for start in range(0, len(states), slab)
-    ]
+    with lm.precision():
+        hidden = lm.forward(packed.ids.to(device), packed.mask.to(device), packed.positions.to(device))
+        states = hidden.flatten(0, 1)[packed.states.to(device)]  # [scored, width]
+        parts = [
+            -torch.nn.functional.cross_entropy(
+                lm.logits(states[start : start + slab]).float(), targets[start : start + slab], reduction="none"
+            )
+            for start in range(0, len(states), slab)
+        ]
     logprobs = torch.cat(parts)[packed.uses.to(device)]
     totals = torch.zeros(len(packed.lengths), device=device).index_add(0, packed.owners.to(device), logprobs)
     return totals / packed.lengths.to(device) if average else totals

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..config import Settings
 from ..errors import UserError
 from ..models.lm import LanguageModel
+from ..models.memory import trees_per_wave
 from ..pairs import pairs_of_tree, supervised_pairs, swap_per_pair
 from ..processes import barrier, is_main, rank, share, sum_gradients, sum_over_processes, world
 from ..progress import Progress, Silent
@@ -31,7 +32,7 @@ from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
 from .metrics import mean, pair_row, rates, summary_line, tree_row, turn_metrics, turns_of
-from .packing import forward_groups, pack, sequence_logps, sequences_of
+from .packing import forward_groups, pack, sequence_logps, sequences_of, trees_together
 
 _BAD_UPDATES_IN_A_ROW = 10
 _IDLE_ITERATIONS_IN_A_ROW = 20
@@ -108,6 +109,12 @@ class Trainer:
     def run(self) -> None:
         """Train until ``training.updates``; evaluates and saves every ``training.dev_every`` iterations."""
         training = self.settings.training
+        for lm in {id(speaker): speaker for speaker in (self.cast.adversary, self.cast.reference)}.values():
+            if not lm.packs:
+                self.progress.note(
+                    f"model '{lm.name}' refuses a mask of ancestors: its log-probabilities are computed from separate "
+                    "sequences, with the same result and more work"
+                )
         if self.state.iteration == 0:
             self._evaluate_dev()  # the untuned policy is the first candidate
             self._save()
@@ -194,7 +201,9 @@ class Trainer:
         supervised = self._supervised(swaps if per_episode else sum(mask), rng)
         clock.lap("supervise")
         pairs = pairs + supervised if per_episode else swap_per_pair(pairs, iter(supervised), mask)
-        return trees, [pairs[i] for i in rng.permutation(len(pairs))][:wanted]
+        together = settings.training.batching == "trees"
+        order = trees_together(pairs, rng) if together else rng.permutation(len(pairs)).tolist()
+        return trees, [pairs[i] for i in order][:wanted]
 
     def _episodes(self, rng: np.random.Generator, wanted: int, full: int) -> tuple[int, int]:
         """Trees to grow and supervised pairs to make when q swaps whole episodes."""
@@ -215,8 +224,14 @@ class Trainer:
             return grow_trees(
                 self.cast.adversary, self.cast.defender, self.cast.scorer, chosen,
                 keys_of(settings.seed, "tree", first, count),
-                horizon=rollout.horizon, branching=2, weights=self.weights, wave=rollout.wave, on_turns=advance,
+                horizon=rollout.horizon, branching=2, weights=self.weights, wave=self._wave(branching=2),
+                on_turns=advance,
             )  # fmt: skip
+
+    def _wave(self, *, branching: int) -> int:
+        rollout = self.settings.rollout
+        speakers = (self.cast.adversary, self.cast.defender)
+        return rollout.wave or trees_per_wave(speakers, horizon=rollout.horizon, branching=branching)
 
     def _supervised(self, count: int, rng: np.random.Generator) -> list[PreferencePair]:
         if count == 0:
@@ -241,7 +256,7 @@ class Trainer:
             result[i, 0], result[i, 1] = pair.ref_chosen_logp / scale[0], pair.ref_rejected_logp / scale[1]
         for group in forward_groups([pairs[i] for i in unknown], self.settings.training.tokens_per_forward):
             part = [unknown[i] for i in group]
-            packed = pack(sequences_of([pairs[i] for i in part]))
+            packed = pack(sequences_of([pairs[i] for i in part]), share=self.cast.reference.packs)
             result[part] = sequence_logps(self.cast.reference, packed, average=average).view(-1, 2).cpu()
         return result
 
@@ -276,7 +291,7 @@ class Trainer:
         pairs, references = share(pairs), references[rank() :: world()].to(policy.device)
         sums = torch.zeros(5, device=policy.device)  # of loss, h, h > 0, and the two log-ratios
         for part in forward_groups(pairs, self.settings.training.tokens_per_forward):
-            packed = pack(sequences_of([pairs[i] for i in part]))
+            packed = pack(sequences_of([pairs[i] for i in part]), share=policy.packs)
             logps = sequence_logps(policy, packed, average=loss_settings.logp == "mean").view(-1, 2)
             sides = (logps[:, 0], logps[:, 1], references[part, 0], references[part, 1])
             if loss_settings.kind == "ipo":
@@ -335,7 +350,7 @@ class Trainer:
             trajectories = grow_trajectories(
                 self.cast.adversary, self.cast.defender, self.cast.scorer, prefixes,
                 keys_of(settings.seed, "dev", 0, len(prefixes)),
-                horizon=rollout.horizon, weights=self.weights, wave=rollout.wave, on_turns=advance,
+                horizon=rollout.horizon, weights=self.weights, wave=self._wave(branching=1), on_turns=advance,
             )  # fmt: skip
         metrics = self._turn_metrics([turn for trajectory in trajectories for turn in trajectory.turns])
         reward = metrics["reward"]["mean"]
