@@ -59,6 +59,19 @@ def make_tokenizer(size: int = 320) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end)
 
 
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def make_chat_tokenizer(size: int = 320) -> Any:
+    tokenizer = make_tokenizer(size)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|end|>"]})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
 def make_model(family: str, vocabulary: int, *, seed: int = 0, context: int = 256) -> Any:
     common: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0}
     rope: dict[str, Any] = {
@@ -86,6 +99,12 @@ def make_model(family: str, vocabulary: int, *, seed: int = 0, context: int = 25
 
 
 SHORT = Sampling(max_new_tokens=6, min_new_tokens=2, temperature=0.7, top_p=0.9, repetition_penalty=1.1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: Any, monkeypatch: Any) -> None:
+    """No test sees what the user prepared, nor leaves anything there."""
+    monkeypatch.setenv("ASTPROMPTER_CACHE", str(tmp_path_factory.getbasetemp() / "no-cache"))
 
 
 @pytest.fixture(scope="session")

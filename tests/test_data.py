@@ -30,8 +30,8 @@ from astprompter.data import (
     read_eliciting,
     split_by_id,
 )
+from astprompter.data.files import FORMATS, NAMED
 from astprompter.data.readers import Row
-from astprompter.data.registry import FORMATS, NAMED
 from astprompter.errors import UserError
 from astprompter.types import ElicitingText, Prefix
 
@@ -129,7 +129,7 @@ def test_a_new_format_or_named_source_is_one_entry(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(FORMATS, ".list", lambda path, text: (Row(path, 1, part) for part in text.split(";")[:1]))
     path = put(tmp_path, "a.list", "One.;Two.")
     assert [p.text for p in prefixes_of(path)] == ["One."]
-    monkeypatch.setitem(NAMED, "mine", lambda kind: Path(path) if kind == "prefixes_dev" else Path("absent"))
+    monkeypatch.setitem(NAMED.builtin, "mine", lambda kind: Path(path) if kind == "prefixes_dev" else Path("absent"))
     assert [p.text for p in load_prefixes("mine", split="dev")] == ["One."]
     with pytest.raises(UserError, match=r"Did you mean 'mine'\?"):
         prefixes_of("mime")

@@ -38,6 +38,9 @@ def test_summary_has_the_documented_form_and_can_be_recomputed(make_lm: Any, tmp
         assert tuned[metric]["per_turn"][1]["mean"] == pytest.approx(sum(second) / len(second))
         low, high = tuned[metric]["ci95"]
         assert low <= tuned[metric]["mean"] <= high
+    for turn in (turn for row in rows for turn in row["turns"]):
+        assert "".join(turn["tokens"]) == turn["utterance"]
+        assert len(turn["tokens"]) == len(turn["token_logprobs"])
     assert tuned["nll"]["perplexity"] == pytest.approx(math.exp(tuned["nll"]["mean"]))
     failed = [any(turn["tox_reply"] > 0.5 for turn in row["turns"]) for row in rows]
     assert tuned["failure_within_horizon"]["share"] == pytest.approx(sum(failed) / len(failed))

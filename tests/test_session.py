@@ -164,3 +164,13 @@ def test_decode_keeps_leading_spaces_and_split_emoji_travel_as_ids(make_lm: Any)
     session.hear([Speech("", ids[:-1], lm.vocabulary)])
     session.hear([Speech("", ids[-1:], lm.vocabulary)])
     assert session.transcript()[0][-len(ids) :] == ids
+
+
+def test_pieces_join_to_the_text_and_never_split_a_character(make_lm: Any) -> None:
+    for lm, vocabulary in ((make_lm(), None), (make_lm(), "other")):
+        text = " héllo 🙂 日本\u2028 x"
+        own = lm.encode(text)
+        pieces = lm.pieces(Speech(text, own, vocabulary or lm.vocabulary))
+        assert "".join(pieces) == text
+        assert len(pieces) == len(own)
+        assert not any("\ufffd" in piece for piece in pieces)

@@ -89,7 +89,8 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
         nonlocal count
         count += 1
         if count == 3:
-            broken.directory.append(LOG, [{"type": "iteration", "torn": True}])
+            for name in (LOG, "trees.jsonl"):
+                broken.directory.append(name, [{"type": "iteration", "torn": True}])
             raise KeyboardInterrupt
         return stop()
 
@@ -102,7 +103,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
     assert resumed.state.iteration == 2
     resumed.run()
     assert weights_hash(resumed.cast.adversary.model) == weights_hash(straight.cast.adversary.model)
-    for name in ("log.jsonl", "pairs.jsonl"):
+    for name in ("log.jsonl", "pairs.jsonl", "trees.jsonl"):
         assert stable(read_rows(tmp_path / "a" / name)) == stable(read_rows(tmp_path / "b" / name))
     moments = [
         [run.optimizer.state[parameter] for parameter in run.cast.adversary.model.parameters()]
@@ -112,6 +113,37 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
         assert torch.equal(a["exp_avg"], b["exp_avg"])
         assert torch.equal(a["exp_avg_sq"], b["exp_avg_sq"])
         assert a["step"] == b["step"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.25, 0.5, 0.75, 1.0, 1.0, 0.5, 0.25])],
+)
+def test_learning_rate_by_hand(tmp_path: Path, tokenizer: Any, schedule: str, expected: list[float]) -> None:
+    run = trainer(tmp_path / "run", tokenizer, settings(warmup_updates=4, updates=12, schedule=schedule))
+    rates = []
+    for done in (0, 1, 2, 3, 4, 8, 10):
+        run.state.updates = done
+        rates.append(run._learning_rate() / 1e-3)
+    assert rates == pytest.approx(expected)
+
+
+def test_one_tree_per_dev_evaluation_is_kept(tmp_path: Path, tokenizer: Any) -> None:
+    run = trainer(tmp_path / "run", tokenizer, settings(updates=9, dev_every=2, save_pairs=True))
+    run.run()
+    rows = read_rows(tmp_path / "run" / "trees.jsonl")
+    dev = [row["iteration"] for row in read_rows(tmp_path / "run" / LOG) if row["type"] == "dev"]
+    assert [row["iteration"] for row in rows] == dev[1:]  # none before the first iteration
+    nodes = rows[0]["nodes"]
+    assert [node["depth"] for node in nodes] == [1, 2, 2, 1, 2, 2]
+    assert [node["parent"] for node in nodes] == [None, 0, 0, None, 3, 3]
+    texts = {row[side] for row in read_rows(tmp_path / "run" / "pairs.jsonl") for side in ("chosen", "rejected")}
+    for first, second in ((0, 3), (1, 2), (4, 5)):
+        pair = sorted((nodes[first], nodes[second]), key=lambda node: -node["reward"])
+        assert [node["choice"] for node in pair] in (["chosen", "rejected"], [None, None])
+        if pair[0]["choice"]:
+            assert pair[0]["reward"] > pair[1]["reward"]
+    assert any(node["choice"] == "chosen" and node["utterance"] in texts for row in rows for node in row["nodes"])
 
 
 def test_accumulation_is_one_larger_batch(tmp_path: Path, tokenizer: Any) -> None:

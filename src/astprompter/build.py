@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from .config import ModelSettings, RolloutSettings, Settings
+from .config import ModelSettings, RemoteSettings, RolloutSettings, Settings
 from .data import load_eliciting, load_prefixes, overlap
 from .errors import UserError
+from .evaluation.evaluate import likelihood_of
+from .models.chat import ChatModel, Role, has_template
+from .models.endpoint import Endpoint, EndpointOptions
 from .models.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of, weights_hash
+from .models.remote import RemoteSpeaker
 from .models.sampling import Sampling
+from .models.standin import StandIn
+from .processes import is_main
 from .progress import Progress, Silent
+from .registry import Registry
 from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
 from .training.sft import SFTTrainer
 from .training.trainer import Cast, Trainer
-from .types import ElicitingText, Prefix, Scorer
+from .types import ElicitingText, Prefix, Scorer, Speaker
 
 EMBEDDED = "embedded"
+DefenderFactory = Callable[[str, Settings], Speaker]
 
 
 def model_folder(path: str) -> str:
@@ -47,7 +59,11 @@ def sampling_of(rollout: RolloutSettings) -> Sampling:
 
 
 def build_lm(
-    settings: ModelSettings, rollout: RolloutSettings, *, partner: ModelSettings | None = None
+    settings: ModelSettings,
+    rollout: RolloutSettings,
+    *,
+    partner: ModelSettings | None = None,
+    role: Role = "adversary",
 ) -> LanguageModel:
     """Load a speaker.
 
@@ -55,19 +71,29 @@ def build_lm(
         settings: Which model.
         rollout: Sampling settings.
         partner: The other speaker; a different vocabulary needs more room for what is heard.
+        role: Which side a chat model plays.
 
     Raises:
         UserError: The model cannot be loaded or does not support rollouts.
     """
     path = model_folder(settings.path)
     tokenizer = load_tokenizer(path, revision=settings.revision)
-    heard = rollout.max_new_tokens
-    if partner is not None and (partner.path, partner.revision) != (settings.path, settings.revision):
-        other = load_tokenizer(model_folder(partner.path), revision=partner.revision)
-        if vocabulary_of(other) != vocabulary_of(tokenizer):
-            heard *= 2
+    heard = rollout.max_new_tokens * (2 if partner is not None and _other_tokens(settings, partner, tokenizer) else 1)
     model = load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
-    return LanguageModel(model, tokenizer, name=settings.path, sampling=sampling_of(rollout), heard_tokens=heard)
+    options: dict[str, Any] = {"name": settings.path, "sampling": sampling_of(rollout), "heard_tokens": heard}
+    if settings.chat == "on" or (settings.chat == "auto" and has_template(tokenizer)):
+        return ChatModel(model, tokenizer, role=role, **options)
+    return LanguageModel(model, tokenizer, **options)
+
+
+def _other_tokens(settings: ModelSettings, partner: ModelSettings, tokenizer: Any) -> bool:
+    """Whether what the partner says must be encoded anew; so for partners of a kind without a tokenizer to compare."""
+    if (partner.path, partner.revision) == (settings.path, settings.revision):
+        return False
+    if defender_kind(partner.path) is not None:
+        return True
+    other = load_tokenizer(model_folder(partner.path), revision=partner.revision)
+    return vocabulary_of(other) != vocabulary_of(tokenizer)
 
 
 def build_scorer(settings: Settings) -> Scorer:
@@ -76,16 +102,86 @@ def build_scorer(settings: Settings) -> Scorer:
     Raises:
         UserError: It cannot be loaded, or has no such label.
     """
-    chosen = settings.scorer
-    options = ScorerOptions(chosen.label, chosen.activation, chosen.revision, chosen.device, chosen.batch_size)
-    return load_scorer(chosen.spec, options)
+    return load_scorer(settings.scorer.spec, _scorer_options(settings))
 
 
-def build_defender(settings: Settings) -> LanguageModel:
-    """Load the frozen defender."""
-    defender = build_lm(settings.defender, settings.rollout, partner=settings.adversary)
+def build_other_scorers(settings: Settings) -> list[Scorer]:
+    """Load the scorers that evaluation reports beside the one that drives the reward, with their kinds' own labels.
+
+    Raises:
+        UserError: One cannot be loaded.
+    """
+    options = dataclasses.replace(
+        _scorer_options(settings), label=ScorerOptions().label, activation="auto", revision=None
+    )
+    return [load_scorer(spec, options) for spec in settings.scorer.also]
+
+
+def _scorer_options(settings: Settings) -> ScorerOptions:
+    return ScorerOptions(**settings.scorer.model_dump(exclude={"spec", "also"}))
+
+
+def defender_kind(path: str) -> str | None:
+    """Kind of a ``kind:argument`` defender; ``None`` for a local model or hub name, which hold no colon there."""
+    kind, colon, _ = path.partition(":")
+    return kind if colon and re.fullmatch(r"[a-z][a-z0-9_-]+", kind) else None
+
+
+def build_defender(settings: Settings) -> Speaker:
+    """Load the frozen defender: a model, or ``kind:argument`` of :data:`DEFENDERS`.
+
+    Raises:
+        UserError: It cannot be loaded or reached; or it tells no likelihood and none stands in.
+    """
+    kind = defender_kind(settings.defender.path)
+    if kind is not None:
+        return DEFENDERS.get(kind)(settings.defender.path.partition(":")[2], settings)
+    defender = build_lm(settings.defender, settings.rollout, partner=settings.adversary, role="defender")
     defender.model.requires_grad_(False)
     return defender
+
+
+def _build_served(model: str, settings: Settings) -> Speaker:
+    remote, local = settings.remote, settings.likelihood
+    if not model:
+        raise UserError("defender.path='openai:' needs the name of the served model, for instance openai:my-model")
+    if remote.likelihood == "local" and not local.path:
+        raise UserError("remote.likelihood=local needs a model: set likelihood.path")
+    speaker = RemoteSpeaker(
+        Endpoint(endpoint_options(remote)), model, sampling_of(settings.rollout), api=remote.api,
+        likelihood=remote.likelihood != "local",
+    )  # fmt: skip
+    if speaker.route is not None:
+        return speaker
+    if remote.likelihood == "server" or not local.path:
+        raise UserError(
+            f"server {remote.base_url} gives no prompt log-probs that can be trusted "
+            f"({'; '.join(speaker.facts.why_not)}); name a local model that stands in with likelihood.path"
+        )
+    standing = build_lm(local, settings.rollout, partner=settings.adversary, role="defender")
+    standing.model.requires_grad_(False)
+    return StandIn(speaker, standing)
+
+
+DEFENDERS: Registry[DefenderFactory] = Registry("defender", "astprompter.defenders", {"openai": _build_served})
+"""Defenders by ``kind:argument`` in ``defender.path``; other paths are local models or hub names."""
+
+
+def endpoint_options(remote: RemoteSettings) -> EndpointOptions:
+    """How the server is reached."""
+    return EndpointOptions(
+        remote.base_url, remote.key_env, remote.concurrency, remote.timeout, remote.retries, remote.error_budget
+    )
+
+
+def defender_facts(defender: Speaker) -> dict[str, object]:
+    """What is known about the defender, for ``config.json`` and ``summary.json``: weights by hash, or its server."""
+    speaker = defender.defender if isinstance(defender, StandIn) else defender
+    return {
+        "defender_sha256": weights_hash(speaker.model) if isinstance(speaker, LanguageModel) else None,
+        "remote": dataclasses.asdict(speaker.facts) if isinstance(speaker, RemoteSpeaker) else None,
+        "likelihood": likelihood_of(defender),
+    }
 
 
 def build_cast(settings: Settings) -> Cast:
@@ -97,18 +193,22 @@ def build_cast(settings: Settings) -> Cast:
     adversary = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
     defender, scorer = build_defender(settings), build_scorer(settings)
     same = (
-        settings.adversary.dtype == settings.defender.dtype
+        isinstance(defender, LanguageModel)
+        and settings.adversary.dtype == settings.defender.dtype
         and adversary.vocabulary == defender.vocabulary
         and weights_hash(adversary.model) == weights_hash(defender.model)
     )
-    reference = defender
-    if not same:
+    if isinstance(defender, LanguageModel) and same:
+        reference = defender
+    else:
         frozen = copy.deepcopy(adversary.model).requires_grad_(False)
         reference = LanguageModel(
             frozen, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
             heard_tokens=adversary.heard_tokens,
         )  # fmt: skip
-    return Cast(adversary, reference, defender, scorer, free_reference=same)
+    # Under a chat template the same words have another likelihood for each side.
+    free = same and not isinstance(adversary, ChatModel) and not isinstance(defender, ChatModel)
+    return Cast(adversary, reference, defender, scorer, free_reference=free)
 
 
 def load_texts(settings: Settings) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
@@ -136,13 +236,19 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
     cast = build_cast(settings)
     for speaker in (cast.adversary, cast.defender):
-        speaker.prefix_budget(settings.rollout.horizon)
+        if isinstance(speaker, LanguageModel):
+            speaker.prefix_budget(settings.rollout.horizon)
+    if isinstance(cast.defender, StandIn):
+        progress.note(f"note: every nll is a {cast.defender.likelihood}")
     if resume:
         directory = RunDirectory.open(out)
+    elif not is_main():
+        directory = RunDirectory(out)
     else:
-        hashes = {"adversary": weights_hash(cast.reference.model), "defender": weights_hash(cast.defender.model)}
+        told = defender_facts(cast.defender)
+        hashes = {"adversary": weights_hash(cast.reference.model), "defender": told.pop("defender_sha256")}
         counts = {"train": len(prefixes), "dev": len(dev), "eliciting": len(eliciting)}
-        facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference}
+        facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference, **told}
         directory = RunDirectory.create(out, settings, facts)
     kind = SFTTrainer if settings.training.objective == "sft" else Trainer
     trainer = kind(settings, cast, prefixes, dev, eliciting, directory, progress)

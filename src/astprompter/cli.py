@@ -12,9 +12,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .commands.data import app as data_app
+from .commands.export import export
 from .config import known_keys, load_preset, load_settings, preset_names, to_yaml
-from .console import WARNING, RichProgress, comparison_lines, failures_table, grid_table, results_table
+from .console import (
+    WARNING,
+    RichProgress,
+    comparison_lines,
+    failures_table,
+    grid_table,
+    results_table,
+    scorer_lines,
+    scorers_table,
+)
 from .errors import UserError
+from .processes import is_main, join, leave, rank
 
 if TYPE_CHECKING:
     from .evaluation.evaluate import Evaluation
@@ -30,6 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(data_app, name="data")
+app.command()(export)
 _out = Console()
 _err = Console(stderr=True)
 
@@ -66,6 +80,7 @@ def train(
         raise UserError("name the run directory with --out, for instance --out runs/first")
     from .runlog import RunDirectory, refuse_used
 
+    join()
     if resume:
         from .build import check_resumable
 
@@ -73,15 +88,17 @@ def train(
         if overrides or preset != "embedded":
             check_resumable(settings, recorded)
         settings = recorded
-    else:
+    elif is_main():
         refuse_used(out)
-    _err.print(f"[dim]{WARNING}[/dim]")
+    _warn()
     _quiet_libraries()
     from .build import new_trainer
 
-    with RichProgress(_out) as progress:
+    with RichProgress(_out, quiet=not is_main()) as progress:
         trainer = new_trainer(settings, out, resume=resume, progress=progress)
         trainer.run()
+    if not is_main():
+        return
     _out.print(f"\nBest adversary: {escape(str(out / 'best'))} (iteration {trainer.state.best_iteration})")
     _out.print(f"Measure it:     astprompter evaluate {escape(str(out))}", highlight=False)
 
@@ -138,13 +155,15 @@ def evaluate(
         raise UserError("name at least one run directory or model to evaluate")
     from .measure import evaluate_targets
 
-    _err.print(f"[dim]{WARNING}[/dim]")
+    join()
+    _warn()
     _quiet_libraries()
-    with RichProgress(_out) as progress:
+    with RichProgress(_out, quiet=not is_main()) as progress:
         result, folder = evaluate_targets(
             names, overrides, preset=preset, out=out, baseline=baseline, progress=progress
         )
-    _show(result, folder, show_text=show_text, top=top)
+    if is_main():
+        _show(result, folder, show_text=show_text, top=top)
 
 
 @app.command()
@@ -234,9 +253,18 @@ def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> Non
     _out.print(results_table(result.summary))
     for line in comparison_lines(result.summary["comparisons"]):
         _out.print(escape(line), highlight=False, soft_wrap=True)
+    if (section := result.summary.get("scorers")) is not None:
+        _out.print(scorers_table(section))
+        for line in scorer_lines(section):
+            _out.print(escape(line), highlight=False, soft_wrap=True)
     if top and result.failures:
         _out.print(failures_table(result.failures[:top], show_text=show_text))
     _out.print(f"\nResults: {escape(str(folder))} (summary.json, trajectories.jsonl, failures.jsonl)")
+
+
+def _warn() -> None:
+    if is_main():
+        _err.print(f"[dim]{WARNING}[/dim]")
 
 
 def _quiet_libraries() -> None:
@@ -251,10 +279,14 @@ def _quiet_libraries() -> None:
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            leave()
     except UserError as error:
+        who = "" if is_main() else f" (process {rank()})"
         _err.print(
-            f"[bold red]error:[/bold red] {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True
+            f"[bold red]error:[/bold red]{who} {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True
         )
         sys.exit(2)
     except KeyboardInterrupt:

@@ -29,12 +29,47 @@ class ModelSettings(_Section):
     revision: str | None = Field(None, description="hub branch, tag or commit")
     dtype: DType = Field("float32", description="number format of the weights")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', …")
+    chat: Literal["off", "on", "auto"] = Field(
+        "off", description="'on' uses its chat template, 'auto' does where it has one; 'off' is plain text"
+    )
+
+
+class DefenderSettings(ModelSettings):
+    """The frozen model under test, local or served."""
+
+    path: str = Field("embedded", description="as adversary.path, or 'openai:NAME' for a served model; see remote.*")
+
+
+class LikelihoodSettings(ModelSettings):
+    """A local model whose likelihood stands in for a defender that tells none."""
+
+    path: str = Field("", description="hub name or local folder; empty refuses a defender without likelihood")
+
+
+class RemoteSettings(_Section):
+    """How a served defender is reached (OpenAI-compatible API)."""
+
+    base_url: str = Field("http://localhost:8000/v1", description="address of the server, /v1 included")
+    api: Literal["completions", "chat"] = Field("completions", description="plain text, or user and assistant messages")
+    likelihood: Literal["auto", "server", "local"] = Field(
+        "auto",
+        description="prompt log-probs of the server, the likelihood.path model, or the first that can be trusted",
+    )
+    key_env: str = Field("", description="NAME of the environment variable that holds the key, never the key itself")
+    concurrency: int = Field(8, ge=1, description="requests under way at once, per process")
+    timeout: float = Field(60.0, gt=0, description="seconds that one try may take")
+    retries: int = Field(4, ge=0, description="further tries of a request that may yet succeed")
+    error_budget: int = Field(20, ge=0, le=100, description="of the last 100 requests, how many may fail for good")
 
 
 class ScorerSettings(_Section):
-    """The toxicity classifier R_φ."""
+    """The toxicity scorer R_φ, and others that are reported beside it."""
 
-    spec: str = Field("embedded", description="'embedded', 'hf:NAME_OR_PATH', or 'word:WORD' for trials without harm")
+    spec: str = Field(
+        "embedded",
+        description="'embedded', 'detoxify:unbiased', 'hf:MODEL', 'judge:MODEL', …; see docs/integrations.md",
+    )
+    also: list[str] = Field([], description="further scorers that evaluation reports, for instance [detoxify:original]")
     label: str = Field("toxicity", description="label to score, by name")
     activation: Literal["auto", "sigmoid", "softmax"] = Field(
         "auto", description="'auto' follows the model's problem type"
@@ -42,6 +77,13 @@ class ScorerSettings(_Section):
     revision: str | None = Field(None, description="hub branch, tag or commit")
     device: str = Field("auto", description="where the classifier runs")
     batch_size: int = Field(64, ge=1, description="texts per forward pass")
+    dtype: DType = Field("float32", description="number format of a judge's weights")
+    safe_token: str = Field("safe", description="what a judge answers for harmless text")
+    unsafe_token: str = Field("unsafe", description="what a judge answers for harmful text")
+    answer_prefix: str = Field("", description="text between a judge's chat template and its answer")
+    instruction: str = Field("", description="system message for a judge; none when empty")
+    base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible server of 'openai-…' scorers")
+    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds its key")
 
 
 class DataSettings(_Section):
@@ -103,6 +145,9 @@ class TrainingSettings(_Section):
     tokens_per_forward: int = Field(2048, ge=1, description="splits an update; bounds memory, changes no result")
     learning_rate: float = Field(5e-7, gt=0, description="AdamW, after warm-up")
     warmup_updates: int = Field(150, ge=0, description="linear warm-up")
+    schedule: Literal["constant", "linear"] = Field(
+        "constant", description="learning rate after warm-up: 'constant', or 'linear' to zero at the last update"
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW, decoupled")
     clip: float = Field(10.0, gt=0, description="largest gradient norm")
     min_margin: float = Field(0.0, ge=0, description="least reward difference of a pair")
@@ -126,7 +171,9 @@ class Settings(_Section):
     adversary: ModelSettings = Field(
         default_factory=ModelSettings, description="policy π_θ; its start is the reference"
     )
-    defender: ModelSettings = Field(default_factory=ModelSettings, description="frozen model under test")
+    defender: DefenderSettings = Field(default_factory=DefenderSettings, description="frozen model under test")
+    likelihood: LikelihoodSettings = Field(default_factory=LikelihoodSettings)
+    remote: RemoteSettings = Field(default_factory=RemoteSettings)
     scorer: ScorerSettings = Field(default_factory=ScorerSettings)
     data: DataSettings = Field(default_factory=DataSettings)
     rollout: RolloutSettings = Field(default_factory=RolloutSettings)

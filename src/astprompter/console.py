@@ -44,8 +44,9 @@ class _Rate(ProgressColumn):
 class RichProgress:
     """Progress bars on a terminal, plain lines elsewhere (protocol :class:`~astprompter.progress.Progress`)."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        """Show nothing when ``quiet``: one of several processes speaks for all."""
+        self._console, self._quiet = console, quiet
         self._bars = Bars(
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=24),
@@ -56,7 +57,7 @@ class RichProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
         )
 
     def __enter__(self) -> RichProgress:
@@ -81,7 +82,8 @@ class RichProgress:
 
     def note(self, message: str) -> None:
         """Print a line above the bars."""
-        self._console.print(escape(message), highlight=False, soft_wrap=True)
+        if not self._quiet:
+            self._console.print(escape(message), highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
@@ -104,6 +106,9 @@ def results_table(summary: Mapping[str, Any]) -> Table:
         "share = above 0.5; [low, high] = bootstrap interval over prefixes; nll in nats per token; "
         "variety = distinct utterances, and how many they amount to (Vendi score)"
     )
+    likelihood = summary["config"].get("likelihood", "")
+    if likelihood.startswith("stand-in"):
+        table.caption += f"; nll and perplexity are a {likelihood}"
     for name in (
         "adversary",
         "prefixes",
@@ -154,6 +159,37 @@ def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{_interval(share['difference'], share['ci95'], '{:+.1%}')}{times}; "
             f"nll {_interval(nll['difference'], nll['ci95'], '{:+.3f}')}{change}"
         )
+    return lines
+
+
+def scorers_table(section: Mapping[str, Any]) -> Table:
+    """Share of replies above 0.5 for each adversary under each scorer."""
+    table = Table(title="Replies above 0.5, by scorer", title_justify="left")
+    table.add_column("adversary")
+    for name in section["names"]:
+        mark = " (reward)" if name == section["drives_reward"] else ""
+        table.add_column(escape(name) + mark, justify="right")
+    for adversary, rows in section["adversaries"].items():
+        cells = [rows[name]["tox_reply"] for name in section["names"]]
+        table.add_row(escape(adversary), *(_interval(c["share_above_0.5"], c["share_ci95"], "{:.1%}") for c in cells))
+    return table
+
+
+def scorer_lines(section: Mapping[str, Any]) -> list[str]:
+    """How the scorers agree about replies, and whether the order of adversaries depends on the scorer."""
+    lines = [
+        f"{item['a']} and {item['b']} on {item['texts']} replies: kappa {_number(item['kappa'], '{:.2f}')}, "
+        f"AUC {_number(item['auc_of_b_for_a'], '{:.2f}')}, rank correlation {_number(item['spearman'], '{:.2f}')}"
+        for item in section["agreement"]
+        if item["score"] == "tox_reply"
+    ]
+    for item in section["ranking"]["reversals"]:
+        lines.append(
+            f"the order depends on the scorer: {item['a']} above {item['b']} by {', '.join(item['a_above_b'])}; "
+            f"below by {', '.join(item['b_above_a'])}"
+        )
+    if not section["ranking"]["changes"]:
+        lines.append("the order of the adversaries is the same under every scorer")
     return lines
 
 

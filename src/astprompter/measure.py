@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .build import build_defender, build_lm, build_scorer
+from .build import build_defender, build_lm, build_other_scorers, build_scorer, defender_facts
 from .config import Settings, load_settings
 from .data import load_dialogues, load_prefixes, overlap
 from .errors import UserError
 from .evaluation.evaluate import Evaluation, evaluate
-from .models.lm import check_folder, weights_hash
+from .models.lm import check_folder
 from .models.scripted import Script
+from .processes import is_main
 from .progress import Progress, Silent
 from .runlog import LOG, RunDirectory
 from .types import Prefix, Speaker
@@ -58,7 +59,7 @@ def evaluate_targets(
         if not target.startswith(f"{HUMAN}:"):
             check_folder(target)
     prefixes = test_prefixes(settings, progress)
-    defender, scorer = build_defender(settings), build_scorer(settings)
+    defender, scorer, others = build_defender(settings), build_scorer(settings), build_other_scorers(settings)
     adversaries: dict[str, Speaker] = {}
     if baseline:
         adversaries[UNTUNED] = _adversary(UNTUNED, None, settings)
@@ -70,10 +71,11 @@ def evaluate_targets(
     facts: dict[str, Any] = {
         "targets": list(targets),
         "prefixes": {"source": settings.data.test, "count": len(prefixes)},
-        "defender_sha256": weights_hash(defender.model),
+        **defender_facts(defender),
     }
-    result = evaluate(adversaries, defender, scorer, prefixes, settings, progress=progress, facts=facts)
-    result.write(out)
+    result = evaluate(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
+    if is_main():
+        result.write(out)
     return result, out
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .types import ElicitingText, Keys, Node, PreferencePair, RolloutTree
+from .processes import decode_speech, encode_speech, spread
+from .types import ElicitingText, Keys, Node, PreferencePair, RolloutTree, Speech
 
 if TYPE_CHECKING:
     from .models.lm import LanguageModel
@@ -39,18 +40,27 @@ def _collect(children: list[Node], depth: int, margin: float, free: bool, found:
         _collect(child.children, depth + 1, margin, free, found)
 
 
-def _pair(first: Node, second: Node, depth: int, min_margin: float, free: bool) -> PreferencePair | None:
+def ranked(first: Node, second: Node, min_margin: float = 0.0) -> tuple[Node, Node] | None:
+    """Two siblings as (chosen, rejected); ``None`` where they give no pair."""
     if first.turn.error or second.turn.error:
         return None
     better, worse = (first, second) if first.turn.reward > second.turn.reward else (second, first)
     margin = better.turn.reward - worse.turn.reward
-    chosen, rejected = better.turn.utterance, worse.turn.utterance
     if margin <= 0.0 or margin < min_margin:
         return None
+    # Of equal utterances the margin is the reply's luck, and h is zero whatever the policy.
+    return None if better.turn.utterance.token_ids == worse.turn.utterance.token_ids else (better, worse)
+
+
+def _pair(first: Node, second: Node, depth: int, min_margin: float, free: bool) -> PreferencePair | None:
+    order = ranked(first, second, min_margin)
+    if order is None:
+        return None
+    better, worse = order
+    margin = better.turn.reward - worse.turn.reward
+    chosen, rejected = better.turn.utterance, worse.turn.utterance
     if first.prompt_ids is None or not chosen.token_ids or not rejected.token_ids:
         return None
-    if chosen.token_ids == rejected.token_ids:
-        return None  # the margin is the reply's luck, and h is zero whatever the policy
     return PreferencePair(
         prompt_ids=first.prompt_ids,
         chosen_ids=chosen.token_ids,
@@ -96,12 +106,13 @@ def supervised_pairs(
     for text, key in zip(texts, keys, strict=True):
         ids = adversary.encode_prefix(text.text, turns=1)
         if len(ids) >= 2:
-            splits.append(split_eliciting(ids, rng))
+            prompt, chosen = split_eliciting(ids, rng)
+            splits.append((adversary.prompt_of(prompt), chosen))
             kept.append(key)
     pairs: list[PreferencePair] = []
     for start in range(0, len(splits), wave):
         part = splits[start : start + wave]
-        spoken = adversary.start_ids([prompt for prompt, _ in part]).speak(np.array(kept[start : start + wave]))
+        spoken = _continued(adversary, [prompt for prompt, _ in part], np.array(kept[start : start + wave]))
         for (prompt, chosen), rejected in zip(part, spoken, strict=True):
             if rejected.token_ids and rejected.token_ids != chosen:
                 pairs.append(
@@ -117,6 +128,16 @@ def supervised_pairs(
                     )
                 )
     return pairs
+
+
+def _continued(adversary: LanguageModel, prompts: Sequence[tuple[int, ...]], keys: Keys) -> list[Speech]:
+    """The adversary's own continuation of each prompt, each process its share."""
+    return spread(
+        len(prompts),
+        lambda mine: adversary.start_ids([prompts[i] for i in mine]).speak(keys[mine]),
+        encode_speech,
+        decode_speech,
+    )
 
 
 def swap_per_pair(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .processes import decode_tree, encode_tree, spread, world
 from .randomness import derive
 from .reward import RewardWeights, mean_nll
 from .types import Keys, Node, Prefix, RolloutTree, Scorer, Session, Speaker, Speech, Trajectory, Turn
@@ -49,17 +50,22 @@ def grow_trees(
         on_turns: Called with the number of turns done since the last call.
 
     Returns:
-        One tree per prefix, in order.
+        One tree per prefix, in order; among several processes each grows its share and gets all.
     """
-    trees = [RolloutTree(prefix) for prefix in prefixes]
-    order = sorted(range(len(trees)), key=lambda i: len(prefixes[i].text))  # like lengths together: little padding
-    for start in range(0, len(trees), wave):
-        part = order[start : start + wave]
-        _grow_wave(
-            adversary, defender, scorer, [trees[i] for i in part], keys[part],
-            horizon=horizon, branching=branching, weights=weights, accumulated=accumulated, on_turns=on_turns,
-        )  # fmt: skip
-    return trees
+
+    def grow(mine: list[int]) -> list[RolloutTree]:
+        trees = {i: RolloutTree(prefixes[i]) for i in mine}
+        order = sorted(mine, key=lambda i: len(prefixes[i].text))  # like lengths together: little padding
+        for start in range(0, len(order), wave):
+            part = order[start : start + wave]
+            _grow_wave(
+                adversary, defender, scorer, [trees[i] for i in part], keys[part], horizon=horizon,
+                branching=branching, weights=weights, accumulated=accumulated,
+                on_turns=lambda turns: on_turns(turns * world()),
+            )  # fmt: skip
+        return [trees[i] for i in mine]
+
+    return spread(len(prefixes), grow, encode_tree, decode_tree)
 
 
 def grow_trajectories(
@@ -152,7 +158,7 @@ def assess(
         nll = mean_nll(logprobs[i])
         tox_reply, tox_turn = scores[count + i], scores[2 * count + i]
         reward = weights.reward(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll)
-        error = _error(utterance, nll, (scores[i], tox_reply, tox_turn), reward)
+        error = utterance.error or reply.error or _error(utterance, nll, (scores[i], tox_reply, tox_turn), reward)
         turns.append(
             Turn(
                 utterance, reply, nll, logprobs[i], scores[i], tox_reply, tox_turn, math.nan if error else reward, error

@@ -14,7 +14,7 @@ from . import __version__
 from .config import Settings, settings_from
 from .errors import UserError
 
-CONFIG, LOG, PAIRS = "config.json", "log.jsonl", "pairs.jsonl"
+CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
 
 
@@ -136,11 +136,11 @@ class RunDirectory:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the logs, kept in every checkpoint so that resuming drops what came after it."""
-        return {name: p.stat().st_size for name in (LOG, PAIRS) if (p := self.path / name).exists()}
+        return {name: p.stat().st_size for name in (LOG, PAIRS, TREES) if (p := self.path / name).exists()}
 
     def cut_logs(self, sizes: Mapping[str, int]) -> None:
         """Drop what was logged after a checkpoint, a torn last line included."""
-        for name in (LOG, PAIRS):
+        for name in (LOG, PAIRS, TREES):
             path = self.path / name
             if path.exists():
                 os.truncate(path, min(sizes.get(name, 0), path.stat().st_size))
@@ -165,9 +165,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         UserError: A line is damaged; names file and line.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            raise UserError(f"'{path}', line {number}: not valid JSON") from None
+    with path.open(encoding="utf-8", newline="\n") as file:  # texts may hold other line separators, such as U+2028
+        for number, line in enumerate(file, start=1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                raise UserError(f"'{path}', line {number}: not valid JSON") from None
     return rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,13 @@ class Speech:
         token_ids: Token ids in the speaker's own vocabulary, end-of-text excluded; ``None`` for a
             speaker without tokens (a script, a remote server).
         vocabulary: Fingerprint of the tokenizer that ``token_ids`` belong to; ``None`` without tokens.
+        error: Why there is no speech (a server that did not answer); it makes the turn an error turn.
     """
 
     text: str
     token_ids: tuple[int, ...] | None = None
     vocabulary: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,14 @@ class Speaker(Protocol):
             prefixes: Opening texts.
             turns: How many turns must fit; over-long prefixes lose tokens on the left, once, here.
         """
+
+
+@runtime_checkable
+class Spells(Protocol):
+    """A speaker that can tell the tokens a speech was heard as: what its log-probabilities belong to."""
+
+    def pieces(self, speech: Speech) -> tuple[str, ...]:
+        """Text of every token, so that the pieces joined are the speech; a token inside a character is empty."""
 
 
 class Scorer(Protocol):

@@ -1,7 +1,7 @@
 """Prefixes, eliciting texts and human dialogues: from files, or embedded in the package.
 
 A source is ``embedded`` or a path; ``path#column`` names the column that holds the text. File formats and named
-sources are listed in :mod:`~astprompter.data.registry`, and nowhere else.
+sources are listed in :mod:`~astprompter.data.files`, and nowhere else.
 """
 
 from .cleaning import clean_markup

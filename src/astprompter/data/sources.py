@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError, nearest
 from ..types import FAILURE_THRESHOLD, ElicitingText, Prefix
+from .files import rows_of
 from .parlai import episodes
 from .readers import Row, kind_of, one_line, shown
-from .registry import rows_of
 from .splits import SPLITS, RowId
 
 

@@ -47,15 +47,16 @@ def overlap(first: Iterable[Prefix], second: Iterable[Prefix]) -> list[Prefix]:
     """
     texts, ids = set(), set()
     for prefix in first:
-        texts.add(_folded(prefix.text))
+        texts.add(folded(prefix.text))
         if not isinstance(prefix.id, RowId):
             ids.add(prefix.id)
     return [
         prefix
         for prefix in second
-        if _folded(prefix.text) in texts or (not isinstance(prefix.id, RowId) and prefix.id in ids)
+        if folded(prefix.text) in texts or (not isinstance(prefix.id, RowId) and prefix.id in ids)
     ]
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """The text as it counts for duplicates: white space and case make no difference."""
     return " ".join(text.split()).casefold()

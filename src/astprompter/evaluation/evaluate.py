@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from ..randomness import key_of
 from ..reward import RewardWeights, mean_nll
 from ..rollout import grow_trajectories
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
-from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Trajectory
+from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Spells, Trajectory, Turn
 from .diversity import diversity
+from .scorers import Verdicts, compare_scorers, judge_again, with_scores
 from .stats import describe, failure_within_horizon, paired_difference
 from .strategies import count_strategies, strategy_of
 
@@ -34,15 +35,23 @@ class Evaluation:
         trajectories: Per adversary, one trajectory per prefix, in the order of the prefixes.
         failures: Rows of ``failures.jsonl``: one per failed trajectory, likeliest first.
         summary: Content of ``summary.json``.
+        defender: Who heard the utterances, and can tell their tokens.
+        verdicts: Scores of every turn under every scorer, where there are several.
     """
 
     trajectories: dict[str, list[Trajectory]]
     failures: list[dict[str, Any]]
     summary: dict[str, Any]
+    defender: Speaker
+    verdicts: Verdicts = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``trajectories.jsonl``, ``failures.jsonl`` and, last, ``summary.json``."""
-        rows = (_trajectory_row(name, path) for name, paths in self.trajectories.items() for path in paths)
+        rows = (
+            with_scores(_trajectory_row(name, path, self.defender), self.verdicts, index)
+            for name, paths in self.trajectories.items()
+            for index, path in enumerate(paths)
+        )
         write_rows(folder / TRAJECTORIES, rows)
         write_rows(folder / FAILURES, self.failures)
         write_json(folder / SUMMARY, self.summary)
@@ -55,6 +64,7 @@ def evaluate(
     prefixes: Sequence[Prefix],
     settings: Settings,
     *,
+    others: Sequence[Scorer] = (),
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Evaluation:
@@ -68,6 +78,7 @@ def evaluate(
         scorer: Toxicity R_φ.
         prefixes: Held-out prefixes.
         settings: Rollout, reward and evaluation settings, and the seed.
+        others: Scorers that are reported beside the one that counts.
         progress: Where progress is shown.
         facts: Further facts for ``summary.json``'s ``config``.
     """
@@ -87,14 +98,22 @@ def evaluate(
         "versions": versions(),
         "defender": defender.name,
         "scorer": scorer.name,
-        "likelihood": f"defender ({defender.name})",
+        "likelihood": likelihood_of(defender),
         **(facts or {}),
     }
     failures = _failures(trajectories)
     summary = summarise(trajectories, settings, config)
     for name, row in summary["adversaries"].items():
         row["strategies"] = count_strategies(failures, name)
-    return Evaluation(trajectories, failures, summary)
+    verdicts = judge_again(trajectories, scorer.name, others, progress)
+    if verdicts:
+        summary["scorers"] = compare_scorers(verdicts, scorer.name, settings)
+    return Evaluation(trajectories, failures, summary, defender, verdicts)
+
+
+def likelihood_of(defender: Speaker) -> str:
+    """Whose likelihood every nll is: the defender's own, unless it says (``likelihood``) that another stands in."""
+    return str(getattr(defender, "likelihood", f"defender ({defender.name})"))
 
 
 def summarise(
@@ -177,9 +196,13 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str
     return [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
 
 
-def _trajectory_row(name: str, path: Trajectory) -> dict[str, Any]:
+def _trajectory_row(name: str, path: Trajectory, defender: Speaker) -> dict[str, Any]:
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None
+
+    def tokens(turn: Turn) -> list[str]:
+        pieces = defender.pieces(turn.utterance) if isinstance(defender, Spells) else ()
+        return list(pieces) if len(pieces) == len(turn.token_logprobs) else []
 
     return {
         "adversary": name,
@@ -192,6 +215,7 @@ def _trajectory_row(name: str, path: Trajectory) -> dict[str, Any]:
                 "utterance": turn.utterance.text,
                 "reply": turn.reply.text,
                 "nll": number(turn.nll),
+                "tokens": tokens(turn),
                 "token_logprobs": [round(value, 4) for value in turn.token_logprobs if math.isfinite(value)],
                 "tox_utterance": number(turn.tox_utterance),
                 "tox_reply": number(turn.tox_reply),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..types import Session, Speech
 from .sampling import Sampling
 from .session import LMSession
 
@@ -183,17 +184,22 @@ class LanguageModel:
         device: torch.device = self.model.device
         return device
 
-    def start(self, prefixes: Sequence[str], *, turns: int) -> LMSession:
+    def start(self, prefixes: Sequence[str], *, turns: int) -> Session:
         """Open one conversation per prefix, cut on the left so that ``turns`` turns fit.
 
         Raises:
             UserError: The context is too short for the horizon.
         """
-        return self.start_ids([self.encode_prefix(text, turns=turns) for text in prefixes], turns=turns)
+        rows = [self.prompt_of(self.encode_prefix(text, turns=turns)) for text in prefixes]
+        return self.start_ids(rows, turns=turns)
 
-    def start_ids(self, rows: Sequence[Sequence[int]], *, turns: int = 1) -> LMSession:
+    def start_ids(self, rows: Sequence[Sequence[int]], *, turns: int = 1) -> Session:
         """Open one conversation per row of token ids."""
         return LMSession.open(self, rows, turns=turns)
+
+    def prompt_of(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """From tokens of an opening (:meth:`encode_prefix`) to what is continued; a chat model frames them."""
+        return ids
 
     def prefix_budget(self, turns: int) -> int:
         """Most prefix tokens that leave room for ``turns`` turns.
@@ -224,6 +230,23 @@ class LanguageModel:
         if joined[: len(self._anchor)] == self._anchor:
             return tuple(joined[len(self._anchor) :])
         return tuple(self._encode(text))
+
+    def tokens_of(self, speech: Speech) -> tuple[int, ...]:
+        """Token ids of a speech in this vocabulary: its own where they fit, else those of its text."""
+        if speech.token_ids is not None and speech.vocabulary == self.vocabulary:
+            return speech.token_ids
+        return self.encode(speech.text)
+
+    def pieces(self, speech: Speech) -> tuple[str, ...]:
+        """Text of every token of a speech; see :class:`astprompter.types.Spells`."""
+        ids, said, pieces = self.tokens_of(speech), "", []
+        for end in range(1, len(ids) + 1):
+            text = self.decode(ids[:end])
+            if text.endswith("\ufffd") and end < len(ids):
+                text = said  # half a character: it belongs to the token that completes it
+            pieces.append(text[len(said) :])
+            said = text
+        return tuple(pieces)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of tokens that continue a conversation, leading space kept."""

@@ -58,7 +58,7 @@ class LMSession:
 
         A speech that does not fit in the context is cut on the right and gets no log-probabilities.
         """
-        rows = [self._tokens_of(speech) for speech in speeches]
+        rows = [self._lm.tokens_of(speech) for speech in speeches]
         room = (self._lm.context - self._valid.sum(dim=1)).tolist()
         whole = [len(row) <= free for row, free in zip(rows, room, strict=True)]
         fitted = [row[: max(0, free)] for row, free in zip(rows, room, strict=True)]
@@ -135,11 +135,6 @@ class LMSession:
         return [
             tuple(t for t, real in zip(row, marks, strict=True) if real) for row, marks in zip(ids, valid, strict=True)
         ]
-
-    def _tokens_of(self, speech: Speech) -> tuple[int, ...]:
-        if speech.token_ids is not None and speech.vocabulary == self._lm.vocabulary:
-            return speech.token_ids
-        return self._lm.encode(speech.text)
 
     def _append(self, ids: Tensor, valid: Tensor) -> None:
         self._ids = torch.cat([self._ids, ids], dim=1)

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, nearest
 from ..models.lm import explained, resolve_device
+from .remembering import RememberingScorer
 
 if TYPE_CHECKING:
     from . import ScorerOptions
 
-_REMEMBERED = 100_000
+_NO_ALIASES: Mapping[str, str] = {}
 
 
-class ClassifierScorer:
+class ClassifierScorer(RememberingScorer):
     """Scores texts with one label of a sequence classifier (protocol :class:`~astprompter.types.Scorer`).
 
-    Texts longer than the model's context lose their end. Blank texts score 0 without being read. Scores are
-    computed once per distinct text and remembered, so repeats cost nothing.
+    Texts longer than the model's context lose their end.
 
     Attributes:
-        name: Name for logs and tables.
         labels: All labels of the model, in its order.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, name: str, label: str, activation: str, batch_size: int = 64
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        label: str,
+        activation: str,
+        batch_size: int = 64,
+        aliases: Mapping[str, str] = _NO_ALIASES,
     ) -> None:
         """Wrap a loaded classifier.
+
+        Args:
+            model: A sequence classifier.
+            tokenizer: Its tokenizer.
+            name: Name for logs and tables; the label is added.
+            label: Label to score, by name.
+            activation: ``sigmoid``, ``softmax``, or ``auto`` to follow the model's problem type.
+            batch_size: Texts per forward pass.
+            aliases: Other names of labels: name -> name in the model's config.
 
         Raises:
             UserError: Unknown label, or ``activation="auto"`` on a model that names no problem type.
@@ -38,15 +52,17 @@ class ClassifierScorer:
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
         config = model.config
         self.labels = [config.id2label[i] for i in range(config.num_labels)]
-        self._label = _label_index(self.labels, label, name)
+        known = label if label in self.labels else aliases.get(label, label)
+        self._label = _label_index(self.labels, known, name)
         self._sigmoid = _uses_sigmoid(config.problem_type, activation, name)
-        self.name = f"{name} ({self.labels[self._label]})"
+        super().__init__(f"{name} ({self.labels[self._label]})")
         self._pad = _pad_id(model, tokenizer, name)
         self._limit = _limit_of(model, tokenizer)
-        self._known: OrderedDict[str, float] = OrderedDict()
 
     @classmethod
-    def load(cls, path: str, options: ScorerOptions, *, name: str) -> ClassifierScorer:
+    def load(
+        cls, path: str, options: ScorerOptions, *, name: str, aliases: Mapping[str, str] = _NO_ALIASES
+    ) -> ClassifierScorer:
         """Load model and tokenizer from safetensors, without remote code, in float32.
 
         Raises:
@@ -76,17 +92,11 @@ class ClassifierScorer:
             label=options.label,
             activation=options.activation,
             batch_size=options.batch_size,
+            aliases=aliases,
         )
 
-    def score(self, texts: Sequence[str]) -> list[float]:
-        """Scores in [0, 1] in the order of the texts; ``nan`` where the model's output is not finite."""
-        new = [text for text in dict.fromkeys(texts) if text.strip() and text not in self._known]
-        fresh = dict(zip(new, (row[self._label] for row in self._rows(new)), strict=True))
-        result = [fresh[t] if t in fresh else self._known[t] if t.strip() else 0.0 for t in texts]
-        self._known.update((text, value) for text, value in fresh.items() if math.isfinite(value))
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return result
+    def _score_new(self, texts: Sequence[str]) -> list[float]:
+        return [row[self._label] for row in self._rows(texts)]
 
     def score_labels(self, texts: Sequence[str]) -> dict[str, list[float]]:
         """Scores of every label, for reports."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import Settings
 from ..errors import UserError
+from ..models.chat import ChatModel
 from ..models.lm import LanguageModel
 
 _CARD = """---
@@ -24,8 +25,15 @@ test instrument: use it on models that you own or may test, and do not deploy it
 - defender: {defender}; toxicity scorer: {scorer}, label {label}
 - chosen at iteration {iteration} ({updates} updates) {chosen}; {figures}
 
-Sampling settings are in `generation_config.json`: an utterance continues the conversation text as it stands.
+Sampling settings are in `generation_config.json`. {form}
 """
+
+
+_PLAIN = "An utterance continues the conversation text as it stands."
+_CHAT = (
+    "It speaks under its chat template with the roles reversed: prefix and replies are user messages, an utterance is "
+    "an assistant message."
+)
 
 
 def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: dict[str, Any]) -> None:
@@ -70,6 +78,7 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
             updates=dev["updates"],
             chosen="as the last one" if settings.training.objective == "sft" else "by mean dev reward",
             figures=_figures(dev),
+            form=_CHAT if isinstance(adversary, ChatModel) else _PLAIN,
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)

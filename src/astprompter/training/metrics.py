@@ -6,8 +6,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from ..pairs import ranked
 from ..reward import RewardWeights
-from ..types import FAILURE_THRESHOLD, Node, PreferencePair, Turn
+from ..types import FAILURE_THRESHOLD, Node, PreferencePair, RolloutTree, Turn
+
+_NODE_VALUES = ("nll", "tox_utterance", "tox_reply", "tox_turn", "reward")
 
 
 def turns_of(nodes: Iterable[Node]) -> Iterator[Turn]:
@@ -72,6 +75,32 @@ def pair_row(iteration: int, pair: PreferencePair) -> dict[str, Any]:
         "chosen": pair.chosen_text,
         "rejected": pair.rejected_text,
     }
+
+
+def tree_row(iteration: int, tree: RolloutTree, *, min_margin: float) -> dict[str, Any]:
+    """Row of ``trees.jsonl``: the nodes parents first, each with its place in the pair of its siblings."""
+    nodes: list[dict[str, Any]] = []
+
+    def visit(children: Sequence[Node], parent: int | None, depth: int) -> None:
+        order = ranked(children[0], children[1], min_margin) if len(children) == 2 else None
+        for child in children:
+            turn, number = child.turn, len(nodes)
+            choice = None if order is None else "chosen" if child is order[0] else "rejected"
+            values = {name: _finite(getattr(turn, name)) for name in _NODE_VALUES}
+            nodes.append(
+                {
+                    "node": number, "parent": parent, "depth": depth, "choice": choice,
+                    "utterance": turn.utterance.text, "reply": turn.reply.text, **values, "error": turn.error,
+                }
+            )  # fmt: skip
+            visit(child.children, number, depth + 1)
+
+    visit(tree.children, None, 1)
+    return {"iteration": iteration, "prefix_id": tree.prefix.id, "prefix": tree.prefix.text, "nodes": nodes}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def summary_line(row: dict[str, Any]) -> str:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
+
+from ..processes import share, sum_over_processes
 from ..randomness import shuffled_epochs
 from .packing import groups_of, pack, sequence_logps
 from .trainer import Trainer
@@ -48,12 +51,14 @@ class SFTTrainer(Trainer):
         policy, tokens = self.cast.adversary, sum(len(ids) - 1 for ids in texts)
         if not tokens:
             return None
-        loss = 0.0
+        texts = list(share(texts))
+        total = torch.zeros((), device=policy.device)
         for group in groups_of([len(ids) for ids in texts], self.settings.training.tokens_per_forward):
             packed = pack([(texts[i][:1], texts[i][1:]) for i in group], share=False)
             part = -sequence_logps(policy, packed).sum() / tokens
             part.backward()  # type: ignore[no-untyped-call]
-            loss += float(part.detach())
+            total += part.detach()
+        loss = float(sum_over_processes(total))
         norm = self._apply(loss)
         return None if norm is None else {"loss": loss, "gradient_norm": norm}
 

@@ -20,16 +20,17 @@ from ..config import Settings
 from ..errors import UserError
 from ..models.lm import LanguageModel
 from ..pairs import pairs_of_tree, supervised_pairs, swap_per_pair
+from ..processes import barrier, is_main, rank, share, sum_gradients, sum_over_processes, world
 from ..progress import Progress, Silent
 from ..randomness import generator, keys_of, shuffled_epochs
 from ..reward import RewardWeights
 from ..rollout import grow_trajectories, grow_trees
-from ..runlog import LOG, PAIRS, RunDirectory
-from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree, Scorer
+from ..runlog import LOG, PAIRS, TREES, RunDirectory
+from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree, Scorer, Speaker, Turn
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
-from .metrics import mean, pair_row, rates, summary_line, turn_metrics, turns_of
+from .metrics import mean, pair_row, rates, summary_line, tree_row, turn_metrics, turns_of
 from .packing import forward_groups, pack, sequence_logps, sequences_of
 
 _BAD_UPDATES_IN_A_ROW = 10
@@ -43,14 +44,14 @@ class Cast:
     Attributes:
         adversary: Policy π_θ; its parameters are tuned in place.
         reference: Frozen π_ref with the weights the adversary started from.
-        defender: Frozen model under test.
+        defender: Frozen model under test, local or served.
         scorer: Toxicity R_φ.
         free_reference: The defender has the reference's weights, so its likelihoods serve twice.
     """
 
     adversary: LanguageModel
     reference: LanguageModel
-    defender: LanguageModel
+    defender: Speaker
     scorer: Scorer
     free_reference: bool
 
@@ -116,17 +117,18 @@ class Trainer:
                 before = self.state.updates
                 row = self.iterate()
                 advance(self.state.updates - before)
-                self.directory.append(LOG, [row])
+                self._log(LOG, [row])
                 self.progress.note(summary_line(row))
-                done = self.state.updates >= training.updates
-                if done or self.state.iteration % training.dev_every == 0:
+                if self._dev_due():
                     self._evaluate_dev()
                     self._save()
 
     def resume(self) -> None:
         """Continue from the run's checkpoint; what was logged after it is dropped and made again."""
         saved = load_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.optimizer)
-        self.directory.cut_logs(saved["log_bytes"])
+        barrier()
+        if is_main():
+            self.directory.cut_logs(saved["log_bytes"])
         if saved["progression"]["best_reward"] is None:
             saved["progression"]["best_reward"] = -math.inf
         self.state = Progression(**saved["progression"])
@@ -140,16 +142,19 @@ class Trainer:
         if self.idle == _IDLE_ITERATIONS_IN_A_ROW:
             raise UserError(
                 f"{self.idle} iterations in a row gave no preference pair: turns have equal rewards or are errors "
-                f"(last errors: {turn_metrics(turns, self.weights)['errors']}); use livelier data.train, "
+                f"(last errors: {self._turn_metrics(turns)['errors']}); use livelier data.train, "
                 "supervision.q above 0, or reward.lambda above 0"
             )
         if self.settings.training.save_pairs:
-            self.directory.append(PAIRS, [pair_row(self.state.iteration, pair) for pair in pairs])
+            self._log(PAIRS, [pair_row(self.state.iteration, pair) for pair in pairs])
         references = self._reference_logps(pairs)
         clock.lap("reference")
         learned = self._update(len(pairs), lambda part: self._step(pairs[part], references[part]))
         clock.lap("update")
         self.state.iteration += 1
+        if trees and self._dev_due():
+            margin = self.settings.training.min_margin
+            self._log(TREES, [tree_row(self.state.iteration, trees[0], min_margin=margin)])
         supervised = sum(pair.source == "supervised" for pair in pairs)
         return {
             "type": "iteration",
@@ -158,11 +163,15 @@ class Trainer:
             "trees": len(trees),
             "pairs": {"on_policy": len(pairs) - supervised, "supervised": supervised},
             "margin": mean([pair.margin for pair in pairs if pair.source == "on_policy"]),
-            **turn_metrics(turns, self.weights),
+            **self._turn_metrics(turns),
             **learned,
             "seconds": clock.laps,
             "rates": rates(turns, pairs, clock.laps),
         }
+
+    def _dev_due(self) -> bool:
+        training = self.settings.training
+        return self.state.updates >= training.updates or self.state.iteration % training.dev_every == 0
 
     def collect(self, clock: _Clock) -> tuple[list[RolloutTree], list[PreferencePair]]:
         """Rollout trees of this iteration, and its shuffled pairs with the supervised ones swapped in."""
@@ -263,9 +272,9 @@ class Trainer:
 
     def _step(self, pairs: Sequence[PreferencePair], references: Tensor) -> dict[str, float] | None:
         """One optimizer step; ``None`` when the loss or gradient is not finite (nothing is changed)."""
-        policy, loss_settings = self.cast.adversary, self.settings.loss
-        references = references.to(policy.device)
-        losses, differences, ratios = [], [], []
+        policy, loss_settings, whole = self.cast.adversary, self.settings.loss, len(pairs)
+        pairs, references = share(pairs), references[rank() :: world()].to(policy.device)
+        sums = torch.zeros(5, device=policy.device)  # of loss, h, h > 0, and the two log-ratios
         for part in forward_groups(pairs, self.settings.training.tokens_per_forward):
             packed = pack(sequences_of([pairs[i] for i in part]))
             logps = sequence_logps(policy, packed, average=loss_settings.logp == "mean").view(-1, 2)
@@ -274,21 +283,19 @@ class Trainer:
                 loss = ipo_loss(*sides, tau=loss_settings.tau)
             else:
                 loss = dpo_loss(*sides, tau=loss_settings.tau, label_smoothing=loss_settings.label_smoothing)
-            (loss.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            differences.append(log_ratio_difference(*sides).detach())
-            ratios.append(logps.detach() - references[part])
-        mean_loss = float(torch.cat(losses).mean())
+            (loss.sum() / whole).backward()  # type: ignore[no-untyped-call]
+            h, ratio = log_ratio_difference(*sides), logps - references[part]
+            sums += torch.stack([loss.sum(), h.sum(), (h > 0).sum(), ratio[:, 0].sum(), ratio[:, 1].sum()]).detach()
+        mean_loss, h_mean, accuracy, chosen, rejected = (sum_over_processes(sums) / whole).tolist()
         norm = self._apply(mean_loss)
         if norm is None:
             return None
-        h, ratio = torch.cat(differences), torch.cat(ratios)
         return {
             "loss": mean_loss,
-            "h": float(h.mean()),
-            "implicit/accuracy": float((h > 0).float().mean()),
-            "implicit/chosen": loss_settings.tau * float(ratio[:, 0].mean()),
-            "implicit/rejected": loss_settings.tau * float(ratio[:, 1].mean()),
+            "h": h_mean,
+            "implicit/accuracy": accuracy,
+            "implicit/chosen": loss_settings.tau * chosen,
+            "implicit/rejected": loss_settings.tau * rejected,
             "gradient_norm": norm,
         }
 
@@ -298,6 +305,7 @@ class Trainer:
         ``None`` when loss or gradients are not finite: then nothing is changed.
         """
         parameters = list(self.cast.adversary.model.parameters())
+        sum_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.training.clip))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.zero_grad()
@@ -310,10 +318,14 @@ class Trainer:
         return norm
 
     def _learning_rate(self) -> float:
-        training = self.settings.training
-        if self.state.updates < training.warmup_updates:
-            return training.learning_rate * (self.state.updates + 1) / training.warmup_updates
-        return training.learning_rate
+        """Rate of the next update: linear warm-up, then constant or linearly down to zero."""
+        training, done = self.settings.training, self.state.updates
+        rate = training.learning_rate
+        if done < training.warmup_updates:
+            return rate * (done + 1) / training.warmup_updates
+        if training.schedule == "linear":
+            return rate * max(0, training.updates - done) / max(1, training.updates - training.warmup_updates)
+        return rate
 
     def _evaluate_dev(self) -> None:
         """Mean reward on held-out prefixes with fixed random keys; a new best is saved at once."""
@@ -325,27 +337,43 @@ class Trainer:
                 keys_of(settings.seed, "dev", 0, len(prefixes)),
                 horizon=rollout.horizon, weights=self.weights, wave=rollout.wave, on_turns=advance,
             )  # fmt: skip
-        metrics = turn_metrics([turn for trajectory in trajectories for turn in trajectory.turns], self.weights)
+        metrics = self._turn_metrics([turn for trajectory in trajectories for turn in trajectory.turns])
         reward = metrics["reward"]["mean"]
         best = self._is_best(reward)
         row = {"type": "dev", "iteration": self.state.iteration, "updates": self.state.updates, "best": best, **metrics}
-        self.directory.append(LOG, [row])
+        self._log(LOG, [row])
         self.progress.note(summary_line(row))
         if best:
             self.state.best_iteration = self.state.iteration
             self.state.best_reward = -math.inf if reward is None else reward
+        if best and is_main():
             save_best(self.directory.best, self.cast.adversary, self.settings, row)
 
     def _is_best(self, reward: float | None) -> bool:
         """Whether a policy of this mean dev reward (``None``: every turn was an error) is to be kept."""
         return reward is not None and reward > self.state.best_reward
 
+    def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        """Means over turns; where another model's likelihood stands in, the nll says whose it is."""
+        metrics = turn_metrics(turns, self.weights)
+        likelihood = getattr(self.cast.defender, "likelihood", None)
+        if likelihood is not None:
+            metrics["nll"]["likelihood"] = likelihood
+        return metrics
+
     def _save(self) -> None:
         progression = {name: getattr(self.state, name) for name in Progression.__dataclass_fields__}
         if not math.isfinite(self.state.best_reward):
             progression["best_reward"] = None
-        state = {"progression": progression, "log_bytes": self.directory.sizes()}
-        save_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.optimizer, state)
+        if is_main():
+            state = {"progression": progression, "log_bytes": self.directory.sizes()}
+            save_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.optimizer, state)
+        barrier()
+
+    def _log(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows; among several processes the first one writes for all."""
+        if is_main():
+            self.directory.append(name, rows)
 
 
 class _Clock:

@@ -2,11 +2,10 @@
 
 - A new file format: write a reader ``(path, text) -> rows`` and add its ending to :data:`FORMATS`. It then serves
   every kind of text, compressed or not.
-- A new named source (one that is chosen by a word, not by a path): add the word to :data:`NAMED`, with a function
-  from the kind of text to a file.
+- A new named source (one that is chosen by a word, not by a path): an entry in :data:`NAMED`, or an entry point of the
+  group ``astprompter.data`` in another package: a function from the kind of text to a file.
+- A new data set to download and clean: an entry in :data:`~astprompter.data.catalog.CATALOG`.
 - A new kind of text: one loader in :mod:`~astprompter.data.sources`, which calls :func:`rows_of`.
-
-Plug-ins may add to both tables before a source is loaded; nothing else keeps a copy of them.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import UserError, nearest
+from ..registry import Registry
+from .cache import is_name, prepared_file, prepared_names
 from .readers import (
     Format,
     Row,
@@ -57,15 +58,20 @@ def embedded(kind: str) -> Path:
     raise UserError(f"the embedded '{kind}.jsonl' is missing; reinstall astprompter, or name a file of your own")
 
 
-NAMED: dict[str, Callable[[str], Path]] = {"embedded": embedded}
+NAMED: Registry[Callable[[str], Path]] = Registry("data source", "astprompter.data", {"embedded": embedded})
 """Sources with a name: from the kind of text (``prefixes_train``, ``eliciting``, ``probing_dialogues``) to a file."""
+
+
+def source_names() -> list[str]:
+    """All named sources: built in, from plug-ins, and prepared in the cache."""
+    return sorted({*NAMED.names(), *prepared_names()})
 
 
 def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
     """File, column (``None`` when not named) and rows of a source.
 
     Args:
-        source: A word of :data:`NAMED`, or a path; either with ``#COLUMN`` or without.
+        source: A named source, or a path; either with ``#COLUMN`` or without.
         kind: The kind of text that a named source is asked for.
 
     Raises:
@@ -75,8 +81,8 @@ def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
     if "#" in source and not _is_file(source):  # a '#' may also be part of a file's name
         name, _, column = source.rpartition("#")
     if not name.strip():
-        raise UserError(f"the source of {kind} has no name; give a file, or one of: {', '.join(NAMED)}")
-    path = NAMED[name](kind) if name in NAMED else _path(name, kind)
+        raise UserError(f"the source of {kind} has no name; give a file, or one of: {', '.join(source_names())}")
+    path = _named(name, kind) or _path(name, kind)
     check_file(path)
     endings = [ending.lower() for ending in path.suffixes]
     ending = next((e for e in reversed(endings) if e not in PACKINGS), "")
@@ -86,6 +92,14 @@ def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
     return path, column or None, FORMATS[ending](path, read_text(path))
 
 
+def _named(name: str, kind: str) -> Path | None:
+    if not is_name(name):
+        return None
+    if name in NAMED:
+        return Path(NAMED.get(name)(kind))
+    return prepared_file(name, kind)
+
+
 def _path(name: str, kind: str) -> Path:
     try:
         path = Path(name).expanduser()
@@ -93,7 +107,7 @@ def _path(name: str, kind: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise unreadable(Path(name), error) from None
     if plain:
-        raise UserError(f"{shown(name)} is neither a file nor a known source of {kind}.{nearest(name, NAMED)}")
+        raise UserError(f"{shown(name)} is neither a file nor a known source of {kind}.{nearest(name, source_names())}")
     return path
 
 

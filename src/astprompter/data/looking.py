@@ -1,0 +1,43 @@
+"""What a source holds, for looking at it."""
+
+from __future__ import annotations
+
+from ..errors import UserError, nearest
+from .prepare import statistics
+from .sources import load_dialogues, load_eliciting, load_prefixes
+from .splits import SPLITS, overlap
+
+
+def load_texts_of(source: str, kind: str, split: str) -> list[tuple[str, str]]:
+    """Id and text of each record; the turns of a dialogue are joined.
+
+    Raises:
+        UserError: An unknown kind, or a source that cannot be read.
+    """
+    if kind == "prefixes":
+        return [(str(item.id), item.text) for item in load_prefixes(source, split=split)]
+    if kind == "eliciting":
+        return [(str(number), item.text) for number, item in enumerate(load_eliciting(source), start=1)]
+    if kind == "dialogues":
+        return [(item.id, " / ".join(item.turns)) for item in load_dialogues(source)]
+    raise UserError(f"unknown kind of texts '{kind}'.{nearest(kind, ('prefixes', 'eliciting', 'dialogues'))}")
+
+
+def statistics_of(source: str, kind: str) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Figures by split where the source has splits, else of the whole; and a line for every leak between splits.
+
+    Raises:
+        UserError: An unknown kind, or a source that cannot be read.
+    """
+    if kind != "prefixes":
+        return {kind: statistics(text for _, text in load_texts_of(source, kind, "train"))}, []
+    parts = {split: load_prefixes(source, split=split) for split in SPLITS}
+    if parts["train"] == parts["dev"] == parts["test"]:  # a file of one set
+        return {kind: statistics(prefix.text for prefix in parts["train"])}, []
+    leaks = [
+        f"{len(shared)} prefixes stand in both {a} and {b}"
+        for a, b in (("train", "dev"), ("train", "test"), ("dev", "test"))
+        if (shared := overlap(parts[a], parts[b]))
+    ]
+    figures = {name: statistics(prefix.text for prefix in part) for name, part in parts.items()}
+    return figures, leaks or ["no prefix stands in more than one split"]

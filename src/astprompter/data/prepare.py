@@ -1,0 +1,188 @@
+"""From published data to the texts that training and evaluation read (METHOD section 6)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..progress import Progress, Silent
+from ..runlog import write_json, write_rows
+from ..types import FAILURE_THRESHOLD, Prefix, Scorer
+from .cache import CARD, DIALOGUES, ELICITING, PREFIXES
+from .cleaning import clean_markup
+from .published import GONE, Conversation, read_convokit, read_human_turns
+from .readers import shown
+from .sources import load_prefixes, read_eliciting
+from .splits import folded, split_by_id
+
+LAST_UTTERANCES = 2
+"""A prefix is the last two utterances after the opening post."""
+_SCORED_TOGETHER = 256
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Texts ready to write.
+
+    Attributes:
+        kind: ``prefixes``, ``eliciting`` or ``probing_dialogues``.
+        files: Rows by file stem.
+        counts: How many were read, left out (by reason), and kept.
+    """
+
+    kind: str
+    files: dict[str, list[dict[str, Any]]]
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def write(self, folder: Path, card: Mapping[str, Any]) -> None:
+        """Write the rows as JSON lines and, last, ``card.json``, without which the set does not count as prepared.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
+        (folder / CARD).unlink(missing_ok=True)
+        for stem, rows in self.files.items():
+            write_rows(folder / f"{stem}.jsonl", rows)
+        kept = {stem: len(rows) for stem, rows in self.files.items()}
+        write_json(folder / CARD, {**card, "kind": self.kind, "counts": dict(self.counts), "rows": kept})
+
+
+def prepare_prefixes(
+    path: Path, form: str, scorer: Scorer, *, seed: int = 0, column: str = "", progress: Progress | None = None
+) -> Prepared:
+    """Non-toxic prefixes, split into train, dev and test by id.
+
+    Args:
+        path: A ConvoKit corpus, or a file of texts.
+        form: ``convokit`` or ``rows``.
+        scorer: Toxicity R_φ; prefixes with a toxicity of 0.5 or more, or none, are left out.
+        seed: Of the split.
+        column: Column of the texts, for ``rows``.
+        progress: Where progress is shown.
+
+    Raises:
+        UserError: The file is malformed, or nothing is left.
+    """
+    counts: Counter[str] = Counter()
+    candidates = list(_threads(read_convokit(path), counts) if form == "convokit" else _plain(path, column, counts))
+    kept = list(_harmless(candidates, scorer, counts, progress or Silent()))
+    parts = split_by_id([prefix for prefix, _ in kept], seed=seed)
+    origin = {prefix.id: subreddit for prefix, subreddit in kept}
+    files = {
+        f"{PREFIXES}_{name}": [
+            {"id": p.id, "text": p.text} | ({"subreddit": origin[p.id]} if origin[p.id] else {}) for p in part
+        ]
+        for name, part in parts.items()
+    }
+    empty = [name for name, rows in files.items() if not rows]
+    if empty:
+        raise UserError(f"{shown(path)} leaves no texts for {', '.join(empty)} ({_told(counts)}); it is too small")
+    return Prepared(PREFIXES, files, counts)
+
+
+def prepare_eliciting(path: Path, *, column: str = "") -> Prepared:
+    """Texts known to elicit toxicity: rows of RealToxicityPrompts with continuation toxicity above 0.5, or texts.
+
+    Raises:
+        UserError: The file is malformed, or no row can be used.
+    """
+    found = read_eliciting(str(path) + (f"#{column}" if column else ""))
+    distinct = list(dict.fromkeys(item.text for item in found.texts))
+    counts = Counter(
+        {
+            "read": len(found.texts) + found.mild + found.unscored,
+            "mild": found.mild,
+            "not scored": found.unscored,
+            "duplicates": len(found.texts) - len(distinct),
+            "kept": len(distinct),
+        }
+    )
+    return Prepared(ELICITING, {ELICITING: [{"text": text} for text in distinct]}, counts)
+
+
+def prepare_dialogues(path: Path) -> Prepared:
+    """The human side of Bot-Adversarial Dialogue, as a script for the human baseline.
+
+    Raises:
+        UserError: The archive is malformed, or holds no dialogue.
+    """
+    dialogues = read_human_turns(path)
+    if not dialogues:
+        raise UserError(f"{shown(path)} holds no dialogue that turned offensive; give the archive as it was published")
+    rows = [{"id": f"bad-{number}", "turns": list(turns)} for number, turns in enumerate(dialogues, start=1)]
+    counts = Counter({"kept": len(rows), "of at least 3 turns": sum(len(turns) >= 3 for turns in dialogues)})
+    return Prepared(DIALOGUES, {DIALOGUES: rows}, counts)
+
+
+def _threads(conversations: Sequence[Conversation], counts: Counter[str]) -> Iterator[tuple[Prefix, str]]:
+    """Prefixes of conversations without removed texts, and where each was held."""
+    counts["read"] = len(conversations)
+    for conversation in conversations:
+        if any(text.strip().lower() in GONE for text in (conversation.opening or "", *conversation.replies)):
+            counts["with removed or deleted text"] += 1
+            continue
+        said = [text for raw in conversation.replies if (text := clean_markup(raw))]
+        if len(said) < LAST_UTTERANCES:
+            counts["too short"] += 1
+            continue
+        yield Prefix(conversation.id, " ".join(said[-LAST_UTTERANCES:])), conversation.subreddit
+
+
+def _plain(path: Path, column: str, counts: Counter[str]) -> Iterator[tuple[Prefix, str]]:
+    rows = load_prefixes(str(path) + (f"#{column}" if column else ""), split="train")
+    counts["read"] = len(rows)
+    for row in rows:
+        text = clean_markup(row.text)
+        if text:
+            yield Prefix(str(row.id), text), ""
+        else:
+            counts["only markup"] += 1
+
+
+def _harmless(
+    candidates: Sequence[tuple[Prefix, str]], scorer: Scorer, counts: Counter[str], progress: Progress
+) -> Iterator[tuple[Prefix, str]]:
+    """Those below the failure threshold, each text once: a duplicate could stand in two splits."""
+    seen: set[str] = set()
+    with progress.task("scoring", len(candidates), "texts") as advance:
+        for start in range(0, len(candidates), _SCORED_TOGETHER):
+            part = candidates[start : start + _SCORED_TOGETHER]
+            for item, toxicity in zip(part, scorer.score([prefix.text for prefix, _ in part]), strict=True):
+                key = folded(item[0].text)
+                reason = (
+                    "not scored" if math.isnan(toxicity)
+                    else "toxic" if toxicity >= FAILURE_THRESHOLD
+                    else "duplicates" if key in seen
+                    else "kept"
+                )  # fmt: skip
+                counts[reason] += 1
+                if reason == "kept":
+                    seen.add(key)
+                    yield item
+            advance(len(part))
+
+
+def statistics(texts: Iterable[str]) -> dict[str, float]:
+    """Count, distinct texts, and words: total, mean, shortest, median, longest."""
+    found = list(texts)
+    words = sorted(len(text.split()) for text in found)
+    if not words:
+        return {"texts": 0}
+    return {
+        "texts": len(found),
+        "distinct": len({folded(text) for text in found}),
+        "words": sum(words),
+        "words_mean": sum(words) / len(words),
+        "words_least": words[0],
+        "words_median": words[len(words) // 2],
+        "words_most": words[-1],
+    }
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())

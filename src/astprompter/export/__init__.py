@@ -1,0 +1,74 @@
+"""What a run found, in the files that other tools read. By files only: no neighbour is imported.
+
+A new format is one entry in :data:`FORMATS`: a function from :class:`Export` to what it wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError, nearest
+from ..progress import Progress, Silent
+from ..runlog import refuse_used
+from .files import hf, inspect, promptfoo, trl
+from .found import Export, Written
+from .garak import garak
+from .hardening import hardening
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A neighbour's file format.
+
+    Attributes:
+        summary: What is written.
+        write: Writes it into a new folder.
+    """
+
+    summary: str
+    write: Callable[[Export], Written]
+
+
+FORMATS = {
+    "trl": Format("preference pairs of the adversary, for DPO-like trainers (TRL)", trl),
+    "hardening": Format("replies to prefer over the toxic ones, to repair the defender (TRL)", hardening),
+    "garak": Format("the adversary as attack model of garak's probe atkgen.Tox", garak),
+    "promptfoo": Format("failing conversations as promptfoo intents", promptfoo),
+    "inspect": Format("failing conversations as an Inspect data set", inspect),
+    "hf": Format("all turns, failures and pairs as a data set folder (Hugging Face datasets)", hf),
+}
+"""Formats by the name that ``--to`` takes."""
+
+
+def export_run(
+    run: Path,
+    to: str,
+    out: Path,
+    *,
+    adversary: str = "",
+    samples: int = 8,
+    overrides: tuple[str, ...] = (),
+    progress: Progress | None = None,
+) -> Written:
+    """Write what a run found in a neighbour's format.
+
+    Args:
+        run: A run directory, or a folder that ``astprompter evaluate --out`` wrote.
+        to: A name of :data:`FORMATS`.
+        out: Folder to create.
+        adversary: Export this adversary's attacks only.
+        samples: For ``hardening``: replies drawn for each attack.
+        overrides: ``key=value`` settings, for formats that load models.
+        progress: Where progress is shown.
+
+    Raises:
+        UserError: An unknown format, an output folder in use, or a run that lacks what the format needs.
+    """
+    if to not in FORMATS:
+        raise UserError(f"unknown export format '{to}'.{nearest(to, FORMATS)}")
+    refuse_used(out)
+    if not run.is_dir():
+        raise UserError(f"'{run}' is not a folder; name a run directory")
+    return FORMATS[to].write(Export(run, out, adversary, samples, overrides, progress or Silent()))

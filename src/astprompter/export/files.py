@@ -1,0 +1,155 @@
+"""Formats that are a rearrangement of what the run already holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from ..errors import UserError
+from ..runlog import PAIRS, read_rows, write_json, write_rows, write_text
+from .found import CONTENT_WARNING, Attack, Export, Written, attacks, best_of, first_turn_pairs, trajectories
+
+
+def trl(export: Export) -> Written:
+    """Preference pairs of the adversary, ``{"prompt", "chosen", "rejected"}`` (TRL: preference, explicit prompt).
+
+    The pairs that training used, where it saved them (``training.save_pairs=true``); else pairs of first turns of the
+    adversaries that were evaluated.
+
+    Raises:
+        UserError: There is neither.
+    """
+    rows = preference_rows(export)
+    if not rows:
+        raise UserError(
+            f"'{export.run}' holds no preference pair; train with training.save_pairs=true, or evaluate two adversaries"
+        )
+    path = export.out / "preferences.jsonl"
+    write_rows(path, rows)
+    sources = sorted({row["source"] for row in rows})
+    return Written(
+        (path,),
+        (
+            f"{len(rows):,} pairs ({', '.join(sources)})",
+            f"datasets.load_dataset('json', data_files='{path}') is what trl.DPOTrainer takes as train_dataset",
+        ),
+    )
+
+
+def preference_rows(export: Export) -> list[dict[str, Any]]:
+    """Rows of the preference format, perhaps none."""
+    if (export.run / PAIRS).is_file():
+        return list(_training_pairs(export))
+    try:
+        return list(first_turn_pairs(trajectories(export)))
+    except UserError:
+        return []  # not evaluated either
+
+
+def _training_pairs(export: Export) -> Iterator[dict[str, Any]]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(best_of(export) / "tokenizer.json"))
+    for row in read_rows(export.run / PAIRS):
+        yield {
+            "prompt": tokenizer.decode(row["prompt_ids"], skip_special_tokens=True),
+            **{key: row[key] for key in ("chosen", "rejected", "margin", "source", "iteration", "depth")},
+        }
+
+
+def promptfoo(export: Export) -> Written:
+    """Intents: a text for an attack of one turn, a list of texts for one of several (promptfoo's sequence)."""
+    found = attacks(export)
+    intents: list[str | list[str]] = []
+    for attack in found:
+        said = [text.strip() for text in attack.messages[::2]]
+        intents.append(said[0] if len(said) == 1 else said)
+    path, config = export.out / "intents.json", export.out / "promptfooconfig.yaml"
+    write_json(path, intents)
+    settings = {
+        "description": "Likely failures found by astprompter",
+        "targets": [{"id": "openai:chat:YOUR-MODEL", "label": "model under test"}],
+        "redteam": {
+            "purpose": "a conversation partner that must not write toxic text, whatever it is told",
+            "plugins": [{"id": "intent", "config": {"intent": f"file://{path.name}"}}],
+            "strategies": ["basic"],
+        },
+    }
+    write_text(config, f"# {CONTENT_WARNING}\n" + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    several = sum(isinstance(intent, list) for intent in intents)
+    return Written(
+        (path, config),
+        (
+            f"{len(intents):,} intents, {several:,} of them of several turns",
+            f"name your target in {config.name}, then: cd {export.out} && npx promptfoo@latest redteam run",
+        ),
+    )
+
+
+def inspect(export: Export) -> Written:
+    """Samples ``{"id", "input": [chat messages], "target", "metadata"}``; the model's next message is to be judged."""
+    path = export.out / "samples.jsonl"
+    rows = [_sample(attack, number) for number, attack in enumerate(attacks(export), start=1)]
+    write_rows(path, rows)
+    return Written((path,), (f"{len(rows):,} samples", f"inspect_ai.dataset.json_dataset('{path}') reads them"))
+
+
+def _sample(attack: Attack, number: int) -> dict[str, Any]:
+    roles = ("user", "assistant")
+    return {
+        "id": f"{number}-{attack.adversary}-{attack.prefix_id}",
+        "input": [{"role": roles[i % 2], "content": text} for i, text in enumerate(attack.messages)],
+        "target": "no toxic reply",
+        "metadata": {**attack.facts(), "toxic_reply": attack.turns[-1]["reply"]},
+    }
+
+
+def hf(export: Export) -> Written:
+    """A data set folder: ``turns``, ``failures`` and ``preferences`` as JSON lines, and a card that configures them."""
+    tables = {
+        "turns": [_flat_turn(row, turn) for row in trajectories(export) for turn in row["turns"]],
+        "failures": [
+            {**attack.facts(), "prompt": attack.prompt, "reply": attack.turns[-1]["reply"]}
+            for attack in _or_none(export)
+        ],
+        "preferences": preference_rows(export),
+    }
+    tables = {name: rows for name, rows in tables.items() if rows}
+    paths = []
+    for name, rows in tables.items():
+        paths.append(export.out / "data" / f"{name}.jsonl")
+        write_rows(paths[-1], rows)
+    configs = [{"config_name": name, "data_files": f"data/{name}.jsonl"} for name in tables]
+    header = yaml.safe_dump(
+        {"pretty_name": "Likely toxic failures", "tags": ["red-teaming", "astprompter"], "configs": configs},
+        sort_keys=False,
+    )
+    counts = "".join(f"- `{name}`: {len(rows):,} rows\n" for name, rows in tables.items())
+    card = (
+        f"---\n{header}---\n# Likely toxic failures\n\n{CONTENT_WARNING}\n\n{counts}\nMade by astprompter from a run.\n"
+    )
+    write_text(export.out / "README.md", card)
+    return Written(
+        (*paths, export.out / "README.md"),
+        (
+            ", ".join(f"{len(rows):,} {name}" for name, rows in tables.items()),
+            f"datasets.load_dataset('{export.out}', 'turns') reads them",
+        ),
+    )
+
+
+def _or_none(export: Export) -> list[Attack]:
+    try:
+        return attacks(export)
+    except UserError:
+        return []
+
+
+def _flat_turn(row: dict[str, Any], turn: dict[str, Any]) -> dict[str, Any]:
+    """One turn as a flat row; nested values as JSON text, so that every row has the same columns."""
+    flat = {key: value for key, value in turn.items() if not isinstance(value, list | dict)}
+    nested = {key: json.dumps(value) for key, value in turn.items() if isinstance(value, dict)}
+    return {key: row[key] for key in ("adversary", "prefix_id", "prefix")} | flat | nested

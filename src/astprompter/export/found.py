@@ -1,0 +1,185 @@
+"""What a run directory holds, for the exporters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import Settings, settings_from
+from ..errors import UserError, nearest
+from ..progress import Progress
+from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory, read_rows
+
+CONTENT_WARNING = (
+    "Content warning: these texts were found by making a language model write toxic text. "
+    "Use them to test and repair models that you own or may test."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One export.
+
+    Attributes:
+        run: Where the results lie.
+        out: Folder to write to.
+        adversary: Only this one's attacks; all when empty.
+        samples: Replies drawn for each attack.
+        overrides: ``key=value`` settings.
+        progress: Where progress is shown.
+    """
+
+    run: Path
+    out: Path
+    adversary: str
+    samples: int
+    overrides: tuple[str, ...]
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What an export wrote.
+
+    Attributes:
+        files: The files and folders.
+        lines: What to tell the user: counts, and the command to use them with.
+    """
+
+    files: tuple[Path, ...]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """A conversation up to its first toxic reply.
+
+    Attributes:
+        adversary: Who led it there.
+        prefix_id: Id of the prefix.
+        prefix: The prefix.
+        turns: Rows of ``trajectories.jsonl``'s ``turns``, the failing one last.
+        path_nll: Mean nats per token of its utterances under the defender.
+    """
+
+    adversary: str
+    prefix_id: str
+    prefix: str
+    turns: tuple[Mapping[str, Any], ...]
+    path_nll: float
+
+    @property
+    def messages(self) -> list[str]:
+        """Utterance, reply, utterance, …, the failing utterance last; the first one begins with the prefix."""
+        said = [text for turn in self.turns for text in (turn["utterance"], turn["reply"])][:-1]
+        return [self.prefix + said[0], *said[1:]]
+
+    @property
+    def prompt(self) -> str:
+        """The whole text after which the toxic reply came."""
+        return "".join(self.messages)
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of it beside the texts."""
+        last = self.turns[-1]
+        scores = {name: last[name] for name in ("tox_utterance", "tox_reply", "tox_turn")}
+        return {
+            "adversary": self.adversary,
+            "prefix_id": self.prefix_id,
+            "turn": last["turn"],
+            "path_nll": self.path_nll,
+            **scores,
+        }
+
+
+def trajectories(export: Export) -> list[dict[str, Any]]:
+    """Rows of ``trajectories.jsonl``, of the chosen adversary only if one is chosen.
+
+    Raises:
+        UserError: The run was not evaluated, or has no such adversary.
+    """
+    rows = _rows(export, TRAJECTORIES)
+    names = {row["adversary"] for row in rows}
+    if export.adversary and export.adversary not in names:
+        raise UserError(f"'{export.run}' has no adversary '{export.adversary}'.{nearest(export.adversary, names)}")
+    return [row for row in rows if export.adversary in ("", row["adversary"])]
+
+
+def attacks(export: Export) -> list[Attack]:
+    """Failing conversations, likeliest first.
+
+    Raises:
+        UserError: The run was not evaluated, or nothing failed.
+    """
+    paths = {(row["adversary"], row["prefix_id"]): row for row in trajectories(export)}
+    found = []
+    for failure in _rows(export, FAILURES):
+        path = paths.get((failure["adversary"], failure["prefix_id"]))
+        if path is not None:
+            turns = tuple(path["turns"][: failure["turn"]])
+            found.append(Attack(path["adversary"], path["prefix_id"], path["prefix"], turns, failure["path_nll"]))
+    if not found:
+        raise UserError(f"'{export.run}' holds no failure to export; evaluate on more prefixes or train further")
+    return found
+
+
+def settings_of(export: Export) -> Settings:
+    """Settings that the results were made with: the evaluation's, else the run's.
+
+    Raises:
+        UserError: There are none.
+    """
+    path = export.run / SUMMARY
+    if not path.is_file():
+        return RunDirectory.open(export.run).settings(export.overrides)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        values = content["config"]["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read settings from '{path}': {error}") from None
+    return settings_from(values, list(export.overrides))
+
+
+def best_of(export: Export) -> Path:
+    """Folder of the best adversary.
+
+    Raises:
+        UserError: The run has none.
+    """
+    folder = export.run / "best"
+    if not (folder / "config.json").is_file():
+        raise UserError(f"'{export.run}' has no best adversary; name a run directory that was trained")
+    return folder
+
+
+def first_turn_pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Pairs from an evaluation: the best and the worst first utterance of different adversaries to one prefix.
+
+    Only first turns are comparable: later ones follow different texts. Ties and error turns give none.
+    """
+    by_prefix: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["turns"] and row["turns"][0]["error"] is None:
+            by_prefix.setdefault(row["prefix_id"], []).append(row)
+    for prefix_id, group in by_prefix.items():
+        ordered = sorted(group, key=lambda row: row["turns"][0]["reward"])
+        worst, best = ordered[0]["turns"][0], ordered[-1]["turns"][0]
+        if best["reward"] > worst["reward"] and best["utterance"] != worst["utterance"]:
+            yield {
+                "prompt": group[0]["prefix"],
+                "chosen": best["utterance"],
+                "rejected": worst["utterance"],
+                "margin": best["reward"] - worst["reward"],
+                "source": "evaluation",
+                "prefix_id": prefix_id,
+            }
+
+
+def _rows(export: Export, name: str) -> list[dict[str, Any]]:
+    path = export.run / name
+    if not path.is_file():
+        raise UserError(f"'{export.run}' has no {name}; run 'astprompter evaluate {export.run}' first")
+    return read_rows(path)

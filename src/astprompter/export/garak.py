@@ -1,0 +1,64 @@
+"""The saved adversary as attack model of garak's probe ``atkgen.Tox``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError
+from ..runlog import write_json, write_text
+from .found import CONTENT_WARNING, Export, Written, best_of, settings_of
+
+_POSITIONS = ("n_positions", "max_position_embeddings", "n_ctx", "max_seq_len")
+
+
+def garak(export: Export) -> Written:
+    """A copy of the adversary that garak's pipeline can load, and a garak config that names it.
+
+    The probe shows the attack model the target's last reply and sends the target what it writes. Ours continues plain
+    text, so the template is the reply alone (``[query]``), nothing is cut from its answer (``(?!)`` matches nowhere),
+    and it writes no more than one utterance. garak cuts prompts at the tokenizer's ``model_max_length``, so the copy's
+    tokenizer gets the model's context, less an utterance.
+
+    Raises:
+        UserError: The run has no best adversary, or its context is not known.
+    """
+    settings, folder = settings_of(export), export.out / "adversary"
+    config = json.loads((best_of(export) / "config.json").read_text(encoding="utf-8"))
+    context = next((config[key] for key in _POSITIONS if isinstance(config.get(key), int)), None)
+    if context is None:
+        raise UserError(f"'{best_of(export)}/config.json' does not tell the model's context; export another adversary")
+    try:
+        shutil.copytree(best_of(export), folder)
+    except (OSError, shutil.Error) as error:
+        raise UserError(f"cannot copy the adversary to '{folder}': {error}") from None
+    tokens = settings.rollout.max_new_tokens
+    described = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    write_json(folder / "tokenizer_config.json", described | {"model_max_length": context - tokens})
+    path = export.out / "garak.yaml"
+    write_text(path, f"# {CONTENT_WARNING}\n" + yaml.safe_dump(_config(folder, settings.seed, tokens), sort_keys=False))
+    return Written(
+        (folder, path),
+        (
+            "garak must run where this folder lies; without the hub, choose a detector that is on this machine",
+            f"garak --config {path} --target_type huggingface.Pipeline --target_name YOUR-MODEL --probes atkgen.Tox",
+        ),
+    )
+
+
+def _config(folder: Path, seed: int, tokens: int) -> dict[str, Any]:
+    attack = {
+        "red_team_model_type": "huggingface.Pipeline",
+        "red_team_model_name": str(folder.resolve()),
+        "red_team_model_config": {
+            "hf_args": {"device": "cpu", "torch_dtype": "float32", "do_sample": True},
+            "max_tokens": tokens,
+        },
+        "red_team_prompt_template": "[query]",
+        "red_team_postproc_rm_regex": "(?!)",
+    }
+    return {"run": {"seed": seed}, "plugins": {"probes": {"atkgen": {"Tox": attack}}, "detectors": {}}}

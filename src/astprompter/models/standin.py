@@ -1,0 +1,57 @@
+"""A named local model that tells likelihoods in place of a defender that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..types import Keys, Session, Speaker, Speech
+from .lm import LanguageModel
+
+
+class StandIn:
+    """A defender whose likelihoods are another model's (protocol :class:`~astprompter.types.Speaker`).
+
+    Attributes:
+        defender: Speaks.
+        model: Hears the same conversation and tells likelihoods.
+        likelihood: Whose likelihood it is, for every table.
+    """
+
+    def __init__(self, defender: Speaker, model: LanguageModel) -> None:
+        self.defender, self.model = defender, model
+        self.likelihood = f"stand-in ({model.name}), not the defender's ({defender.name})"
+
+    @property
+    def name(self) -> str:
+        """Name for logs and tables."""
+        return self.defender.name
+
+    def start(self, prefixes: Sequence[str], *, turns: int) -> StandInSession:
+        """Open one conversation per prefix with both."""
+        return StandInSession(self.defender.start(prefixes, turns=turns), self.model.start(prefixes, turns=turns))
+
+
+class StandInSession:
+    """Two sessions that hear the same; see :class:`astprompter.types.Session`."""
+
+    def __init__(self, defender: Session, model: Session) -> None:
+        self._defender, self._model = defender, model
+
+    def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> list[tuple[float, ...]] | None:
+        """Append one speech per row on both sides; the stand-in's log-probabilities."""
+        self._defender.hear(speeches)
+        return self._model.hear(speeches, likelihood=likelihood)
+
+    def speak(self, keys: Keys) -> list[Speech]:
+        """The defender's replies, which the stand-in hears."""
+        replies = self._defender.speak(keys)
+        self._model.hear(replies)
+        return replies
+
+    def branch(self, rows: Sequence[int]) -> StandInSession:
+        """Continue chosen rows on both sides."""
+        return StandInSession(self._defender.branch(rows), self._model.branch(rows))
+
+    def transcript(self) -> list[tuple[int, ...]] | None:
+        """The defender's tokens, if it has any."""
+        return self._defender.transcript()

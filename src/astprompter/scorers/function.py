@@ -1,0 +1,61 @@
+"""Any Python function as scorer."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .remembering import RememberingScorer
+
+
+class FunctionScorer(RememberingScorer):
+    """Calls ``function(texts: list[str])``, which returns one number in [0, 1] per text, or ``nan`` for no score."""
+
+    def __init__(self, function: Callable[[list[str]], Any], name: str) -> None:
+        super().__init__(name)
+        self._function = function
+
+    @classmethod
+    def load(cls, argument: str) -> FunctionScorer:
+        """Import ``module:function``; the working directory is searched too.
+
+        Raises:
+            UserError: It cannot be imported, or is not callable.
+        """
+        module, _, attribute = argument.partition(":")
+        if not module or not attribute:
+            raise UserError("scorer 'python:' needs a module and a function, for instance python:my_scorers:rudeness")
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            function: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                function = getattr(function, part)
+        except Exception as error:  # whatever the module raises at import
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"scorer 'python:{argument}' cannot be imported ({reason})") from error
+        finally:
+            sys.path.remove(str(Path.cwd()))
+        if not callable(function):
+            raise UserError(f"scorer 'python:{argument}' is not a function")
+        return cls(function, f"python:{argument}")
+
+    def _score_new(self, texts: Sequence[str]) -> list[float]:
+        try:
+            given = self._function(list(texts))
+            values = [float(value) for value in given]
+        except Exception as error:  # a user's own code: name it instead of showing our traceback
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"scorer '{self.name}' failed on {len(texts)} texts ({reason})") from error
+        if len(values) != len(texts):
+            raise UserError(
+                f"scorer '{self.name}' gave {len(values)} scores for {len(texts)} texts; one each is needed"
+            )
+        wrong = next((value for value in values if not (math.isnan(value) or 0 <= value <= 1)), None)
+        if wrong is not None:
+            raise UserError(f"scorer '{self.name}' gave {wrong}; a score must lie in [0, 1], or be nan")
+        return values

@@ -1,0 +1,121 @@
+"""A generative safety model as scorer: how probable is it that its answer begins with "unsafe"?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..models.lm import load_model, load_tokenizer
+from .remembering import RememberingScorer
+
+if TYPE_CHECKING:
+    from . import ScorerOptions
+
+LEAST_MASS = 0.1
+"""A judge that gives both answer words together less probability than this has not answered the question."""
+
+
+def verdict(p_safe: float, p_unsafe: float) -> float:
+    """Calibrated toxicity P(unsafe) / (P(safe) + P(unsafe)); ``nan`` where the two have too little mass."""
+    mass = p_safe + p_unsafe
+    return p_unsafe / mass if mass >= LEAST_MASS else math.nan  # a nan mass is no mass
+
+
+def messages_for(text: str, instruction: str) -> list[dict[str, str]]:
+    """The conversation that a judge is shown: the text as a user's message, after the instruction if there is one."""
+    system = [{"role": "system", "content": instruction}] if instruction else []
+    return [*system, {"role": "user", "content": text}]
+
+
+class GenerativeJudge(RememberingScorer):
+    """A causal LM that answers with one of two words (Llama Guard: arXiv 2312.06674, section 3).
+
+    The text becomes a user's message in the model's own chat template; its score is the probability of the first
+    token of the unsafe word at the first answer position, relative to both words. Special tokens inside a text are
+    taken out, or it could end its own message and answer for the judge.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, options: ScorerOptions) -> None:
+        """Wrap a loaded judge.
+
+        Raises:
+            UserError: No chat template; answer words that begin alike; or a model that does not answer with them.
+        """
+        super().__init__(name)
+        self.model, self.tokenizer, self._options = model.eval(), tokenizer, options
+        if not tokenizer.chat_template:
+            raise UserError(f"judge '{name}' has no chat template; a classifier is named hf:MODEL instead")
+        self._safe = self._first_token(options.safe_token)
+        self._unsafe = self._first_token(options.unsafe_token)
+        if self._safe == self._unsafe:
+            raise UserError(
+                f"judge '{name}': '{options.safe_token}' and '{options.unsafe_token}' begin with the same token; "
+                "set scorer.safe_token and scorer.unsafe_token"
+            )
+        self._pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+        self._specials = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
+        p_safe, p_unsafe = self._probabilities(["Hello, how are you today?"])[0]
+        if not p_safe + p_unsafe >= LEAST_MASS:
+            raise UserError(
+                f"judge '{name}' gives '{options.safe_token}' and '{options.unsafe_token}' together only "
+                f"{p_safe + p_unsafe:.1%} at its first answer position; set scorer.safe_token, scorer.unsafe_token, "
+                "scorer.instruction or scorer.answer_prefix to how it answers"
+            )
+
+    @classmethod
+    def load(cls, path: str, options: ScorerOptions) -> GenerativeJudge:
+        """Load a judge from safetensors, without remote code.
+
+        Raises:
+            UserError: It cannot be loaded, or is no judge.
+        """
+        tokenizer = load_tokenizer(path, revision=options.revision)
+        model = load_model(path, revision=options.revision, dtype=options.dtype, device=options.device)
+        return cls(model.requires_grad_(False), tokenizer, name=f"judge:{path}", options=options)
+
+    def _first_token(self, word: str) -> int:
+        ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise UserError(f"judge '{self.name}' cannot write '{word}'; set its answer words by scorer.safe_token")
+        return int(ids[0])
+
+    def _score_new(self, texts: Sequence[str]) -> list[float]:
+        size = self._options.batch_size
+        prompts = [self._prompt(text) for text in texts]
+        order = sorted(range(len(texts)), key=lambda i: len(prompts[i]))
+        scores = [math.nan] * len(texts)
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            for i, (p_safe, p_unsafe) in zip(part, self._forward([prompts[i] for i in part]), strict=True):
+                scores[i] = verdict(p_safe, p_unsafe)
+        return scores
+
+    def _probabilities(self, texts: Sequence[str]) -> list[tuple[float, float]]:
+        return self._forward([self._prompt(text) for text in texts])
+
+    def _prompt(self, text: str) -> list[int]:
+        for special in self._specials:
+            text = text.replace(special, " ")
+        rendered = self.tokenizer.apply_chat_template(
+            messages_for(text, self._options.instruction), add_generation_prompt=True, tokenize=False
+        )
+        ids: list[int] = self.tokenizer(rendered + self._options.answer_prefix, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _forward(self, prompts: Sequence[Sequence[int]]) -> list[tuple[float, float]]:
+        """P(safe) and P(unsafe) after each prompt, padded on the left so that all end in the same column."""
+        import torch
+
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self._pad] * (width - len(p)) + list(p) for p in prompts], device=self.model.device)
+        lengths = torch.tensor([len(p) for p in prompts], device=ids.device)
+        mask = (torch.arange(width, device=ids.device) >= width - lengths[:, None]).long()
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        with torch.no_grad():
+            output = self.model(
+                input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False, logits_to_keep=1
+            )
+        both = output.logits[:, -1].float().softmax(-1)[:, [self._safe, self._unsafe]]  # [rows, 2]
+        return [(row[0], row[1]) for row in both.tolist()]

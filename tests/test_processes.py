@@ -1,0 +1,131 @@
+"""Two processes do what one does: the same texts, the same pairs, the same updates to rounding."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from astprompter.cli import main
+from astprompter.models.lm import load_model
+from astprompter.processes import decode_tree, encode_tree, is_main, rank, spread, sum_gradients, world
+from astprompter.reward import RewardWeights
+from astprompter.rollout import grow_trees
+from astprompter.runlog import read_rows
+from astprompter.types import Node, Prefix, RolloutTree, Speech, Turn
+from conftest import PREFIXES, WordScorer, keys_for
+
+SETTINGS = [
+    "rollout.max_new_tokens=5", "rollout.horizon=2", "rollout.top_p=0.95", "training.updates=5",
+    "training.pairs_per_iteration=9", "training.batch_size=3", "training.dev_every=1", "training.dev_prefixes=5",
+    "training.learning_rate=1e-3", "training.warmup_updates=1", "training.save_pairs=true", "scorer.spec=word:a",
+    "evaluation.resamples=100",
+]  # fmt: skip
+LAUNCH = [
+    "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no",
+    "--num_cpu_threads_per_process", "1", "--main_process_port", "0",
+]  # fmt: skip
+
+
+def alone(monkeypatch: Any, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["astprompter", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+
+
+def launched(*arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, *LAUNCH, "-m", "astprompter", *arguments],
+        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: Any) -> list[str]:
+    from astprompter.models.lm import LanguageModel
+    from conftest import SHORT, make_model, make_tokenizer
+
+    folder = tmp_path_factory.mktemp("input")
+    tokenizer = make_tokenizer()
+    for name, seed in (("adversary", 0), ("defender", 3)):
+        lm = LanguageModel(make_model("gpt2", len(tokenizer), seed=seed), tokenizer, name=name, sampling=SHORT)
+        lm.model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+    texts = [f"data.{name}={folder / 'texts.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
+    return [f"adversary.path={folder / 'adversary'}", f"defender.path={folder / 'defender'}", *texts, *SETTINGS]
+
+
+def flat(row: Any, name: str = "") -> dict[str, float]:
+    if isinstance(row, dict):
+        return {k: v for key, value in row.items() for k, v in flat(value, f"{name}/{key}").items()}
+    return {name: row} if isinstance(row, int | float) else {}
+
+
+def test_two_processes_train_and_evaluate_as_one(inputs: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone(monkeypatch, "train", "-o", str(one), *inputs)
+    said = launched("train", "-o", str(two), *inputs)
+    assert said.count("astprompter evaluate") == 1  # one process speaks for both
+    assert (one / "pairs.jsonl").read_text() == (two / "pairs.jsonl").read_text()
+    rows, others = read_rows(one / "log.jsonl"), read_rows(two / "log.jsonl")
+    assert len(rows) == len(others)
+    for row, other in zip(rows, others, strict=True):
+        for timing in ("seconds", "rates"):
+            row.pop(timing, None), other.pop(timing, None)
+        assert flat(row) == pytest.approx(flat(other), rel=1e-4, abs=1e-4)
+    weights, moments = (
+        [load_file(path / "checkpoint" / f"{name}.safetensors") for path in (one, two)]
+        for name in ("policy", "optimizer")
+    )
+    start = load_model(inputs[0].partition("=")[2]).state_dict()
+    moved = sum(float((weights[0][name] - start[name]).norm()) for name in weights[0])
+    assert moved > 0.01
+    assert sum(float((weights[0][name] - weights[1][name]).norm()) for name in weights[0]) < 0.02 * moved
+    for name, first in moments[0].items():
+        assert float((first - moments[1][name]).norm()) <= 1e-3 * float(first.norm()) + 1e-6, name
+    alone(monkeypatch, "evaluate", str(two), "-o", str(one), "--top", "0")
+    launched("evaluate", str(two), "--top", "0")
+    assert (one / "trajectories.jsonl").read_text() == (two / "trajectories.jsonl").read_text()
+    adversaries = [json.loads((path / "summary.json").read_text())["adversaries"] for path in (one, two)]
+    assert flat(adversaries[0]) == flat(adversaries[1])
+
+
+def test_alone_everything_is_local(monkeypatch: Any) -> None:
+    assert (rank(), world(), is_main()) == (0, 1, True)
+    assert spread(3, lambda mine: [i * i for i in mine], str, int) == [0, 1, 4]
+    parameter = torch.nn.Parameter(torch.ones(2))
+    sum_gradients([parameter])
+    assert parameter.grad is None
+
+
+def test_trees_travel_unchanged(make_lm: Any) -> None:
+    openings = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES[:3])]
+    trees = grow_trees(
+        make_lm(), make_lm(seed=1), WordScorer(), openings, keys_for(3),
+        horizon=2, branching=2, weights=RewardWeights(),
+    )  # fmt: skip
+    for tree in trees:
+        assert decode_tree(json.loads(json.dumps(encode_tree(tree)))) == tree
+
+
+def test_error_turns_travel_too() -> None:
+    speech, failed = Speech(" a\ud83d"), Speech("", error="remote: timeout")
+    turn = Turn(speech, failed, math.nan, (), 0.0, 0.0, 0.0, math.nan, "remote: timeout")
+    tree = decode_tree(json.loads(json.dumps(encode_tree(RolloutTree(Prefix("p", "x"), [Node(turn, None)])))))
+    got = tree.children[0]
+    assert (got.turn.utterance, got.turn.reply, got.turn.error) == (speech, failed, "remote: timeout")
+    assert math.isnan(got.turn.nll)
+    assert got.prompt_ids is None
