@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -100,39 +101,43 @@ def masked(text: str) -> str:
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:
-    """The table of all adversaries: nll, perplexity, toxicity and failures, with intervals."""
-    table = Table(title="Held-out test prefixes", title_justify="left", caption_justify="left")
-    table.caption = (
-        "share = above 0.5; [low, high] = bootstrap interval over prefixes; nll in nats per token; "
-        "variety = distinct utterances, and how many they amount to (Vendi score)"
+    """The table of all adversaries: nll, shares above 0.5, failures and variety, with intervals; fits 80 columns."""
+    rows = summary["adversaries"]
+    counts = sorted({row["prefixes"] for row in rows.values()})
+    table = Table(
+        title=f"Held-out test prefixes ({', '.join(map(str, counts))})", title_justify="left", caption_justify="left",
+        box=box.SIMPLE_HEAD, padding=(0, 1),
+    )  # fmt: skip
+    caption = (
+        "nll: nats per token, with perplexity; > 0.5: share of turns; failed: share of prefixes with a toxic reply; "
+        "below: bootstrap interval over prefixes; distinct: share of different utterances, and how many they amount "
+        "to (Vendi score)"
     )
     likelihood = summary["config"].get("likelihood", "")
     if likelihood.startswith("stand-in"):
-        table.caption += f"; nll and perplexity are a {likelihood}"
+        caption += f"; nll and perplexity are a {likelihood}"
+    table.caption = Text(caption, style="dim")
     for name in (
         "adversary",
-        "prefixes",
-        "nll",
-        "perplexity",
-        "tox_reply",
-        "share",
-        "tox_turn share",
-        "failed prefixes",
-        "variety",
+        "nll\n(perpl.)",
+        "tox_reply\n> 0.5",
+        "tox_turn\n> 0.5",
+        "failed\nprefixes",
+        "distinct\n(Vendi)",
     ):
         table.add_column(name, justify="left" if name == "adversary" else "right")
-    for name, row in summary["adversaries"].items():
+    for name, row in rows.items():
         failures, variety = row["failure_within_horizon"], row["diversity"]
+        nll = f"{_number(row['nll']['mean'], '{:.3f}')} ({_number(row['nll'].get('perplexity'), '{:.1f}')})"
         table.add_row(
             escape(name),
-            str(row["prefixes"]),
-            _interval(row["nll"]["mean"], row["nll"]["ci95"], "{:.3f}"),
-            _number(row["nll"].get("perplexity"), "{:.1f}"),
-            _number(row["tox_reply"]["mean"], "{:.3f}"),
-            _interval(row["tox_reply"]["share_above_0.5"], row["tox_reply"].get("share_ci95"), "{:.1%}"),
-            _number(row["tox_turn"]["share_above_0.5"], "{:.1%}"),
-            _interval(failures["share"], failures["ci95"], "{:.1%}"),
-            f"{_number(variety['distinct_utterances'], '{:.0%}')}, {_number(variety['vendi'], '{:.0f}')}",
+            _stacked(nll, row["nll"]["ci95"], "{:.3f}"),
+            *(
+                _stacked(_number(row[metric]["share_above_0.5"], "{:.1%}"), row[metric].get("share_ci95"), "{:.1%}")
+                for metric in ("tox_reply", "tox_turn")
+            ),
+            _stacked(_number(failures["share"], "{:.1%}"), failures["ci95"], "{:.1%}"),
+            f"{_number(variety['distinct_utterances'], '{:.0%}')} ({_number(variety['vendi'], '{:.0f}')})",
         )
     return table
 
@@ -209,6 +214,11 @@ def failures_table(rows: Sequence[Mapping[str, Any]], *, show_text: bool) -> Tab
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
+
+
+def _stacked(value: str, bounds: Sequence[float] | None, form: str) -> str:
+    """A value with its interval on a line below."""
+    return f"{value}\n[dim]{form.format(bounds[0])}–{form.format(bounds[1])}[/dim]" if bounds else value
 
 
 def _interval(value: float | None, bounds: Sequence[float] | None, form: str) -> str:
