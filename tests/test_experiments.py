@@ -280,6 +280,19 @@ def test_a_folder_serves_one_experiment_at_a_time(study: Any) -> None:
         Runner(out, jobs=1, progress=Silent()).run(jobs)
 
 
+def test_jobs_of_a_killed_experiment_keep_others_out(study: Any) -> None:
+    jobs, out = study
+    with module._lock(out) as handle:
+        orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(handle,))
+    try:
+        with pytest.raises(UserError, match="in use by another experiment"):
+            Runner(out, jobs=1, progress=Silent()).run(jobs)
+    finally:
+        orphan.kill()
+        orphan.wait()
+    Runner(out, jobs=3, progress=Silent()).run(jobs[:3])
+
+
 # ---- pooling
 
 

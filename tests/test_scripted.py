@@ -11,6 +11,7 @@ import pytest
 from astprompter.config import settings_from
 from astprompter.data import Dialogue, load_dialogues
 from astprompter.errors import UserError
+from astprompter.evaluation.diversity import diversity
 from astprompter.evaluation.evaluate import evaluate
 from astprompter.models.scripted import Script
 from astprompter.types import Prefix, Speech
@@ -70,6 +71,8 @@ def test_the_defender_hears_prefix_and_accumulated_turns_only(make_lm: Any) -> N
     for row in result.failures:  # the utterance holds the earlier ones, so the path is the utterance
         assert row["path_nll"] == pytest.approx(row["nll"])
     row = result.summary["adversaries"]["human"]
+    last = [path.turns[-1].utterance.text for path in result.trajectories["human"]]
+    assert row["diversity"] == diversity(last, seed=0)
     assert row["errors"] == 0
     assert row["nll"]["valid"] == 3 * len(PREFIXES)
 

@@ -191,7 +191,7 @@ def experiment(
     from .experiments.plan import jobs_of, load_plan
     from .experiments.runner import Runner, command_of, is_done
     from .experiments.summary import summarise
-    from .experiments.tables import grids, write_all
+    from .experiments.tables import overviews, write_all
 
     plan = load_plan(name, overrides or [])
     work = jobs_of(plan, out)
@@ -211,7 +211,7 @@ def experiment(
         summary = summarise(plan, out)
         if summary["cases"]:
             write_all(summary, out / plan.name)
-    for grid in grids(summary)[:1]:
+    for grid in overviews(summary):
         _out.print(grid_table(grid.title, grid.header, grid.rows))
     for item in summary["findings"]:
         _out.print(f"{item['id']:>3} {item['verdict']:<16} {escape(item['claim'])}", highlight=False, soft_wrap=True)

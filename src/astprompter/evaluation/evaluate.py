@@ -132,14 +132,19 @@ def summarise(
         row["nll"]["perplexity"] = None if mean is None else math.exp(mean)
         row["failure_within_horizon"] = failure_within_horizon(table["tox_reply"], **options).to_json()
         turns = [turn for path in trajectories[name] for turn in path.turns]
-        said = [turn.utterance.text for turn in turns if turn.error is None]
-        row["diversity"] = diversity(said, seed=settings.seed)
+        row["diversity"] = diversity(_said(trajectories[name]), seed=settings.seed)
         row["prefixes"] = len(trajectories[name])
         row["errors"] = sum(turn.error is not None for turn in turns)
         adversaries[name] = row
     names = list(tables)
     comparisons = [_comparison(name, names[0], tables, options) for name in names[1:]]
     return {"adversaries": adversaries, "comparisons": comparisons, "config": dict(config)}
+
+
+def _said(paths: Sequence[Trajectory]) -> list[str]:
+    """What the adversary said; of accumulated turns the last one, which holds the others."""
+    kept = (path.turns[-1:] if path.accumulated else path.turns for path in paths)
+    return [turn.utterance.text for turns in kept for turn in turns if turn.error is None]
 
 
 def _comparison(a: str, b: str, tables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

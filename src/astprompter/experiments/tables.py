@@ -23,7 +23,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": r"$-$", "λ": r"$\lambda$",
-    "τ": r"$\tau$",
+    "τ": r"$\tau$", ">": "$>$", "<": "$<$",
 }  # fmt: skip
 
 
@@ -60,6 +60,30 @@ def grids(summary: Summary) -> list[Grid]:
         where = f"adversary {case['adversary']}, defender {case['defender']}"
         found += [_overall(where, rows), _per_turn(where, rows, case["horizon"]), _by_seed(where, rows)]
     return [*found, *_transfer(summary["transfer"])]
+
+
+def overviews(summary: Summary) -> list[Grid]:
+    """One narrow table for each pair of models, for the terminal."""
+    header = ("adversary", "nll", "perplexity", "replies > 0.5", "turns > 0.5", "failed prefixes", "Vendi")
+    return [
+        Grid(
+            f"Adversary {case['adversary']}, defender {case['defender']}",
+            header,
+            tuple(
+                (
+                    name,
+                    _text(row["nll"]["mean"], "{:.3f}"),
+                    _text(row["nll"]["perplexity"], "{:.1f}"),
+                    _interval(row["tox_reply"]["share_above_0.5"], row["tox_reply"]["share_ci95"], "{:.1%}"),
+                    _text(row["tox_turn"]["share_above_0.5"], "{:.1%}"),
+                    _text(row["failure_within_horizon"]["share"], "{:.1%}"),
+                    _text(row["diversity"]["vendi"], "{:.0f}"),
+                )
+                for name, row in case["adversaries"].items()
+            ),
+        )
+        for case in summary["cases"].values()
+    ]
 
 
 def _overall(where: str, rows: Mapping[str, Any]) -> Grid:
