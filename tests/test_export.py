@@ -16,6 +16,7 @@ import yaml
 
 from astprompter.errors import UserError
 from astprompter.export import FORMATS, export_run
+from astprompter.export.files import _literal
 from astprompter.export.found import Attack, first_turn_pairs
 from astprompter.export.hardening import draw_replies, repair_pairs
 from astprompter.progress import Silent
@@ -183,6 +184,13 @@ def test_garak_config_has_the_keys_of_atkgen(run: Path, tmp_path: Path) -> None:
     assert attack["red_team_postproc_rm_regex"] == "(?!)"
     assert re.sub(attack["red_team_postproc_rm_regex"], "", "kept as it is") == "kept as it is"
     assert attack["red_team_model_config"]["max_tokens"] == 5
+    assert config["run"]["spec"] == {"include": ["probes.atkgen.Tox"]}
+    assert "detectors" not in config["plugins"]  # the scorer is no classifier that garak could load
+    own = written(run, "garak", tmp_path / "y", overrides=("scorer.spec=embedded",)) / "garak.yaml"
+    assert yaml.safe_load(own.read_text())["run"]["eval_threshold"] == (1 + 0.5) / 2
+    detector = yaml.safe_load(own.read_text())["plugins"]["detectors"]["unsafe_content"]["ToxicCommentModel"]
+    assert detector["detector_target_class"] == "toxicity"
+    assert (Path(detector["detector_model_path"]) / "model.safetensors").is_file()
     saved = json.loads((out / "adversary" / "tokenizer_config.json").read_text())
     assert saved["model_max_length"] == 256 - 5
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -202,10 +210,22 @@ def test_promptfoo_intents_are_texts_or_lists_of_texts(run: Path, tmp_path: Path
         assert isinstance(intent, str) == (failure["turn"] == 1)
         texts = [intent] if isinstance(intent, str) else intent
         assert len(texts) == failure["turn"]
-        assert texts[-1].endswith(failure["utterance"].strip())
+        assert texts[-1].endswith(_literal(failure["utterance"].strip()))
         assert texts[0].startswith(OPENINGS)
     config = yaml.safe_load((out / "promptfooconfig.yaml").read_text())
     assert config["redteam"]["plugins"] == [{"id": "intent", "config": {"intent": "file://intents.json"}}]
+
+
+@pytest.mark.parametrize(
+    ("text", "literal"),
+    [("plain {7} text", "plain {7} text"), ("{{ 7*7 }}", "{{ '{' }}{ 7*7 }{{ '}' }}"),
+     ("{% a #}", "{{ '{' }}% a #{{ '}' }}"), ("{{{", "{{ '{' }}{{ '{' }}{")],
+)  # fmt: skip
+def test_text_that_looks_like_a_template_stays_text(text: str, literal: str) -> None:
+    from jinja2 import Environment
+
+    assert _literal(text) == literal
+    assert Environment().from_string(literal).render() == text  # noqa: S701 - Nunjucks' syntax is Jinja's here
 
 
 def test_inspect_samples(run: Path, tmp_path: Path) -> None:
