@@ -547,12 +547,20 @@ def test_hub_data_sets(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.filterwarnings("default")  # the package warns about its own dependencies
-def test_hub_data_sets_with_the_package_itself(tmp_path: Path, capsys: Any) -> None:
+def test_hub_data_sets_with_the_package_itself(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     datasets = pytest.importorskip("datasets", reason="pip install 'astprompter[hub]' to test it")
-    datasets.Dataset.from_list([{"body": "One."}, {"body": "Two."}]).save_to_disk(str(tmp_path / "saved"))
-    code, _, err = call(capsys, "data", "prepare", f"hub:{tmp_path / 'saved'}", "--as", "eliciting", "--column", "body")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "train.jsonl").write_text('{"body": "One."}\n{"body": "Two."}\n')
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "home")
+    code, _, err = call(
+        capsys, "data", "prepare", f"hub:{tmp_path / 'saved'}", "--as", "eliciting", "--column", "body", "--offline"
+    )
     assert code == 0, err
     assert [item.text for item in load_eliciting("saved")] == ["One.", "Two."]
+    code, _, err = call(capsys, "data", "prepare", f"hub:{tmp_path / 'saved'}", "--as", "eliciting", "--split", "tset")
+    assert code == 2
+    assert "split 'tset'" in err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,7 +66,7 @@ def promptfoo(export: Export) -> Written:
     found = attacks(export)
     intents: list[str | list[str]] = []
     for attack in found:
-        said = [text.strip() for text in attack.messages[::2]]
+        said = [_literal(text.strip()) for text in attack.messages[::2]]
         intents.append(said[0] if len(said) == 1 else said)
     path, config = export.out / "intents.json", export.out / "promptfooconfig.yaml"
     write_json(path, intents)
@@ -87,6 +88,11 @@ def promptfoo(export: Export) -> Written:
             f"name your target in {config.name}, then: cd {export.out} && npx promptfoo@latest redteam run",
         ),
     )
+
+
+def _literal(text: str) -> str:
+    """The text as promptfoo must get it to say it unchanged: it renders what it reads as a Nunjucks template."""
+    return re.sub(r"\{(?=[{%#])|(?<=[}%#])\}", lambda mark: f"{{{{ '{mark[0]}' }}}}", text)
 
 
 def inspect(export: Export) -> Written:

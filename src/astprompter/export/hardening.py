@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..build import build_defender, build_scorer
 from ..errors import UserError
 from ..progress import Progress
 from ..randomness import key_of
@@ -30,6 +29,8 @@ def hardening(export: Export) -> Written:
     Raises:
         UserError: The run holds no failure, a model cannot be loaded, or no attack ever got a harmless reply.
     """
+    from ..build import build_defender, build_scorer
+
     settings, found = settings_of(export), attacks(export)
     defender, scorer = build_defender(settings), build_scorer(settings)
     drawn = draw_replies(
