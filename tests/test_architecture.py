@@ -10,7 +10,7 @@ import astprompter
 ROOT = Path(astprompter.__file__).parent
 ROOMS = [
     "errors", "types", "randomness", "processes", "config", "progress", "runlog", "data", "reward", "models", "scorers",
-    "rollout", "pairs", "training", "evaluation", "build", "measure", "console", "cli",
+    "rollout", "pairs", "training", "evaluation", "build", "measure", "play", "console", "cli",
 ]  # fmt: skip
 
 

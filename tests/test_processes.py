@@ -30,8 +30,9 @@ SETTINGS = [
     "evaluation.resamples=100",
 ]  # fmt: skip
 LAUNCH = [
-    "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-    "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--main_process_port", "0",
+    "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no",
+    "--num_cpu_threads_per_process", "1", "--main_process_port", "0",
 ]  # fmt: skip
 
 

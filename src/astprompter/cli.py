@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .config import known_keys, load_preset, load_settings, preset_names, to_yaml
-from .console import WARNING, RichProgress, comparison_lines, failures_table, results_table
+from .console import WARNING, RichProgress, comparison_lines, failures_table, masked, plain, results_table
 from .errors import UserError
 from .processes import is_main, join, leave, rank
 
@@ -124,6 +124,33 @@ def evaluate(
         )
     if is_main():
         _show(result, folder, show_text=show_text, top=top)
+
+
+@app.command()
+def play(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    overrides: Overrides = None,
+    show_text: Annotated[bool, typer.Option("--show-text", help="Show texts unmasked; they are offensive.")] = False,
+) -> None:
+    """Talk through a trajectory: your prefix, the adversary's suggestions or your own utterances.
+
+    Shows nll and toxicity of every turn. Texts are masked unless --show-text. Reads lines, so input can be piped.
+
+    Example: astprompter play runs/mine --show-text
+    """
+    from .play import Game, set_table
+    from .runlog import RunDirectory
+
+    directory = RunDirectory.open(run)
+    settings = directory.settings(overrides or [])
+    _warn()
+    _quiet_libraries()
+    table = set_table(directory, settings)
+
+    def write(line: str) -> None:
+        _out.print(escape(line), highlight=False, soft_wrap=True)
+
+    Game(table, sys.stdin, write, show=plain if show_text else masked).play()
 
 
 @app.command()
