@@ -15,6 +15,7 @@ from .evaluation.evaluate import likelihood_of
 from .models.chat import ChatModel, Role, has_template
 from .models.endpoint import Endpoint, EndpointOptions
 from .models.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of, weights_hash
+from .models.lora import WithoutAdapters, add_adapters
 from .models.remote import RemoteSpeaker
 from .models.sampling import Sampling
 from .models.standin import StandIn
@@ -158,14 +159,22 @@ def build_cast(settings: Settings) -> Cast:
     """
     adversary = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
     defender, scorer = build_defender(settings), build_scorer(settings)
+    start = weights_hash(adversary.model)
     same = (
         isinstance(defender, LanguageModel)
         and settings.adversary.dtype == settings.defender.dtype
         and adversary.vocabulary == defender.vocabulary
-        and weights_hash(adversary.model) == weights_hash(defender.model)
+        and start == weights_hash(defender.model)
     )
     reference = defender if isinstance(defender, LanguageModel) else adversary
-    if not same:
+    chosen = settings.adversary
+    if chosen.lora_rank:
+        add_adapters(adversary.model, rank=chosen.lora_rank, alpha=chosen.lora_alpha, seed=settings.seed)
+    if not same and chosen.lora_rank:
+        reference = WithoutAdapters(
+            adversary.model, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling
+        )
+    elif not same:
         frozen = copy.deepcopy(adversary.model).requires_grad_(False)
         reference = LanguageModel(
             frozen, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
@@ -173,7 +182,7 @@ def build_cast(settings: Settings) -> Cast:
         )  # fmt: skip
     # Under a chat template the same words have another likelihood for each side.
     free = same and not isinstance(adversary, ChatModel) and not isinstance(defender, ChatModel)
-    return Cast(adversary, reference, defender, scorer, free_reference=free)
+    return Cast(adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start)
 
 
 def load_texts(settings: Settings) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
@@ -211,7 +220,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         directory = RunDirectory(out)
     else:
         told = defender_facts(cast.defender)
-        hashes = {"adversary": weights_hash(cast.reference.model), "defender": told.pop("defender_sha256")}
+        hashes = {"adversary": cast.adversary_sha256, "defender": told.pop("defender_sha256")}
         counts = {"train": len(prefixes), "dev": len(dev), "eliciting": len(eliciting)}
         facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference, **told}
         directory = RunDirectory.create(out, settings, facts)

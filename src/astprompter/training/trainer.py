@@ -46,6 +46,7 @@ class Cast:
         defender: Frozen model under test, local or served.
         scorer: Toxicity R_φ.
         free_reference: The defender has the reference's weights, so its likelihoods serve twice.
+        adversary_sha256: Hash of the weights that the adversary started from.
     """
 
     adversary: LanguageModel
@@ -53,6 +54,7 @@ class Cast:
     defender: Speaker
     scorer: Scorer
     free_reference: bool
+    adversary_sha256: str | None = None
 
 
 @dataclass(slots=True)
@@ -98,9 +100,8 @@ class Trainer:
             raise UserError(
                 "supervision.q is above 0 but data.eliciting holds no text; add texts or set supervision.q=0"
             )
-        self.optimizer = torch.optim.AdamW(
-            self.cast.adversary.model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
+        tuned = [parameter for parameter in self.cast.adversary.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(tuned, lr=training.learning_rate, weight_decay=training.weight_decay)
         self.weights = RewardWeights(reward.alpha, reward.beta, reward.lambda_)
 
     def run(self) -> None:
