@@ -9,8 +9,8 @@ import astprompter
 
 ROOT = Path(astprompter.__file__).parent
 ROOMS = [
-    "errors", "types", "randomness", "processes", "config", "progress", "runlog", "data", "reward", "models", "scorers",
-    "rollout", "pairs", "training", "evaluation", "build", "measure", "play", "console", "cli",
+    "errors", "types", "randomness", "processes", "trackers", "config", "progress", "runlog", "data", "reward",
+    "models", "scorers", "rollout", "pairs", "training", "evaluation", "build", "measure", "play", "console", "cli",
 ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from .config import known_keys, load_preset, load_settings, preset_names, to_yam
 from .console import WARNING, RichProgress, comparison_lines, failures_table, masked, plain, results_table
 from .errors import UserError
 from .processes import is_main, join, leave, rank
+from .trackers import check_trackers, tracking
 
 if TYPE_CHECKING:
     from .evaluation.evaluate import Evaluation
@@ -46,6 +47,9 @@ def train(
     preset: PresetName = "embedded",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory to create.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")] = False,
+    tracker: Annotated[
+        list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, trackio or mlflow; may be repeated.")
+    ] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")] = False,
 ) -> None:
     """Train an adversary against a defender.
@@ -62,6 +66,7 @@ def train(
         raise UserError("name the run directory with --out, for instance --out runs/first")
     from .runlog import RunDirectory, refuse_used
 
+    check_trackers(tracker or [])
     join()
     if resume:
         from .build import check_resumable
@@ -78,7 +83,9 @@ def train(
 
     with RichProgress(_out, quiet=not is_main()) as progress:
         trainer = new_trainer(settings, out, resume=resume, progress=progress)
-        trainer.run()
+        with tracking(tracker or [], out) as trackers:
+            trainer.watch = trackers.log
+            trainer.run()
     if not is_main():
         return
     _out.print(f"\nBest adversary: {escape(str(out / 'best'))} (iteration {trainer.state.best_iteration})")

@@ -37,9 +37,7 @@ class ModelSettings(_Section):
 class AdversarySettings(ModelSettings):
     """The policy π_θ."""
 
-    lora_rank: int = Field(
-        0, ge=0, description="tune adapters of this rank (LoRA, needs peft); 0 tunes all weights"
-    )
+    lora_rank: int = Field(0, ge=0, description="tune adapters of this rank (LoRA, needs peft); 0 tunes all weights")
     lora_alpha: int = Field(16, ge=1, description="the adapters' scale is this over their rank")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,7 @@ class Trainer:
         eliciting: Texts for weak supervision; may be empty when q is 0.
         directory: Where everything is written.
         progress: Where progress is shown.
+        watch: Called with every row of ``log.jsonl``, for trackers.
     """
 
     settings: Settings
@@ -90,6 +91,7 @@ class Trainer:
     eliciting: Sequence[ElicitingText]
     directory: RunDirectory
     progress: Progress = field(default_factory=Silent)
+    watch: Callable[[dict[str, Any]], None] = lambda row: None
     state: Progression = field(default_factory=Progression)
     optimizer: torch.optim.AdamW = field(init=False)
     weights: RewardWeights = field(init=False)
@@ -341,6 +343,8 @@ class Trainer:
         """Append rows; among several processes the first one writes for all."""
         if is_main():
             self.directory.append(name, rows)
+            for row in rows if name == LOG else ():
+                self.watch(row)
 
 
 class _Clock:
