@@ -19,7 +19,7 @@ from .models.lora import WithoutAdapters, add_adapters
 from .models.remote import RemoteSpeaker
 from .models.sampling import Sampling
 from .models.standin import StandIn
-from .processes import is_main
+from .processes import is_main, world
 from .progress import Progress, Silent
 from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
@@ -27,6 +27,8 @@ from .training.trainer import Cast, Trainer
 from .types import ElicitingText, Prefix, Scorer, Speaker
 
 EMBEDDED, SERVED = "embedded", "openai:"
+WAY_TO_SERVER = frozenset({"base_url", "key_env", "concurrency", "timeout", "retries", "error_budget"})
+"""Settings of a served defender that decide how it is reached, not what it says."""
 
 
 def model_folder(path: str) -> str:
@@ -223,6 +225,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         hashes = {"adversary": cast.adversary_sha256, "defender": told.pop("defender_sha256")}
         counts = {"train": len(prefixes), "dev": len(dev), "eliciting": len(eliciting)}
         facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference, **told}
+        facts["processes"] = world()
         directory = RunDirectory.create(out, settings, facts)
     trainer = Trainer(settings, cast, prefixes, dev, eliciting, directory, progress)
     if resume:
@@ -230,18 +233,23 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
     return trainer
 
 
-def check_resumable(settings: Settings, recorded: Settings) -> None:
-    """Refuse to continue a run under other settings.
+def check_resumable(settings: Settings, recorded: Settings) -> Settings:
+    """Refuse to continue a run under other settings; only the way to a served defender may change.
+
+    Returns:
+        The settings to go on with.
 
     Raises:
         UserError: Names each setting that changed.
     """
     old, new = _flat(recorded), _flat(settings)
-    changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in old if old[key] != new[key]]
+    kept = [key for key in old if key.removeprefix("remote.") not in WAY_TO_SERVER]
+    changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in kept if old[key] != new[key]]
     if changed:
         raise UserError(
             f"cannot resume under other settings ({'; '.join(changed)}); start a new run with another --out"
         )
+    return settings
 
 
 def _flat(settings: Settings) -> dict[str, object]:

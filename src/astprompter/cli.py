@@ -72,9 +72,9 @@ def train(
         from .build import check_resumable
 
         recorded = RunDirectory.open(out).settings()
-        if overrides or preset != "embedded":
-            check_resumable(settings, recorded)
-        settings = recorded
+        if preset == "embedded":
+            settings = RunDirectory.open(out).settings(overrides or [])
+        settings = check_resumable(settings, recorded)
     elif is_main():
         refuse_used(out)
     _warn()
