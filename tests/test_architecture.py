@@ -9,9 +9,9 @@ import astprompter
 
 ROOT = Path(astprompter.__file__).parent
 ROOMS = [
-    "errors", "types", "randomness", "processes", "config", "progress", "runlog", "registry", "data", "reward",
-    "models", "scorers", "rollout", "pairs", "training", "evaluation", "build", "measure", "experiments", "provide",
-    "export", "console", "commands", "cli",
+    "errors", "types", "randomness", "processes", "trackers", "config", "progress", "runlog", "registry", "data",
+    "reward", "models", "scorers", "rollout", "pairs", "training", "evaluation", "build", "measure", "play",
+    "experiments", "provide", "export", "console", "commands", "cli",
 ]  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from astprompter.build import check_resumable
 from astprompter.cli import main
+from astprompter.config import settings_from
 from astprompter.errors import UserError
 from astprompter.models.endpoint import Endpoint, EndpointOptions, Failed, backoff, retry_after
 from astprompter.models.lm import LanguageModel
@@ -278,6 +282,32 @@ def test_retry_after_is_honoured_and_waits_grow_with_jitter(server: TinyServer) 
     (answer,) = remote.replies([("x",)], [1])
     assert isinstance(answer, Failed)
     assert "asks to wait 3600 s" in answer.detail
+
+
+def test_requests_run_side_by_side_up_to_the_limit(server: TinyServer) -> None:
+    remote = speaker(server, likelihood=False, concurrency=3)
+    lock, busy, most = threading.Lock(), 0, 0
+
+    def slow(number: int, body: dict[str, Any]) -> None:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        time.sleep(0.05)
+        with lock:
+            busy -= 1
+
+    server.fault = slow
+    remote.start(["Hello."] * 9, turns=1).speak(keys_for(9))
+    assert most == 3
+
+
+def test_the_way_to_the_server_may_change_on_resume() -> None:
+    recorded = settings_from({"defender": {"path": "openai:x"}})
+    moved = settings_from({"defender": {"path": "openai:x"}, "remote": {"base_url": "http://b/v1", "concurrency": 2}})
+    assert check_resumable(moved, recorded).remote.base_url == "http://b/v1"
+    with pytest.raises(UserError, match=r"remote\.api: 'completions' in the run, 'chat' now"):
+        check_resumable(settings_from({"defender": {"path": "openai:x"}, "remote": {"api": "chat"}}), recorded)
 
 
 def test_a_stand_in_tells_its_own_likelihood_and_says_so(parts: Any, make_lm: Any) -> None:

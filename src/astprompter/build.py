@@ -17,10 +17,11 @@ from .evaluation.evaluate import likelihood_of
 from .models.chat import ChatModel, Role, has_template
 from .models.endpoint import Endpoint, EndpointOptions
 from .models.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of, weights_hash
+from .models.lora import WithoutAdapters, add_adapters
 from .models.remote import RemoteSpeaker
 from .models.sampling import Sampling
 from .models.standin import StandIn
-from .processes import is_main
+from .processes import is_main, world
 from .progress import Progress, Silent
 from .registry import Registry
 from .runlog import RunDirectory
@@ -31,6 +32,8 @@ from .types import ElicitingText, Prefix, Scorer, Speaker
 
 EMBEDDED = "embedded"
 DefenderFactory = Callable[[str, Settings], Speaker]
+WAY_TO_SERVER = frozenset({"base_url", "key_env", "concurrency", "timeout", "retries", "error_budget"})
+"""Settings of a served defender that decide how it is reached, not what it says."""
 
 
 def model_folder(path: str) -> str:
@@ -197,16 +200,23 @@ def build_cast(settings: Settings) -> Cast:
     """
     adversary = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
     defender, scorer = build_defender(settings), build_scorer(settings)
+    start = weights_hash(adversary.model)
     same = (
         isinstance(defender, LanguageModel)
         and settings.adversary.dtype == settings.defender.dtype
         and settings.adversary.autocast == settings.defender.autocast
         and adversary.vocabulary == defender.vocabulary
-        and weights_hash(adversary.model) == weights_hash(defender.model)
+        and start == weights_hash(defender.model)
     )
-    if isinstance(defender, LanguageModel) and same:
-        reference = defender
-    else:
+    reference = defender if isinstance(defender, LanguageModel) else adversary
+    chosen = settings.adversary
+    if chosen.lora_rank:
+        add_adapters(adversary.model, rank=chosen.lora_rank, alpha=chosen.lora_alpha, seed=settings.seed)
+    if not same and chosen.lora_rank:
+        reference = WithoutAdapters(
+            adversary.model, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling
+        )
+    elif not same:
         frozen = copy.deepcopy(adversary.model).requires_grad_(False)
         reference = LanguageModel(
             frozen, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
@@ -214,7 +224,7 @@ def build_cast(settings: Settings) -> Cast:
         )  # fmt: skip
     # Under a chat template the same words have another likelihood for each side.
     free = same and not isinstance(adversary, ChatModel) and not isinstance(defender, ChatModel)
-    return Cast(adversary, reference, defender, scorer, free_reference=free)
+    return Cast(adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start)
 
 
 def load_texts(settings: Settings) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
@@ -252,9 +262,10 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         directory = RunDirectory(out)
     else:
         told = defender_facts(cast.defender)
-        hashes = {"adversary": weights_hash(cast.reference.model), "defender": told.pop("defender_sha256")}
+        hashes = {"adversary": cast.adversary_sha256, "defender": told.pop("defender_sha256")}
         counts = {"train": len(prefixes), "dev": len(dev), "eliciting": len(eliciting)}
         facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference, **told}
+        facts["processes"] = world()
         directory = RunDirectory.create(out, settings, facts)
     kind = SFTTrainer if settings.training.objective == "sft" else Trainer
     trainer = kind(settings, cast, prefixes, dev, eliciting, directory, progress)
@@ -263,18 +274,23 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
     return trainer
 
 
-def check_resumable(settings: Settings, recorded: Settings) -> None:
-    """Refuse to continue a run under other settings.
+def check_resumable(settings: Settings, recorded: Settings) -> Settings:
+    """Refuse to continue a run under other settings; only the way to a served defender may change.
+
+    Returns:
+        The settings to go on with.
 
     Raises:
         UserError: Names each setting that changed.
     """
     old, new = _flat(recorded), _flat(settings)
-    changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in old if old[key] != new[key]]
+    kept = [key for key in old if key.removeprefix("remote.") not in WAY_TO_SERVER]
+    changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in kept if old[key] != new[key]]
     if changed:
         raise UserError(
             f"cannot resume under other settings ({'; '.join(changed)}); start a new run with another --out"
         )
+    return settings
 
 
 def _flat(settings: Settings) -> dict[str, object]:

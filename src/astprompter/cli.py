@@ -21,12 +21,15 @@ from .console import (
     comparison_lines,
     failures_table,
     grid_table,
+    masked,
+    plain,
     results_table,
     scorer_lines,
     scorers_table,
 )
 from .errors import UserError
 from .processes import is_main, join, leave, rank
+from .trackers import check_trackers, tracking
 
 if TYPE_CHECKING:
     from .evaluation.evaluate import Evaluation
@@ -64,6 +67,9 @@ def train(
     preset: PresetName = "embedded",
     out: OutOption = None,
     resume: Resume = False,
+    tracker: Annotated[
+        list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, trackio or mlflow; may be repeated.")
+    ] = None,
     print_config: PrintConfig = False,
 ) -> None:
     """Train an adversary against a defender.
@@ -80,14 +86,15 @@ def train(
         raise UserError("name the run directory with --out, for instance --out runs/first")
     from .runlog import RunDirectory, refuse_used
 
+    check_trackers(tracker or [])
     join()
     if resume:
         from .build import check_resumable
 
         recorded = RunDirectory.open(out).settings()
-        if overrides or preset != "embedded":
-            check_resumable(settings, recorded)
-        settings = recorded
+        if preset == "embedded":
+            settings = RunDirectory.open(out).settings(overrides or [])
+        settings = check_resumable(settings, recorded)
     elif is_main():
         refuse_used(out)
     _warn()
@@ -96,7 +103,9 @@ def train(
 
     with RichProgress(_out, quiet=not is_main()) as progress:
         trainer = new_trainer(settings, out, resume=resume, progress=progress)
-        trainer.run()
+        with tracking(tracker or [], out) as trackers:
+            trainer.watch = trackers.log
+            trainer.run()
     if not is_main():
         return
     _out.print(f"\nBest adversary: {escape(str(out / 'best'))} (iteration {trainer.state.best_iteration})")
@@ -118,7 +127,7 @@ def sft(
     Example: astprompter sft -o runs/sft defender.path=./my-model data.eliciting=eliciting.jsonl
     """
     chosen = preset if resume and preset == "embedded" else f"{preset}+sft"
-    train(overrides, chosen, out, resume, print_config)
+    train(overrides, preset, out, resume=resume, print_config=print_config)
 
 
 @app.command()
@@ -229,6 +238,33 @@ def experiments() -> None:
         names = [*plan.attacks, *adversaries_of(plan)]
         table.add_row(name, f"{plan.summary}\n[dim]{escape(plan.why.strip())}[/dim]", escape(", ".join(names)))
     _out.print(table)
+
+
+@app.command()
+def play(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    overrides: Overrides = None,
+    show_text: Annotated[bool, typer.Option("--show-text", help="Show texts unmasked; they are offensive.")] = False,
+) -> None:
+    """Talk through a trajectory: your prefix, the adversary's suggestions or your own utterances.
+
+    Shows nll and toxicity of every turn. Texts are masked unless --show-text. Reads lines, so input can be piped.
+
+    Example: astprompter play runs/mine --show-text
+    """
+    from .play import Game, set_table
+    from .runlog import RunDirectory
+
+    directory = RunDirectory.open(run)
+    settings = directory.settings(overrides or [])
+    _warn()
+    _quiet_libraries()
+    table = set_table(directory, settings)
+
+    def write(line: str) -> None:
+        _out.print(escape(line), highlight=False, soft_wrap=True)
+
+    Game(table, sys.stdin, write, show=plain if show_text else masked).play()
 
 
 @app.command()

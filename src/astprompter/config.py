@@ -37,6 +37,13 @@ class ModelSettings(_Section):
     )
 
 
+class AdversarySettings(ModelSettings):
+    """The policy π_θ."""
+
+    lora_rank: int = Field(0, ge=0, description="tune adapters of this rank (LoRA, needs peft); 0 tunes all weights")
+    lora_alpha: int = Field(16, ge=1, description="the adapters' scale is this over their rank")
+
+
 class DefenderSettings(ModelSettings):
     """The frozen model under test, local or served."""
 
@@ -178,8 +185,8 @@ class Settings(_Section):
     """Everything that decides a run's result."""
 
     seed: int = Field(0, ge=0, description="names every random stream of the run")
-    adversary: ModelSettings = Field(
-        default_factory=ModelSettings, description="policy π_θ; its start is the reference"
+    adversary: AdversarySettings = Field(
+        default_factory=AdversarySettings, description="policy π_θ; its start is the reference"
     )
     defender: DefenderSettings = Field(default_factory=DefenderSettings, description="frozen model under test")
     likelihood: LikelihoodSettings = Field(default_factory=LikelihoodSettings)

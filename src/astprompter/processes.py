@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .errors import UserError
 from .types import Node, Prefix, RolloutTree, Speech, Turn
 
 if TYPE_CHECKING:
@@ -23,8 +24,17 @@ T = TypeVar("T")
 
 
 def join() -> None:
-    """Join the other processes, where the environment names any; call it once, before anything is loaded."""
+    """Join the other processes, where the environment names any; call it once, before anything is loaded.
+
+    Raises:
+        UserError: Several processes were asked for, and the launcher started one.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if "ACCELERATE_USE_CPU" in os.environ and "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ:
+            raise UserError(
+                "accelerate was asked for several processes and started one: '--cpu' needs an mpirun host file; use "
+                "'accelerate launch --multi_gpu --num_processes N', which also works where there is no GPU"
+            )
         return
     import torch
     from torch import distributed

@@ -77,7 +77,7 @@ class EndpointOptions:
 class Endpoint:
     """A server's address, its key, and the requests under way."""
 
-    def __init__(self, options: EndpointOptions, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, options: EndpointOptions, *, sleep: Callable[[float], object] | None = None) -> None:
         """Check the options; nothing is sent yet.
 
         Args:
@@ -89,7 +89,8 @@ class Endpoint:
         """
         import httpx2
 
-        self.options, self._sleep, self._http = options, sleep, httpx2
+        self._stopped = threading.Event()
+        self.options, self._sleep, self._http = options, sleep or self._stopped.wait, httpx2
         self.url = _checked_url(options.base_url)
         self._key = _key_of(options.key_env)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -121,8 +122,8 @@ class Endpoint:
             bodies: JSON bodies.
             keys: A random key per body, for the jitter of its waits.
             read: Takes the answer apart; raises :class:`BadAnswerError` when it has another form.
-            patient: ``False`` for trying what a server can do: an answer of another form is final, and any other
-                failure is tried once more.
+            patient: ``False`` for trying what a server can do: an answer of another form is final, any other
+                failure is tried once more, and none counts for the error budget.
 
         Returns:
             In the order of the bodies, what ``read`` made of each answer, or why there is none.
@@ -140,6 +141,7 @@ class Endpoint:
             try:
                 return [future.result() for future in futures]
             except BaseException:
+                self._stopped.set()  # nobody waits for what is still to be tried again
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
@@ -152,10 +154,11 @@ class Endpoint:
         for attempt in range(retries + 1):
             result, wait = self._try(path, body, read, patient=patient)
             if not isinstance(result, Failed):
-                self._count(None)
+                if patient:
+                    self._count(None)
                 return result
             failed = result
-            if wait is None or attempt == retries:
+            if wait is None or attempt == retries or self._stopped.is_set():
                 break
             with self._lock:
                 self.retried += 1
@@ -165,7 +168,8 @@ class Endpoint:
             self._told.add(failed.reason)
         level = logging.WARNING if news else logging.INFO  # each reason is told once, with its details
         _log.log(level, "request to %s failed: %s (%s)", self.url, failed.reason, failed.detail)
-        self._count(failed)
+        if patient:
+            self._count(failed)
         return failed
 
     def redact(self, text: str) -> str:

@@ -10,6 +10,7 @@ from ..config import Settings
 from ..errors import UserError
 from ..models.chat import ChatModel
 from ..models.lm import LanguageModel
+from ..models.lora import merged_weights
 
 _CARD = """---
 tags: [red-teaming, astprompter]
@@ -49,7 +50,7 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        adversary.model.save_pretrained(draft)
+        adversary.model.save_pretrained(draft, state_dict=merged_weights(adversary.model))
         adversary.tokenizer.save_pretrained(draft)
         GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=sampling.temperature > 0,

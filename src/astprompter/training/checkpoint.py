@@ -36,7 +36,8 @@ def save_checkpoint(
             if leftover.exists():
                 shutil.rmtree(leftover)
         draft.mkdir(parents=True)
-        save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, draft / "policy.safetensors")
+        tuned = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+        save_file(tuned, draft / "policy.safetensors")
         save_file(moments, draft / "optimizer.safetensors")
         (draft / "state.json").write_text(json.dumps({"format": _FORMAT, **state}, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
@@ -64,7 +65,7 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim
         moments = load_file(folder / "optimizer.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"checkpoint '{folder}' is damaged: {error}") from None
-    parameters = dict(model.named_parameters())
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if state.get("format") != _FORMAT or set(weights) != set(parameters):
         raise UserError(f"checkpoint '{folder}' belongs to another model or version")
     with torch.no_grad():

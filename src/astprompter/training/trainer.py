@@ -48,6 +48,7 @@ class Cast:
         defender: Frozen model under test, local or served.
         scorer: Toxicity R_φ.
         free_reference: The defender has the reference's weights, so its likelihoods serve twice.
+        adversary_sha256: Hash of the weights that the adversary started from.
     """
 
     adversary: LanguageModel
@@ -55,6 +56,7 @@ class Cast:
     defender: Speaker
     scorer: Scorer
     free_reference: bool
+    adversary_sha256: str | None = None
 
 
 @dataclass(slots=True)
@@ -81,6 +83,7 @@ class Trainer:
         eliciting: Texts for weak supervision; may be empty when q is 0.
         directory: Where everything is written.
         progress: Where progress is shown.
+        watch: Called with every row of ``log.jsonl``, for trackers.
     """
 
     settings: Settings
@@ -90,6 +93,7 @@ class Trainer:
     eliciting: Sequence[ElicitingText]
     directory: RunDirectory
     progress: Progress = field(default_factory=Silent)
+    watch: Callable[[dict[str, Any]], None] = lambda row: None
     state: Progression = field(default_factory=Progression)
     optimizer: torch.optim.AdamW = field(init=False)
     weights: RewardWeights = field(init=False)
@@ -101,9 +105,8 @@ class Trainer:
             raise UserError(
                 "data.eliciting holds no text, and weak supervision or SFT needs some; add texts or set supervision.q=0"
             )
-        self.optimizer = torch.optim.AdamW(
-            self.cast.adversary.model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
+        tuned = [parameter for parameter in self.cast.adversary.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(tuned, lr=training.learning_rate, weight_decay=training.weight_decay)
         self.weights = RewardWeights(reward.alpha, reward.beta, reward.lambda_)
 
     def run(self) -> None:
@@ -389,6 +392,8 @@ class Trainer:
         """Append rows; among several processes the first one writes for all."""
         if is_main():
             self.directory.append(name, rows)
+            for row in rows if name == LOG else ():
+                self.watch(row)
 
 
 class _Clock:
