@@ -10,7 +10,7 @@ import astprompter
 ROOT = Path(astprompter.__file__).parent
 ROOMS = [
     "errors", "types", "randomness", "config", "progress", "runlog", "data", "reward", "models", "scorers", "rollout",
-    "pairs", "training", "evaluation", "build", "measure", "console", "cli",
+    "pairs", "training", "evaluation", "build", "measure", "console", "report", "cli",
 ]  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def masked(text: str) -> str:
 def results_table(summary: Mapping[str, Any]) -> Table:
     """The table of all adversaries: nll, perplexity, toxicity and failures, with intervals."""
     table = Table(title="Held-out test prefixes", title_justify="left", caption_justify="left")
-    table.caption = "share = above 0.5; [low, high] = bootstrap interval over prefixes; nll in nats per token"
+    table.caption = "share = above 0.5; \\[low, high] = bootstrap interval over prefixes; nll in nats per token"
     for name in (
         "adversary",
         "prefixes",
