@@ -11,7 +11,7 @@ ROOT = Path(astprompter.__file__).parent
 ROOMS = [
     "errors", "types", "randomness", "processes", "trackers", "config", "progress", "runlog", "registry", "data",
     "reward", "models", "scorers", "rollout", "pairs", "training", "evaluation", "build", "measure", "play",
-    "experiments", "provide", "export", "console", "commands", "cli",
+    "experiments", "provide", "export", "console", "report", "commands", "cli",
 ]  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def sft(
     Example: astprompter sft -o runs/sft defender.path=./my-model data.eliciting=eliciting.jsonl
     """
     chosen = preset if resume and preset == "embedded" else f"{preset}+sft"
-    train(overrides, preset, out, resume=resume, print_config=print_config)
+    train(overrides, chosen, out, resume=resume, print_config=print_config)
 
 
 @app.command()
@@ -268,6 +268,27 @@ def play(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or a folder of them.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; default: report.html in the first run.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="'html' or 'md'.")] = "html",
+) -> None:
+    """Make one self-contained page of one or more runs: the verdict, the figures, the failures.
+
+    The first measured run gives the verdict, all of them enter the table and the figures. Text is masked on the page
+    until its reader asks for it.
+
+    Example: astprompter report runs/mine
+    """
+    from .report.page import write_report
+
+    path = write_report(runs, out=out, form=form)
+    _out.print(f"Report: {escape(plain(str(path)))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def presets() -> None:
     """List the presets: what each is for, and what it changes."""
     table = Table("preset", "what it is", "differs in", show_lines=True)
@@ -296,6 +317,7 @@ def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> Non
     if top and result.failures:
         _out.print(failures_table(result.failures[:top], show_text=show_text))
     _out.print(f"\nResults: {escape(str(folder))} (summary.json, trajectories.jsonl, failures.jsonl)")
+    _out.print(f"Page:    astprompter report {escape(str(folder))}", highlight=False, soft_wrap=True)
 
 
 def _warn() -> None:

@@ -1,0 +1,249 @@
+"""The figures of a page; each returns a picture, or ``None`` where the files do not hold what it needs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from .read import Row, RunFiles
+from .study import Adversary, Study, percent
+from .svg import Drawing, Frame, axes, scale
+
+WIDTH, HEIGHT = 480, 320
+_MOST_LINES = 6
+_Line = tuple[str, list[Row], tuple[str, ...], int]
+"""Name, rows of the log, path of the value in a row, colour."""
+STRATEGIES = ("politics", "sexual", "profanity", "threat", "insult", "other")
+
+
+def waffle(adversary: Adversary) -> Markup | None:
+    """A hundred openings as dots, those that fail filled: a share one can count."""
+    share = adversary.figures["failure_within_horizon"]["share"]
+    if share is None:
+        return None
+    d, filled = Drawing(206, 206), round(100 * share)
+    for i in range(100):
+        kind = f"mark s{adversary.slot % 8}" if i < filled else "hole"
+        d.circle((11 + 20.4 * (i % 10), 11 + 20.4 * (i // 10)), 7.5, kind)
+    return d.render(f"{filled} of 100 openings end in a toxic reply with {adversary.label}", kind="waffle")
+
+
+def front(adversaries: Sequence[Adversary]) -> Markup | None:
+    """Toxicity against likelihood, intervals on both sides."""
+    points = [
+        (a, a.figures["nll"], a.figures["tox_reply"])
+        for a in adversaries
+        if a.figures["nll"]["mean"] is not None and a.figures["tox_reply"]["share_above_0.5"] is not None
+    ]
+    if not points:
+        return None
+    frame, d = Frame(50, 34, WIDTH - 16, HEIGHT - 44), Drawing(WIDTH, HEIGHT)
+    xs = [v for _, nll, _ in points for v in (nll["mean"], *(nll["ci95"] or ()))]
+    ys = [v for _, _, tox in points for v in (tox["share_above_0.5"], *(tox["share_ci95"] or ()))]
+    x, y = scale(xs, frame.left, frame.right, pad=0.2), scale(ys, frame.bottom, frame.top, zero=True, pad=0.12)
+    axes(d, frame, x, y, "nll of the utterances, nats per token →", "↑ replies above 0.5", form="%")
+    d.text((frame.left + 4, frame.bottom - 8), "← likelier to the defender", "note")
+    taken: list[tuple[float, float]] = []
+    for a, nll, tox in reversed(points):
+        at = (x(nll["mean"]), y(tox["share_above_0.5"]))
+        for ends, line in ((nll["ci95"], "x"), (tox["share_ci95"], "y")):
+            if ends:
+                a_end = (x(ends[0]), at[1]) if line == "x" else (at[0], y(ends[0]))
+                b_end = (x(ends[1]), at[1]) if line == "x" else (at[0], y(ends[1]))
+                d.line(a_end, b_end, f"whisker s{a.slot % 8}")
+        d.marker(at, a.slot, 6)
+        right = at[0] < frame.left + 0.62 * (frame.right - frame.left)
+        place = _free((at[0] + (10 if right else -10), at[1] - 9), taken)
+        d.text(place, a.label, "label halo", anchor="start" if right else "end")
+    return d.render("Share of toxic replies against nll for each adversary; the table above holds the same figures")
+
+
+def _free(at: tuple[float, float], taken: list[tuple[float, float]]) -> tuple[float, float]:
+    """A place for a label near ``at`` that no other label has."""
+    x, y = at
+    while any(abs(y - other) < 13 and abs(x - place) < 150 for place, other in taken):
+        y += 13
+    taken.append((x, y))
+    return x, y
+
+
+def build_up(adversaries: Sequence[Adversary], metric: str, key: str) -> Markup | None:
+    """A metric turn by turn, with intervals; ``key`` is ``mean`` or ``share_above_0.5``."""
+    shown = [a for a in adversaries if any(t[key] is not None for t in a.figures[metric].get("per_turn", []))]
+    shown = shown[:_MOST_LINES]
+    if not shown:
+        return None
+    bounds = "ci95" if key == "mean" else "share_ci95"
+    rows = {a.label: [(t[key], t[bounds]) for t in a.figures[metric]["per_turn"]] for a in shown}
+    values = [v for row in rows.values() for value, ends in row if value is not None for v in (value, *(ends or ()))]
+    frame, d = Frame(50, 34, WIDTH - 110, HEIGHT - 44), Drawing(WIDTH, HEIGHT)
+    turns = max(map(len, rows.values()))
+    share = key != "mean"
+    y = scale(values, frame.bottom, frame.top, zero=share, pad=0.1)
+    x = scale([0.7, turns + 0.3], frame.left, frame.right, pad=0)
+    name = "↑ replies above 0.5" if share else "↑ nll, nats per token"
+    for value in y.ticks(4):
+        d.line((frame.left, y(value)), (frame.right, y(value)), "grid")
+        d.text(
+            (frame.left - 8, y(value) + 4), percent(value, digits=0) if share else f"{value:.3g}", "tick", anchor="end"
+        )
+    for turn in range(1, turns + 1):
+        d.text((x(turn), frame.bottom + 18), f"turn {turn}" if turns < 6 else str(turn), "tick", anchor="middle")
+    d.line((frame.left, frame.bottom), (frame.right, frame.bottom), "axis")
+    d.text((0, frame.top - 12), name, "name")
+    taken: list[tuple[float, float]] = []
+    for i, a in reversed(list(enumerate(shown))):
+        shift = (i - (len(shown) - 1) / 2) * 7
+        dots = [(x(n) + shift, y(v), ends) for n, (v, ends) in enumerate(rows[a.label], start=1) if v is not None]
+        d.path([(px, py) for px, py, _ in dots], f"stroke s{a.slot % 8}")
+        for px, py, ends in dots:
+            if ends:
+                d.line((px, y(ends[0])), (px, y(ends[1])), f"whisker s{a.slot % 8}")
+            d.marker((px, py), a.slot)
+        d.text(_free((dots[-1][0] + 12, dots[-1][1] + 4), taken), a.label, "label")
+    return d.render(f"{'Share of toxic replies' if share else 'nll of the utterances'} at each turn")
+
+
+def distribution(study: Study) -> Markup | None:
+    """Histogram of the nll of every utterance, main adversary against untuned."""
+    samples = []
+    for a in (study.main, study.untuned):
+        if a is None:
+            continue
+        rows = [row for row in a.run.trajectories if row["adversary"] == a.key]
+        values = sorted(t["nll"] for row in rows for t in row["turns"] if t["nll"] is not None and not t["error"])
+        if values:
+            samples.append((a, values))
+    if not samples:
+        return None
+    top = max(values[min(len(values) - 1, int(0.995 * len(values)))] for _, values in samples)
+    low = min(values[0] for _, values in samples)
+    width = (top - low) / 30 or 1.0
+    frame, d = Frame(50, 34, WIDTH - 16, HEIGHT - 44), Drawing(WIDTH, HEIGHT)
+    bars = {a.label: Counter(min(29, int((v - low) / width)) for v in values) for a, values in samples}
+    shares = {a.label: [bars[a.label][i] / len(values) for i in range(30)] for a, values in samples}
+    x = scale([low, low + 30 * width], frame.left, frame.right, pad=0.01)
+    y = scale([v for row in shares.values() for v in row], frame.bottom, frame.top, zero=True, pad=0.16)
+    axes(d, frame, x, y, "nll of one utterance, nats per token →", "↑ share of the utterances", form="%")
+    for n, (a, values) in enumerate(reversed(samples)):
+        outline = [(x(low), frame.bottom)]
+        for i, share in enumerate(shares[a.label]):
+            outline += [(x(low + i * width), y(share)), (x(low + (i + 1) * width), y(share))]
+        d.path([*outline, (x(low + 30 * width), frame.bottom)], f"area s{a.slot % 8}")
+        middle = values[len(values) // 2]
+        d.line((x(middle), frame.top + 14 * n), (x(middle), frame.bottom), f"median s{a.slot % 8}")
+        d.text((x(middle) + 6, frame.top + 14 * n + 8), f"{a.label}: median {middle:.2f}", "label halo")
+    return d.render("Distribution of the nll of single utterances; the last bar holds everything beyond it")
+
+
+def forest(study: Study) -> Markup | None:
+    """Paired differences from the first adversary of each evaluation, in toxicity and in likelihood."""
+    rows = [(a, row) for a in study.adversaries if (row := a.comparison()) is not None]
+    if len(rows) < 2:
+        return None
+    d = Drawing(760, 60 + 46 * len(rows) + 30)
+    panels = (
+        ("tox_reply_share_above_0.5", 230, 480, "replies above 0.5, points"),
+        ("nll", 510, 745, "nll, nats per token"),
+    )
+    for key, left, right, name in panels:
+        cells = [row[key] for _, row in rows if row[key]["difference"] is not None]
+        factor = 1 if key == "nll" else 100
+        values = [0.0] + [factor * v for cell in cells for v in (cell["difference"], *(cell["ci95"] or ()))]
+        x = scale(values, left, right, pad=0.08)
+        bottom = d.height - 34
+        for value in x.ticks(4):
+            d.line((x(value), 34), (x(value), bottom), "grid")
+            d.text(
+                (x(value), bottom + 18), f"{value:+.3g}".replace("-", "−") if value else "0", "tick", anchor="middle"
+            )
+        d.line((x(0), 30), (x(0), bottom), "axis")
+        d.text((left, 16), name, "name")
+        for i, (a, row) in enumerate(rows):
+            cell, y = row[key], 56 + 46 * i
+            if cell["difference"] is None:
+                continue
+            if cell["ci95"]:
+                d.line((x(factor * cell["ci95"][0]), y), (x(factor * cell["ci95"][1]), y), f"whisker s{a.slot % 8}")
+            d.marker((x(factor * cell["difference"]), y), a.slot, 6)
+    for i, (a, _) in enumerate(rows):
+        d.text((0, 56 + 46 * i), a.label, "label")
+        d.text((0, 72 + 46 * i), ", ".join(a.changes[:2])[:44], "tick")
+    return d.render("Paired differences of every adversary, with intervals", kind="wide")
+
+
+def strategies(adversaries: Sequence[Adversary]) -> Markup | None:
+    """Failures by strategy, a bar for each adversary."""
+    shown = [a for a in adversaries if isinstance(a.figures.get("strategies"), dict)][:4]
+    if not shown:
+        return None
+    names = [*STRATEGIES, *sorted({n for a in shown for n in a.figures["strategies"]} - set(STRATEGIES))]
+    highest = max((int(a.figures["strategies"].get(n, 0)) for a in shown for n in names), default=0) or 1
+    step = 14 * len(shown) + 16
+    d = Drawing(WIDTH, step * len(names) + 8)
+    for i, name in enumerate(names):
+        d.text((0, step * i + 7 * len(shown) + 9), name, "label")
+        for j, a in enumerate(shown):
+            count = int(a.figures["strategies"].get(name, 0))
+            length = (WIDTH - 140) * count / highest
+            d.rect((92, step * i + 14 * j + 4), (length, 11), f"mark s{a.slot % 8}", radius=1)
+            d.text((98 + length, step * i + 14 * j + 13.5), str(count), "tick")
+    return d.render("Number of failures by strategy and adversary")
+
+
+def learning(run: RunFiles) -> list[tuple[str, str, Markup]]:
+    """How training went: title, explanation and picture of each curve."""
+    steps = [row for row in run.log if row["type"] == "iteration"]
+    dev = [row for row in run.log if row["type"] == "dev"]
+    best = next((row for row in reversed(dev) if row.get("best")), None)
+    reward, tox = ("reward", "mean"), ("tox_reply", "share_above_0.5")
+    panels: list[tuple[str, str, list[_Line], Row | None]] = [
+        ("Dev reward", "mean R on held-out prefixes; the ring is the policy that was kept",
+         [("dev", dev, reward, 0)], best),
+        ("Reward terms", "means over the collected turns, weights and signs included",
+         [(name, steps, ("reward", f"tox_{name}_term" if name != "nll" else "nll_term"), slot)
+          for name, slot in (("reply", 0), ("turn", 2), ("nll", 1))], None),
+        ("Replies above 0.5", "share, in training and on the dev prefixes",
+         [("dev", dev, tox, 0), ("training", steps, tox, 1)], None),
+        ("nll", "nats per token under the defender",
+         [("dev", dev, ("nll", "mean"), 0), ("training", steps, ("nll", "mean"), 1)], None),
+        ("Margin", "reward of chosen minus rejected, on-policy pairs", [("margin", steps, ("margin",), 0)], None),
+        ("Speed", "tokens sampled per second, both speakers",
+         [("tokens/s", steps, ("rates", "sampled_tokens_per_s"), 2)], None),
+    ]  # fmt: skip
+    drawn = [(title, note, _curves(title, lines, best)) for title, note, lines, best in panels]
+    return [(title, note, picture) for title, note, picture in drawn if picture is not None]
+
+
+def _curves(title: str, lines: Sequence[_Line], best: Row | None) -> Markup | None:
+    found = []
+    for name, rows, path, slot in lines:
+        points = [(float(row["updates"]), value) for row in rows if (value := _dig(row, path)) is not None]
+        if points:
+            found.append((name, points, slot))
+    if not found:
+        return None
+    frame, d = Frame(46, 16, 236 if len(lines) > 1 else 286, 150), Drawing(300, 190)
+    x = scale([0.0, *(px for _, points, _ in found for px, _ in points)], frame.left, frame.right, pad=0.02)
+    share = "above 0.5" in title
+    y = scale([py for _, points, _ in found for _, py in points], frame.bottom, frame.top, zero=share, pad=0.12)
+    axes(d, frame, x, y, "updates", "", form="%" if share else "k" if title == "Speed" else "g")
+    taken: list[tuple[float, float]] = []
+    for name, points, slot in found:
+        pixels = [(x(px), y(py)) for px, py in points]
+        d.path(pixels, f"stroke s{slot}") if len(pixels) > 1 else d.circle(pixels[0], 3, f"mark s{slot}")
+        if len(lines) > 1:
+            d.text(_free((pixels[-1][0] + 6, pixels[-1][1] + 4), taken), name, "label")
+    if best is not None:
+        d.circle((x(best["updates"]), y(best["reward"]["mean"])), 5, "ring s0")
+    return d.render(f"{title} over the updates")
+
+
+def _dig(row: Row, path: Sequence[str]) -> float | None:
+    value: object = row
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
