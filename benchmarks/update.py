@@ -91,7 +91,7 @@ class Padded(Ours):
 
 
 def trl_side(shape: common.Shape, device: str, pairs: Sequence[PreferencePair], batch: int, *, ahead: bool) -> Any:
-    """A function that trains once over the pairs with TRL and returns the losses; ``ahead`` precomputes the reference."""
+    """A function that trains once over the pairs with TRL and returns the losses; ``ahead``: reference precomputed."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     from datasets import Dataset, disable_progress_bars
