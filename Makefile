@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= runs/demo
 STAMP  := $(VENV)/.installed
+BENCH  := .venv-bench
 
-.PHONY: help install demo test check lint types unit clean
+.PHONY: help install demo test check lint types unit bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,8 +29,8 @@ test: check  ## Everything: lint, types, tests
 check: lint types unit
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests scripts
-	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/ruff check src tests scripts benchmarks
+	$(BIN)/ruff format --check src tests scripts benchmarks
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -37,5 +38,14 @@ types: $(STAMP)
 unit: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
+$(BENCH)/.installed: pyproject.toml benchmarks/constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt \
+	    --editable . trl
+	@touch $@
+
+bench: $(BENCH)/.installed  ## Benchmarks beside Hugging Face generate and TRL (QUICK=1: small shape only; DEVICE=cuda)
+	benchmarks/run.sh $(CURDIR)/$(BENCH)/bin/python $(if $(QUICK),--quick)
+
 clean:  ## Remove the environment and caches (runs stay)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis
