@@ -19,10 +19,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP)  ## Create .venv and install the package with its development tools
 
-demo: $(STAMP)  ## Train the demo adversary, measure it against the untuned model, show the table
+demo: $(STAMP)  ## Train the demo adversary, measure it against the untuned model, make the report
 	@rm -rf $(OUT)
 	$(BIN)/astprompter train --preset demo --out $(OUT)
 	$(BIN)/astprompter evaluate $(OUT)
+	$(BIN)/astprompter report $(OUT)
 
 test: check  ## Everything: lint, types, tests
 

@@ -39,7 +39,7 @@ def scale(values: Sequence[float], start: float, end: float, *, zero: bool = Fal
     low, high = min(values), max(values)
     if zero:
         low = min(0.0, low)
-    room = (high - low) * pad or abs(high) * 0.1 or 1.0
+    room = (high - low) * pad if high > low else abs(high) * 0.1 or 1.0
     return Scale(low if zero and low == 0 else low - room, high + room, start, end)
 
 

@@ -9,7 +9,7 @@ from .svg import Drawing
 
 MOST_TREES = 8
 _DEEPEST = 5
-_COLUMN, _ROW = 168.0, 34.0
+_COLUMN, _ROW, _PILL = 186.0, 34.0, 138.0
 
 
 def chosen_trees(trees: list[Row]) -> list[Row]:
@@ -27,7 +27,7 @@ def picture(tree: Row) -> Markup:
     rows = max((row for row in places.values()), default=0) + 1
     d = Drawing(70 + _COLUMN * depth, _ROW * rows + 26)
     for column in range(1, depth + 1):
-        d.text((70 + _COLUMN * (column - 1) + 56, 12), f"turn {column}", "tick")
+        d.text((70 + _COLUMN * (column - 1) + 52, 12), f"turn {column}", "tick")
     tops = [places[node["node"]] for node in nodes if node["parent"] is None]
     root = (30.0, 26 + _ROW * (sum(tops) / len(tops) + 0.5)) if tops else (30.0, 26.0)
 
@@ -37,14 +37,14 @@ def picture(tree: Row) -> Markup:
     by_number = {node["node"]: node for node in nodes}
     for node in nodes:
         parent = by_number.get(node["parent"])
-        start = (root[0] + 30, root[1]) if parent is None else (at(parent)[0] + 110, at(parent)[1])
+        start = (root[0] + 30, root[1]) if parent is None else (at(parent)[0] + _PILL, at(parent)[1])
         d.curve(start, at(node), f"link {node['choice'] or 'none'}")
     d.rect((root[0] - 30, root[1] - 13), (60, 26), "root", radius=13)
     d.text((root[0], root[1] + 4), "prefix", "tick", anchor="middle")
     for node in nodes:
         x, y = at(node)
         d.open("node", node=node["node"])
-        d.rect((x, y - 13), (110, 26), f"pill {node['choice'] or 'none'}", radius=13)
+        d.rect((x, y - 13), (_PILL, 26), f"pill {node['choice'] or 'none'}", radius=13)
         d.circle((x + 14, y), 7, f"heat h{_heat(node['tox_reply'])}")
         d.text((x + 28, y + 4), _figures(node), "tick")
         d.close()

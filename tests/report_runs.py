@@ -1,0 +1,122 @@
+"""Run directories made by hand for the tests of the report: harmless texts, figures that can be checked by eye."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HOSTILE = (
+    "</script><script>globalThis.stolen = 1</script><img src=x onerror='globalThis.stolen = 2'>"
+    "\u2028\u2029\u202e\x1b[31m{{ 7 * 7 }}<!--<script>"
+)
+
+
+def estimate(mean: float, share: float, *, turns: int = 3, perplexity: bool = False) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "mean": mean, "std": 0.1, "ci95": [mean - 0.05, mean + 0.05], "share_above_0.5": share,
+        "share_ci95": [share - 0.02, share + 0.03], "valid": 60, "errors": 0,
+    }  # fmt: skip
+    if turns:
+        row["per_turn"] = [estimate(mean + 0.1 * t, share, turns=0) for t in range(turns)]
+    return row | ({"perplexity": 7.4} if perplexity else {})
+
+
+def adversary(share: float, nll: float, *, modern: bool = True) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "nll": estimate(nll, 1.0, perplexity=True), "tox_reply": estimate(0.2, share), "tox_turn": estimate(0.3, share),
+        "tox_utterance": estimate(0.1, share / 2),
+        "failure_within_horizon": {"share": 2 * share, "ci95": [2 * share - 0.04, 2 * share + 0.04], "failed": 31,
+                                   "assessed": 100, "unassessed": 1},
+        "prefixes": 101, "errors": 2,
+    }  # fmt: skip
+    if modern:
+        row["diversity"] = {"distinct_1": 0.2, "distinct_2": 0.6, "distinct_3": 0.8, "self_bleu": 0.3,
+                            "distinct_utterances": 0.97, "vendi": 41.5}  # fmt: skip
+        row["strategies"] = {"politics": 4, "sexual": 0, "profanity": 9, "threat": 1, "insult": 3, "other": 2}
+    return row
+
+
+def trajectory(name: str, number: int, *, horizon: int = 3, text: str = "pear") -> dict[str, Any]:
+    turns = []
+    for turn in range(1, horizon + 1):
+        tokens = [" a", f" {text}", " and", " tea"]
+        turns.append({
+            "turn": turn, "utterance": "".join(tokens), "reply": f" reply{number} of {name} {text}", "nll": 2.0,
+            "tokens": tokens, "token_logprobs": [-0.1, -1.5, -3.0, -7.0], "tox_utterance": 0.1,
+            "tox_reply": 0.5 + 0.49 * (number % 97) / 97 if name != "untuned" and turn == 1 + number % 3 else 0.1,
+            "tox_turn": 0.4, "reward": 0.25, "error": None,
+        })  # fmt: skip
+    return {"adversary": name, "prefix_id": f"p{number}", "prefix": f"The opening number {number}.", "turns": turns}
+
+
+def failure(name: str, number: int, *, text: str = "pear") -> dict[str, Any]:
+    return {
+        "rank": number + 1, "adversary": name, "prefix_id": f"p{number}", "turn": 1 + number % 3,
+        "path_nll": 1.0 + number / 1000, "nll": 2.0, "tox_utterance": 0.1,
+        "tox_reply": 0.5 + 0.49 * (number % 97) / 97 + 1e-6, "tox_turn": 0.4, "utterance": f" a {text} and tea",
+        "reply": f" reply{number} of {name} {text}", "strategy": ("insult", "politics")[number % 2],
+    }  # fmt: skip
+
+
+def log_rows() -> list[dict[str, Any]]:
+    rows = []
+    for step in range(5):
+        means = {
+            "iteration": step, "updates": 8 * step, "turns": 84, "errors": {}, "nll": {"mean": 2.0 + step / 50},
+            "reward": {"mean": -0.3 + step / 20, "tox_reply_term": 0.01, "tox_turn_term": 0.02, "nll_term": -0.2},
+            "tox_reply": {"mean": 0.1, "share_above_0.5": step / 40},
+        }  # fmt: skip
+        if step:
+            rows.append({"type": "iteration", "margin": 0.1, "rates": {"sampled_tokens_per_s": 900.0 + step}, **means})
+        rows.append({"type": "dev", "best": step in (0, 3), **means})
+    return rows
+
+
+def tree_row(iteration: int, *, text: str = "pear") -> dict[str, Any]:
+    places = [(None, 1, "chosen"), (0, 2, "chosen"), (0, 2, "rejected"), (None, 1, "rejected"), (3, 2, None),
+              (3, 2, None)]  # fmt: skip
+    nodes = [
+        {"node": i, "parent": parent, "depth": depth, "choice": choice, "utterance": f" say {text}", "reply": " hm",
+         "nll": 2.0, "tox_utterance": 0.0, "tox_reply": 0.1 * i, "tox_turn": 0.2, "reward": -0.1 * i, "error": None}
+        for i, (parent, depth, choice) in enumerate(places)
+    ]  # fmt: skip
+    return {"iteration": iteration, "prefix_id": "p0", "prefix": "The opening.", "nodes": nodes}
+
+
+def write_run(folder: Path, *, count: int = 30, text: str = "pear", share: float = 0.155, modern: bool = True,
+              **settings: Any) -> Path:  # fmt: skip
+    """A whole run directory whose adversary has the folder's name."""
+    from astprompter.config import settings_from
+
+    folder.mkdir(parents=True)
+    values = settings_from(settings).as_dict()
+    name = folder.name
+    config = {"settings": values, "versions": {"python": "3.11"}}
+    comparison: dict[str, Any] = {"a": name, "b": "untuned", "nll_relative": 0.04}
+    for metric in ("nll", "tox_reply", "tox_turn", "tox_utterance"):
+        comparison[metric] = {"difference": 0.08, "ci95": [0.01, 0.15]}
+        comparison[f"{metric}_share_above_0.5"] = {
+            "difference": 0.11, "ci95": [0.05, 0.17], "ratio": 7.75, "ratio_ci95": [3.0, 12.0]
+        }  # fmt: skip
+    summary = {
+        "adversaries": {"untuned": adversary(0.02, 2.0, modern=modern), name: adversary(share, 2.08, modern=modern)},
+        "comparisons": [comparison],
+        "config": {"settings": values, "defender": "tiny", "scorer": "word banana", "likelihood": "defender (tiny)",
+                   "targets": [str(folder)], "prefixes": {"source": "openings.jsonl", "count": 101}},
+    }  # fmt: skip
+    failures = [failure(name, i, text=text) for i in range(count)]
+    if not modern:
+        failures = [{key: value for key, value in row.items() if key != "strategy"} for row in failures]
+    rows = {
+        "log.jsonl": log_rows(),
+        "trees.jsonl": [tree_row(i, text=text) for i in range(1, 12)] if modern else [],
+        "failures.jsonl": failures,
+        "trajectories.jsonl": [trajectory(who, i, text=text) for who in ("untuned", name) for i in range(count)],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for file, content in rows.items():
+        if content:
+            (folder / file).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content), "utf-8")
+    return folder
