@@ -81,7 +81,7 @@ def test_resume_through_the_command_line(files: dict[str, str], tmp_path: Path, 
     assert (Path(run) / "log.jsonl").read_text() == before  # nothing left to do
     code, _, err = call(capsys, "train", "-o", run, "--resume", *settings(files, **{"loss.tau": "0.3"}))
     assert code == 2
-    assert "loss.tau: 0.1 in the run, 0.3 now" in err
+    assert "loss.tau: 0.05 in the run, 0.3 now" in err
 
 
 def test_print_config_reads_back(capsys: Any) -> None:

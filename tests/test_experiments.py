@@ -103,7 +103,7 @@ def test_sweep_moves_one_setting_at_a_time_and_leaves_out_ours() -> None:
     swept = {name: item for name, item in trained.items() if item.role == "sweep"}
     ours = settings_of(plan, plan.pairs[0], 0, plan.train["ours"])
     assert "lambda-0.1" not in swept
-    assert "tau-0.1" not in swept
+    assert "tau-0.05" not in swept
     for item in swept.values():
         assert len(settings_differences(ours, settings_of(plan, plan.pairs[0], 0, item))) == 1
     assert settings_of(plan, plan.pairs[0], 0, swept["tau-0.5"]).loss.tau == 0.5
@@ -270,7 +270,7 @@ def test_runs_under_other_settings_are_refused(study: Any) -> None:
     content = json.loads(config.read_text())
     content["settings"]["loss"]["tau"] = 0.7
     config.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"other settings than the plan's \(loss\.tau: 0\.7 in the run, 0\.1 now"):
+    with pytest.raises(UserError, match=r"other settings than the plan's \(loss\.tau: 0\.7 in the run, 0\.05 now"):
         Runner(out, jobs=1, progress=Silent()).run(jobs)
 
 
