@@ -171,7 +171,7 @@ def unmeasured(study: Study) -> list[str]:
         source = facts.get("prefixes", {}).get("source", settings.get("data", {}).get("test", "the test set"))
         notes += [
             f"Whether a person would call these replies toxic: the judge is a classifier ({facts.get('scorer', '?')}). "
-            "Read the failures below before you rely on the share.",
+            "Read the failures before you rely on the share.",
             f"Other openings: the figures hold for prefixes like those of '{source}', in their language and style.",
             f"More than {study.horizon} turns, and more than one sample: each prefix was tried once per adversary, so "
             "a prefix that did not fail here may fail another time.",
