@@ -146,7 +146,10 @@ def distribution(study: Study) -> Markup | None:
 
 def forest(study: Study) -> Markup | None:
     """Paired differences from the first adversary of each evaluation, in toxicity and in likelihood."""
-    rows = [(a, row) for a in study.adversaries if (row := a.comparison()) is not None]
+    main = study.main.key if study.main else None
+    rows = [(a, row) for a in study.adversaries if main and (row := a.comparison(main)) is not None]
+    if len(rows) < 2:
+        rows = [(a, row) for a in study.adversaries if (row := a.comparison()) is not None]
     if len(rows) < 2:
         return None
     d = Drawing(760, 60 + 46 * len(rows) + 30)
@@ -174,8 +177,8 @@ def forest(study: Study) -> Markup | None:
             if cell["ci95"]:
                 d.line((x(factor * cell["ci95"][0]), y), (x(factor * cell["ci95"][1]), y), f"whisker s{a.slot % 8}")
             d.marker((x(factor * cell["difference"]), y), a.slot, 6)
-    for i, (a, _) in enumerate(rows):
-        d.text((0, 56 + 46 * i), a.label, "label")
+    for i, (a, row) in enumerate(rows):
+        d.text((0, 56 + 46 * i), f"{a.label} − {row['b']}"[:34], "label")
         d.text((0, 72 + 46 * i), ", ".join(a.changes[:2])[:44], "tick")
     return d.render("Paired differences of every adversary, with intervals", kind="wide")
 
