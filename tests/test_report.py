@@ -195,6 +195,40 @@ def test_several_runs_join_and_equal_baselines_show_once(tmp_path: Path) -> None
     assert "full/seed-1" in page_of(tmp_path / "study").text
 
 
+def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
+    study = tmp_path / "paper"
+    for seed in (0, 1):
+        for name in ("untuned", "ours", "no-turn"):
+            place = study / "evaluations" / "small-vs-small" / f"seed-{seed}" / name
+            write_run(place, count=3, text=f"seed{seed}")
+            for file in ("trajectories.jsonl", "failures.jsonl"):
+                rows = [json.loads(line) for line in (place / file).read_text().splitlines()]
+                kept = [row for row in rows if row["adversary"] == name]
+                (place / file).write_text("".join(json.dumps({**row, "adversary": "x"}) + "\n" for row in kept))
+            (place / "summary.json").unlink()
+    row = {"difference": 0.1, "ci95": [0.05, 0.2], "ratio": 2.0, "ratio_ci95": [1.5, 3.0]}
+    pairs = [("ours", "untuned"), ("no-turn", "untuned"), ("untuned", "ours"), ("no-turn", "ours")]
+    comparisons = [{"a": a, "b": b, "nll": row, "tox_reply_share_above_0.5": row} for a, b in pairs]
+    rows = {name: {**adversary(share, 2.0), "changes": {}, "seeds": [0, 1]}
+            for name, share in (("untuned", 0.02), ("no-turn", 0.05), ("ours", 0.155))}  # fmt: skip
+    rows["no-turn"]["changes"] = {"reward.beta": 0.0}
+    case = {"adversary": "small", "defender": "small", "models": {"adversary": "m", "defender": "m"}, "scorer": "word",
+            "test": "t.json", "horizon": 3, "adversaries": rows, "comparisons": comparisons}  # fmt: skip
+    (study / "experiment.json").write_text(json.dumps({"experiment": "paper", "cases": {"small-vs-small": case}}))
+    page = page_of(study)
+    assert "31 % [27, 35]" in page.text
+    assert "reward.beta=0.0" in page.text
+    assert "no-turn − ours" in page.text
+    assert "everything here is seed" not in page.text
+    assert f"astprompter experiment paper --out {tmp_path}" in page.text
+    assert "seed-0/ours --to hardening" in page.text
+    ours = [row for row in page.data["failures"] if row[0] == 0]
+    assert len(ours) == 6  # three of each seed
+    for row in ours:
+        own, base = (page.data["trajectories"][row[place]] for place in (5, 6))
+        assert own[1][0][0] == base[1][0][0]  # the untuned trajectory of the same seed
+
+
 def test_different_baselines_keep_their_run(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
     summary = json.loads((two / "summary.json").read_text())

@@ -45,7 +45,7 @@ def front(adversaries: Sequence[Adversary]) -> Markup | None:
     ys = [v for _, _, tox in points for v in (tox["share_above_0.5"], *(tox["share_ci95"] or ()))]
     x, y = scale(xs, frame.left, frame.right, pad=0.2), scale(ys, frame.bottom, frame.top, zero=True, pad=0.12)
     axes(d, frame, x, y, "nll of the utterances, nats per token →", "↑ replies above 0.5", form="%")
-    d.text((frame.left + 4, frame.bottom - 8), "← likelier to the defender", "note")
+    d.text((frame.left, frame.bottom + 36), "← likelier", "name")
     taken: list[tuple[float, float]] = []
     for a, nll, tox in reversed(points):
         at = (x(nll["mean"]), y(tox["share_above_0.5"]))
@@ -94,7 +94,7 @@ def build_up(adversaries: Sequence[Adversary], metric: str, key: str) -> Markup 
         d.text((x(turn), frame.bottom + 18), f"turn {turn}" if turns < 6 else str(turn), "tick", anchor="middle")
     d.line((frame.left, frame.bottom), (frame.right, frame.bottom), "axis")
     d.text((0, frame.top - 12), name, "name")
-    taken: list[tuple[float, float]] = []
+    names = []
     for i, a in reversed(list(enumerate(shown))):
         shift = (i - (len(shown) - 1) / 2) * 7
         dots = [(x(n) + shift, y(v), ends) for n, (v, ends) in enumerate(rows[a.label], start=1) if v is not None]
@@ -103,7 +103,12 @@ def build_up(adversaries: Sequence[Adversary], metric: str, key: str) -> Markup 
             if ends:
                 d.line((px, y(ends[0])), (px, y(ends[1])), f"whisker s{a.slot % 8}")
             d.marker((px, py), a.slot)
-        d.text(_free((dots[-1][0] + 12, dots[-1][1] + 4), taken), a.label, "label")
+        names.append((dots[-1][1] + 4, a))
+    taken: list[tuple[float, float]] = []
+    for height, a in sorted(names, key=lambda item: (item[0], item[1].slot)):
+        place = _free((frame.right + 14, height), taken)
+        d.marker((place[0] - 5, place[1] - 4), a.slot, 3.5)
+        d.text((place[0] + 3, place[1]), a.label, "label")
     return d.render(f"{'Share of toxic replies' if share else 'nll of the utterances'} at each turn")
 
 
@@ -141,7 +146,10 @@ def distribution(study: Study) -> Markup | None:
 
 def forest(study: Study) -> Markup | None:
     """Paired differences from the first adversary of each evaluation, in toxicity and in likelihood."""
-    rows = [(a, row) for a in study.adversaries if (row := a.comparison()) is not None]
+    main = study.main.key if study.main else None
+    rows = [(a, row) for a in study.adversaries if main and (row := a.comparison(main)) is not None]
+    if len(rows) < 2:
+        rows = [(a, row) for a in study.adversaries if (row := a.comparison()) is not None]
     if len(rows) < 2:
         return None
     d = Drawing(760, 60 + 46 * len(rows) + 30)
@@ -169,8 +177,8 @@ def forest(study: Study) -> Markup | None:
             if cell["ci95"]:
                 d.line((x(factor * cell["ci95"][0]), y), (x(factor * cell["ci95"][1]), y), f"whisker s{a.slot % 8}")
             d.marker((x(factor * cell["difference"]), y), a.slot, 6)
-    for i, (a, _) in enumerate(rows):
-        d.text((0, 56 + 46 * i), a.label, "label")
+    for i, (a, row) in enumerate(rows):
+        d.text((0, 56 + 46 * i), f"{a.label} − {row['b']}"[:34], "label")
         d.text((0, 72 + 46 * i), ", ".join(a.changes[:2])[:44], "tick")
     return d.render("Paired differences of every adversary, with intervals", kind="wide")
 

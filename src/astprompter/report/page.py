@@ -20,7 +20,7 @@ from . import figures, tree
 from .markdown import to_markdown
 from .payload import embed, payload
 from .read import Row, RunFiles, read_runs
-from .study import Adversary, Study, commands, interval, percent, study_of, unmeasured, verdict
+from .study import Adversary, Study, commands, export_command, interval, percent, study_of, unmeasured, verdict
 
 FORMATS = ("html", "md")
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
@@ -90,6 +90,7 @@ def render(runs: list[RunFiles]) -> str:
         diversity=_diversity(study.adversaries),
         headlines=_headlines(study),
         commands=commands(study),
+        export=export_command(study),
         unmeasured=unmeasured(study),
         counts={"failures": len(data["failures"]), "strategies": bool(data["strategies"])},
         version=__version__,
@@ -128,7 +129,7 @@ def _facts(study: Study) -> list[tuple[str, str]]:
                 f"{prefixes.get('count', study.main.figures['prefixes'])} ({prefixes.get('source', 'test')})",
             )
         )
-        rows.append(("Horizon", f"{study.horizon} turns, one sample each"))
+        rows.append(("Horizon", f"{study.horizon} turns, {facts.get('seeds', 1)} sample(s) for each opening"))
         rows.append(("Likelihood by", str(facts.get("likelihood", "?"))))
     reward = settings.get("reward", {})
     if reward:
@@ -161,8 +162,9 @@ def _headlines(study: Study) -> dict[str, str]:
     share = comparison["tox_reply_share_above_0.5"]
     if share["ratio"] is not None:
         titles["front"] = f"{share['ratio']:.1f} times the untuned share of toxic replies"
-    if comparison["nll_relative"] is not None:
-        titles["nll"] = f"The nll of what it writes: {100 * comparison['nll_relative']:+.1f}\u00a0% against untuned"
+    relative = comparison.get("nll_relative")
+    if relative is not None:
+        titles["nll"] = f"The nll of what it writes: {100 * relative:+.1f}\u00a0% against untuned"
     turns = [turn["share_above_0.5"] for turn in study.main.figures["tox_reply"].get("per_turn", [])]
     if len(turns) > 1 and None not in (turns[0], turns[-1]):
         titles["turns"] = f"From {percent(turns[0])} at turn 1 to {percent(turns[-1])} at turn {len(turns)}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..runlog import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, read_rows
+from .experiment import EXPERIMENT, cases_of
 
 Row = dict[str, Any]
 _NEEDED = {
@@ -46,22 +47,26 @@ class RunFiles:
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunFiles]:
-    """Read run directories; a folder that only holds runs, such as an experiment's, stands for all of them.
+    """Read run directories; an experiment gives its pooled figures, another folder of runs stands for all of them.
 
     Raises:
         UserError: A folder is no run directory, or one of its files is damaged; names file and line.
     """
+    runs: list[RunFiles] = []
     folders: dict[Path, str] = {}
     for path in paths:
         if not path.is_dir():
             raise UserError(f"run directory '{path}' does not exist")
+        if "cases" in (experiment := _json(path / EXPERIMENT)):
+            runs += [RunFiles(path, name, **parts) for name, parts in cases_of(path, experiment, (_json, _log))]
+            continue
         inner = [path] if _is_run(path) else sorted({p.parent for name in (SUMMARY, LOG) for p in path.rglob(name)})
         if not inner:
             raise UserError(f"'{path}' is not a run directory: it has neither {LOG} nor {SUMMARY}")
         for folder in inner:
             folders.setdefault(folder, path.resolve().name if folder == path else str(folder.relative_to(path)))
     names = list(folders.values())
-    return [_read(folder, name if names.count(name) == 1 else str(folder)) for folder, name in folders.items()]
+    return runs + [_read(folder, name if names.count(name) == 1 else str(folder)) for folder, name in folders.items()]
 
 
 def _is_run(path: Path) -> bool:

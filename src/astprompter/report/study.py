@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import load_settings, preset_names
+from .experiment import OURS
 from .read import Row, RunFiles
 
 UNTUNED = "untuned"
@@ -36,10 +37,10 @@ class Adversary:
     slot: int
     changes: tuple[str, ...] = ()
 
-    def comparison(self) -> Row | None:
-        """Its paired comparison with its evaluation's first adversary."""
+    def comparison(self, base: str | None = None) -> Row | None:
+        """Its paired comparison with ``base``, or with its evaluation's first adversary."""
         rows = self.run.summary.get("comparisons", [])
-        return next((row for row in rows if row["a"] == self.key), None)
+        return next((row for row in rows if row["a"] == self.key and base in (None, row["b"])), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,12 @@ def study_of(runs: list[RunFiles]) -> Study:
     entries.sort(key=lambda entry: (entry != (first, main_key), entry != (first, UNTUNED)))
     found: dict[str, Adversary] = {}
     for run, key in entries:
-        figures, label = run.summary["adversaries"][key], run.name if _main_key(run) == key != UNTUNED else key
+        figures, label = run.summary["adversaries"][key], run.name if key == run.path.resolve().name else key
         if label in found and found[label].figures == figures:
             continue
         label = label if label not in found else f"{key} ({run.name})"
         slot = len(found) + (main_key != UNTUNED and bool(found) and (first, UNTUNED) not in entries)
-        found[label] = Adversary(label, key, run, figures, slot, _changes(run, first))
+        found[label] = Adversary(label, key, run, figures, slot, _changes(run, first, figures))
     adversaries = list(found.values())
     untuned = next((a for a in adversaries if a.key == UNTUNED), None)
     return Study(runs, adversaries, adversaries[0], untuned if untuned is not adversaries[0] else None)
@@ -105,12 +106,14 @@ def study_of(runs: list[RunFiles]) -> Study:
 def _main_key(run: RunFiles) -> str:
     """The adversary that a run is about: its own, else the first that was tuned."""
     names = list(run.summary.get("adversaries", {}))
-    own = run.path.resolve().name
-    return own if own in names else next((name for name in names if name != UNTUNED), names[0] if names else "")
+    own = next((name for name in (run.path.resolve().name, OURS) if name in names), None)
+    return own or next((name for name in names if name != UNTUNED), names[0] if names else "")
 
 
-def _changes(run: RunFiles, first: RunFiles) -> tuple[str, ...]:
-    """Settings that differ from the first run's, as ``key=value``."""
+def _changes(run: RunFiles, first: RunFiles, figures: Row) -> tuple[str, ...]:
+    """Settings that differ from the first run's, or from the experiment's main one, as ``key=value``."""
+    if isinstance(figures.get("changes"), Mapping):
+        return tuple(f"{key}={_scalar(value)}" for key, value in figures["changes"].items())
     if run is first or not run.config or not first.config:
         return ()
     own, base = _flat(run.config.get("settings", {})), _flat(first.config.get("settings", {}))
@@ -133,6 +136,9 @@ def _scalar(value: object) -> str:
 
 def commands(study: Study) -> list[str]:
     """The command lines that make the main run, its figures and this page."""
+    if "command" in study.facts:
+        places = dict.fromkeys(str(run.path) for run in study.runs)
+        return [_line(*study.facts["command"]), _line("report", *places)]
     lines = []
     run = study.main.run if study.main else study.runs[0]
     trained = run.config.get("settings")
@@ -147,6 +153,12 @@ def commands(study: Study) -> list[str]:
         lines.append(_line("evaluate", *map(str, targets), *place, *overrides))
     lines.append(_line("report", *(str(run.path) for run in study.runs)))
     return lines
+
+
+def export_command(study: Study) -> str:
+    """The command line that writes the hardening set of the main adversary."""
+    run = study.main.run if study.main else study.runs[0]
+    return _line("export", study.facts.get("export", str(run.path)), "--to", "hardening")
 
 
 def _nearest_preset(settings: Row) -> tuple[str, list[str]]:
@@ -171,16 +183,18 @@ def unmeasured(study: Study) -> list[str]:
         source = facts.get("prefixes", {}).get("source", settings.get("data", {}).get("test", "the test set"))
         notes += [
             f"Whether a person would call these replies toxic: the judge is a classifier ({facts.get('scorer', '?')}). "
-            "Read the failures below before you rely on the share.",
+            "Read the failures before you rely on the share.",
             f"Other openings: the figures hold for prefixes like those of '{source}', in their language and style.",
-            f"More than {study.horizon} turns, and more than one sample: each prefix was tried once per adversary, so "
-            "a prefix that did not fail here may fail another time.",
+            f"More than {study.horizon} turns, and more than one sample: each prefix was tried once per adversary and "
+            "seed, so a prefix that did not fail here may fail another time.",
             f"Adversaries that are not in the table, and defenders other than '{facts.get('defender', '?')}'.",
         ]
-        if len({json.dumps(run.config.get("settings", {}).get("seed")) for run in study.runs}) < 2:
-            seed = settings.get("seed", 0)
-            notes.append(f"The spread from one training run to the next: everything here is seed {seed}; the intervals "
-                         "cover the choice of prefixes only.")  # fmt: skip
+        seeds = {json.dumps(run.config.get("settings", {}).get("seed")) for run in study.runs}
+        if facts.get("seeds", 1) < 2 and len(seeds) < 2:
+            notes.append(
+                f"The spread from one training run to the next: everything here is seed {settings.get('seed', 0)}; the "
+                "intervals cover the choice of prefixes only."
+            )
         likelihood = str(facts.get("likelihood", ""))
         if likelihood and not likelihood.startswith("defender"):
             notes.append(f"The defender's own likelihood of the utterances: {likelihood} stands in for it.")

@@ -74,11 +74,11 @@ if (browser) {
     head.append(make("span", "figures", `nll ${app.number(failure[NLL])} · φ ${app.number(failure[TOX])}`));
     const texts = make("div", "snippet");
     texts.dir = "auto";
-    texts.setAttribute("aria-label", app.shown ? "" : "masked text");
-    texts.textContent = app.veil(`${failure[UTTERANCE].trim().slice(0, 90)} → ${failure[REPLY].trim().slice(0, 90)}`);
-    if (!app.shown) {
-      texts.removeAttribute("aria-label");
+    const snippet = `${failure[UTTERANCE].trim().slice(0, 90)} → ${failure[REPLY].trim().slice(0, 90)}`;
+    if (app.shown) texts.textContent = snippet;
+    else {
       texts.setAttribute("aria-hidden", "true");
+      texts.append(app.bars(snippet));
     }
     node.append(head, texts);
     node.addEventListener("click", () => choose(place, true));

@@ -13,6 +13,20 @@ app.make = (tag, kind, text) => {
 const MASKED = /[^\s\p{P}\p{Cf}]/gu;
 app.veil = (text) => (app.shown ? text : text.replace(MASKED, "▅"));
 
+// A bar for every word of a masked text: its shape without its letters.
+app.bars = (text, level = "") => {
+  const parts = document.createDocumentFragment();
+  text.split(/(\s+)/).forEach((word) => {
+    if (!word.trim()) parts.append(word && " ");
+    else {
+      const bar = app.make("span", `bar ${level}`);
+      bar.style.width = `${0.52 * Math.min(word.length, 30)}em`;
+      parts.append(bar);
+    }
+  });
+  return parts;
+};
+
 app.say = (kind, text) => {
   const node = app.make("p", `said ${kind}`);
   node.dir = "auto";
@@ -21,8 +35,9 @@ app.say = (kind, text) => {
   } else {
     const words = text.split(/\s+/).filter(Boolean).length;
     node.append(app.make("span", "unseen", `masked text, ${words} words`));
-    const blocks = app.make("span", "blocks", app.veil(text));
+    const blocks = app.make("span", "blocks");
     blocks.setAttribute("aria-hidden", "true");
+    blocks.append(app.bars(text));
     node.append(blocks);
   }
   return node;
@@ -40,10 +55,15 @@ app.shaded = (text, lengths, logprobs) => {
   if (!app.shown) tokens.setAttribute("aria-hidden", "true");
   let start = 0;
   lengths.forEach((length, i) => {
-    const token = app.make("span", `token l${app.level(logprobs[i])}`, app.veil(text.slice(start, start + length)));
+    const piece = text.slice(start, start + length);
+    start += length;
+    if (!app.shown) {
+      tokens.append(app.bars(piece, `l${app.level(logprobs[i])}`));
+      return;
+    }
+    const token = app.make("span", `token l${app.level(logprobs[i])}`, piece);
     token.title = `log-probability ${logprobs[i].toFixed(2)} nats`;
     tokens.append(token);
-    start += length;
   });
   node.append(tokens);
   return node;

@@ -1,0 +1,63 @@
+"""An experiment's folder as runs: its pooled figures, and the texts and logs that they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..runlog import CONFIG, FAILURES, LOG, TRAJECTORIES, TREES
+
+EXPERIMENT = "experiment.json"
+OURS = "ours"
+Row = dict[str, Any]
+Readers = tuple[Callable[[Path], Row], Callable[[Path], list[Row]]]
+
+
+def cases_of(folder: Path, found: Row, readers: Readers) -> Iterator[tuple[str, Row]]:
+    """The parts of a :class:`~astprompter.report.read.RunFiles` for every pair of models.
+
+    Args:
+        folder: The experiment's folder.
+        found: Content of its ``experiment.json``.
+        readers: How to read a JSON file and a file of rows.
+
+    Yields:
+        The pair's name, and the fields ``config``, ``log``, ``trees``, ``summary``, ``failures``, ``trajectories``.
+    """
+    one, many = readers
+    for name, case in found["cases"].items():
+        run = next(iter(sorted(folder.glob(f"runs/{name}/seed-*/{OURS}"))), folder / "none")
+        config = one(run / CONFIG)
+        settings = config.get("settings") or {"rollout": {"horizon": case["horizon"]}}
+        seeds = {seed for row in case["adversaries"].values() for seed in row.get("seeds", ())}
+        facts = {
+            "settings": settings,
+            "defender": f"{case['defender']} ({case['models']['defender']})",
+            "scorer": case["scorer"],
+            "likelihood": "defender",
+            "prefixes": {"source": case["test"], "count": max(row["prefixes"] for row in case["adversaries"].values())},
+            "seeds": len(seeds),
+            "export": str(next(iter(sorted(folder.glob(f"evaluations/{name}/seed-*/{OURS}"))), folder)),
+            "command": ["experiment", found["experiment"], "--out", str(folder.parent)],
+        }
+        yield (
+            name,
+            {
+                "config": config,
+                "log": many(run / LOG),
+                "trees": many(run / TREES),
+                "summary": {"adversaries": case["adversaries"], "comparisons": case["comparisons"], "config": facts},
+                "failures": _texts(folder / "evaluations" / name, FAILURES, many),
+                "trajectories": _texts(folder / "evaluations" / name, TRAJECTORIES, many),
+            },
+        )
+
+
+def _texts(folder: Path, file: str, many: Callable[[Path], list[Row]]) -> list[Row]:
+    """Rows of all seeds, under the experiment's names; prefixes of different seeds stay apart."""
+    rows = []
+    for path in sorted(folder.glob(f"seed-*/*/{file}")):
+        seed, name = path.parent.parent.name, path.parent.name
+        rows += [{**row, "adversary": name, "prefix_id": f"{seed}/{row['prefix_id']}"} for row in many(path)]
+    return rows
