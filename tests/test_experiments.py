@@ -602,6 +602,9 @@ def test_a_study_end_to_end(inputs: list[str], tmp_path: Path, monkeypatch: Any,
 
 def test_tables_of_a_part_say_so(inputs: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(subprocess, "Popen", InProcess)
+    code, _, err = call(capsys, "experiment", *inputs, "--out", str(tmp_path), "--tables-only")
+    assert code == 2
+    assert "nothing of experiment 'mini' is measured yet" in err
     plan = load_plan(inputs[0], inputs[1:])
     jobs = jobs_of(plan, tmp_path)
     Runner(tmp_path, jobs=2, progress=Silent()).run(jobs[:2])

@@ -220,6 +220,8 @@ def experiment(
         summary = summarise(plan, out)
         if summary["cases"]:
             write_all(summary, out / plan.name)
+    if not summary["cases"]:
+        raise UserError(f"nothing of experiment '{plan.name}' is measured yet in '{out}'; run it without --tables-only")
     for grid in overviews(summary):
         _out.print(grid_table(grid.title, grid.header, grid.rows))
     for item in summary["findings"]:
