@@ -60,7 +60,7 @@ class Ours:
             torch.nn.utils.clip_grad_norm_(self.lm.model.parameters(), CLIP)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.losses.append(float(loss))
+            self.losses.append(float(loss.detach()))
 
 
 class Padded(Ours):

@@ -156,8 +156,8 @@ class LanguageModel:
             sampling: Sampling settings.
             heard_tokens: Tokens to reserve for each speech of the other side; default ``max_new_tokens``.
             context: Overrides the context length of the model's config.
-            autocast: Matrix products in bfloat16 (weights stay as they are); log-probabilities then differ by
-                some 0.01 nats a token.
+            autocast: Matrix products in bfloat16 (weights stay as they are); log-probabilities then differ
+                slightly.
 
         Raises:
             UserError: The model does not honour attention masks and caches the way rollouts need.

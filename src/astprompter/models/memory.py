@@ -15,7 +15,7 @@ _SHARE = 0.25
 _PREFIX = 256
 """Tokens assumed for a prefix where the context allows them."""
 _MOST_ROWS = 512
-"""Wider batches were no faster, see docs/performance.md."""
+"""At the last depth; matrix products are long saturated there, and progress shows more often."""
 _UNKNOWN = 4 * 2**30
 
 
