@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,16 @@ from rich.table import Table
 from .commands.data import app as data_app
 from .commands.export import export
 from .config import known_keys, load_preset, load_settings, preset_names, to_yaml
-from .console import WARNING, RichProgress, comparison_lines, failures_table, results_table, scorer_lines, scorers_table
+from .console import (
+    WARNING,
+    RichProgress,
+    comparison_lines,
+    failures_table,
+    quiet_libraries,
+    results_table,
+    scorer_lines,
+    scorers_table,
+)
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +83,7 @@ def train(
     else:
         refuse_used(out)
     _err.print(f"[dim]{WARNING}[/dim]")
-    _quiet_libraries()
+    quiet_libraries()
     from .build import new_trainer
 
     with RichProgress(_out) as progress:
@@ -116,7 +124,7 @@ def evaluate(
     from .measure import evaluate_targets
 
     _err.print(f"[dim]{WARNING}[/dim]")
-    _quiet_libraries()
+    quiet_libraries()
     with RichProgress(_out) as progress:
         result, folder = evaluate_targets(
             names, overrides, preset=preset, out=out, baseline=baseline, progress=progress
@@ -151,15 +159,6 @@ def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> Non
     if top and result.failures:
         _out.print(failures_table(result.failures[:top], show_text=show_text))
     _out.print(f"\nResults: {escape(str(folder))} (summary.json, trajectories.jsonl, failures.jsonl)")
-
-
-def _quiet_libraries() -> None:
-    """Loading bars and advice of the model library would bury ours."""
-    from transformers.utils import logging as library
-
-    library.disable_progress_bar()  # type: ignore[no-untyped-call]
-    library.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 def main() -> None:
