@@ -275,7 +275,7 @@ def test_a_model_that_is_no_judge_is_refused(server: Any) -> None:
 
 def test_the_key_comes_from_the_environment_and_stays_out_of_messages(server: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("MY_KEY", "top-secret-key")
-    options = ScorerOptions(base_url=server.url, api_key_env="MY_KEY")
+    options = ScorerOptions(base_url=server.url, key_env="MY_KEY")
     load_scorer("openai-moderation:m", options)
     assert server.requests[0][1]["Authorization"] == "Bearer top-secret-key"
     server.replies = [(401, {}, {"error": "no"})]
@@ -284,6 +284,9 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_messages(server: An
     assert "top-secret-key" not in str(caught.value)
     monkeypatch.delenv("MY_KEY")
     load_scorer("openai-moderation:m", options)
+    assert "Authorization" not in server.requests[-1][1]
+    monkeypatch.setenv("OPENAI_API_KEY", "top-secret-key")  # not for any other server, unless it is named
+    load_scorer("openai-moderation:m", ScorerOptions(base_url=server.url))
     assert "Authorization" not in server.requests[-1][1]
 
 
@@ -299,14 +302,19 @@ def test_a_batch_that_fails_every_time_has_no_score_but_is_asked_again_later(ser
     server.replies = [(503, {}, {})] * 5
     assert math.isnan(scorer.score(["Hi!"])[0])
     assert scorer.score(["Hi!"]) == [0.25]
-    server.replies = [(200, {}, {"results": []})]
-    assert math.isnan(scorer.score(["other"])[0])
+    for reply in ((200, {}, {"results": []}), (400, {}, {"error": "too long"})):
+        server.replies = [reply]
+        assert math.isnan(scorer.score(["other"])[0])
+    server.replies = [(404, {}, {"error": "gone"})]
+    with pytest.raises(UserError, match="HTTP 404"):
+        scorer.score(["other"])
 
 
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
         ((404, {}, {"error": "no such model"}), "HTTP 404: .*no such model"),
+        ((400, {}, {"error": "no such form"}), r"HTTP 400: .*no such form.*; check scorer\.base_url"),
         ((200, {}, b"<html>"), "did not answer with a JSON object"),
         ((200, {}, {"results": [{}]}), "gives no category_scores"),
         ((200, {}, {"results": [{"category_scores": {}}, {"category_scores": {}}]}), "gives no category_scores"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +22,7 @@ from .console import (
     grid_table,
     masked,
     plain,
+    quiet_libraries,
     results_table,
     scorer_lines,
     scorers_table,
@@ -98,7 +98,7 @@ def train(
     elif is_main():
         refuse_used(out)
     _warn()
-    _quiet_libraries()
+    quiet_libraries()
     from .build import new_trainer
 
     with RichProgress(_out, quiet=not is_main()) as progress:
@@ -166,7 +166,7 @@ def evaluate(
 
     join()
     _warn()
-    _quiet_libraries()
+    quiet_libraries()
     with RichProgress(_out, quiet=not is_main()) as progress:
         result, folder = evaluate_targets(
             names, overrides, preset=preset, out=out, baseline=baseline, progress=progress
@@ -260,7 +260,7 @@ def play(
     directory = RunDirectory.open(run)
     settings = directory.settings(overrides or [])
     _warn()
-    _quiet_libraries()
+    quiet_libraries()
     table = set_table(directory, settings)
 
     def write(line: str) -> None:
@@ -325,15 +325,6 @@ def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> Non
 def _warn() -> None:
     if is_main():
         _err.print(f"[dim]{WARNING}[/dim]")
-
-
-def _quiet_libraries() -> None:
-    """Loading bars and advice of the model library would bury ours."""
-    from transformers.utils import logging as library
-
-    library.disable_progress_bar()  # type: ignore[no-untyped-call]
-    library.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 def main() -> None:

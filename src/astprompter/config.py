@@ -93,7 +93,7 @@ class ScorerSettings(_Section):
     answer_prefix: str = Field("", description="text between a judge's chat template and its answer")
     instruction: str = Field("", description="system message for a judge; none when empty")
     base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible server of 'openai-…' scorers")
-    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds its key")
+    key_env: str = Field("", description="NAME of the environment variable that holds its key, never the key itself")
 
 
 class DataSettings(_Section):

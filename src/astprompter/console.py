@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -227,3 +228,12 @@ def _interval(value: float | None, bounds: Sequence[float] | None, form: str) ->
     if not bounds:
         return form.format(value)
     return f"{form.format(value)} [{form.format(bounds[0])}, {form.format(bounds[1])}]"
+
+
+def quiet_libraries() -> None:
+    """Loading bars and advice of the model library would bury ours."""
+    from transformers.utils import logging as library
+
+    library.disable_progress_bar()  # type: ignore[no-untyped-call]
+    library.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.getLogger("transformers").setLevel(logging.ERROR)

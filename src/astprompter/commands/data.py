@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..config import load_settings
-from ..console import RichProgress, masked, plain
+from ..console import RichProgress, masked, plain, quiet_libraries
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def prepare(
     _describe(chosen)
     if chosen.downloads and not offline and not yes and not typer.confirm("Download?"):
         raise UserError("nothing was downloaded; answer y, or pass --yes")
+    quiet_libraries()
     with RichProgress(_out) as progress:
         prepared = provide(chosen, settings, progress=progress)
     for reason, count in prepared.counts.items():

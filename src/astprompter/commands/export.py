@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..console import RichProgress
+from ..console import RichProgress, quiet_libraries
 from ..errors import UserError
 
 _out = Console()
@@ -41,6 +41,8 @@ def export(
     if not to:
         raise UserError(f"name a format with --to: {', '.join(FORMATS)}")
     folder = out or run / f"export-{to}"
+    if to == "hardening":  # the one format that loads models
+        quiet_libraries()
     with RichProgress(_out) as progress:
         written = export_run(
             run, to, folder, adversary=adversary, samples=samples, overrides=tuple(overrides or ()), progress=progress

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError, nearest
 from .cache import DIALOGUES, ELICITING, PREFIXES, cache_folder
 
 
@@ -75,14 +74,3 @@ CATALOG = {
         ),
     )
 }
-
-
-def published(name: str) -> Published:
-    """A data set of the catalog.
-
-    Raises:
-        UserError: There is no such set.
-    """
-    if name not in CATALOG:
-        raise UserError(f"unknown data set '{name}'.{nearest(name, CATALOG)}")
-    return CATALOG[name]

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,12 @@ def _threads(conversations: Sequence[Conversation], counts: Counter[str]) -> Ite
         if any(text.strip().lower() in GONE for text in (conversation.opening or "", *conversation.replies)):
             counts["with removed or deleted text"] += 1
             continue
-        said = [text for raw in conversation.replies if (text := clean_markup(raw))]
+        cleaned = (text for raw in reversed(conversation.replies) if (text := clean_markup(raw)))
+        said = list(islice(cleaned, LAST_UTTERANCES))
         if len(said) < LAST_UTTERANCES:
             counts["too short"] += 1
             continue
-        yield Prefix(conversation.id, " ".join(said[-LAST_UTTERANCES:])), conversation.subreddit
+        yield Prefix(conversation.id, " ".join(reversed(said))), conversation.subreddit
 
 
 def _plain(path: Path, column: str, counts: Counter[str]) -> Iterator[tuple[Prefix, str]]:

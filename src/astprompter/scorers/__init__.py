@@ -35,7 +35,7 @@ class ScorerOptions:
         answer_prefix: Text between a judge's chat template and its answer.
         instruction: System message for a judge; none when empty.
         base_url: Address of an OpenAI-compatible server.
-        api_key_env: Environment variable that holds its key.
+        key_env: Environment variable that holds its key; ``OPENAI_API_KEY`` for OpenAI's own server when empty.
     """
 
     label: str = "toxicity"
@@ -49,7 +49,7 @@ class ScorerOptions:
     answer_prefix: str = ""
     instruction: str = ""
     base_url: str = "https://api.openai.com/v1"
-    api_key_env: str = "OPENAI_API_KEY"
+    key_env: str = ""
 
 
 ScorerFactory = Callable[[str, ScorerOptions], Scorer]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from . import ScorerOptions
 
 _TRANSIENT = {408, 409, 429, 500, 502, 503, 504}
+_REFUSED_TEXT = {400, 413, 422}
 _LONGEST_WAIT = 60.0
 _INPUTS_PER_REQUEST = 32
 _ANSWER_TOKENS = 3
@@ -25,7 +26,7 @@ _ANSWER_TOKENS = 3
 
 
 class Unavailable(Exception):
-    """A request failed after all retries."""
+    """A request failed after all retries, or the server refuses this text, perhaps as too long."""
 
 
 class Endpoint:
@@ -34,7 +35,7 @@ class Endpoint:
     def __init__(
         self,
         base_url: str,
-        api_key_env: str,
+        key_env: str,
         *,
         attempts: int = 5,
         timeout: float = 60.0,
@@ -44,16 +45,16 @@ class Endpoint:
 
         Args:
             base_url: Address up to and including ``/v1``.
-            api_key_env: Environment variable that holds the key; without it, requests carry none.
+            key_env: Environment variable that holds the key; without one, requests carry none.
             attempts: Most requests for one answer.
             timeout: Seconds to wait for each.
             sleep: How to wait between them.
         """
         import httpx2
 
-        key = os.environ.get(api_key_env)
+        key = os.environ.get(key_env) if key_env else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.base_url, self.api_key_env = base_url.rstrip("/"), api_key_env
+        self.base_url, self.key_env = base_url.rstrip("/"), key_env
         self._attempts, self._sleep = attempts, sleep
         self._client = httpx2.Client(headers=headers, timeout=timeout)
 
@@ -62,7 +63,7 @@ class Endpoint:
 
         Raises:
             UserError: The server refuses the request (key, model, form), or the address is no such server.
-            Unavailable: It was not reached, or was overloaded, each time.
+            Unavailable: It was not reached, or was overloaded, each time; or it refuses this text.
         """
         import httpx2
 
@@ -87,9 +88,12 @@ class Endpoint:
         where = f"'{self.base_url}{path}'"
         if response.status_code in (401, 403):
             refusal = f"{where} refuses the key (HTTP {response.status_code})"
-            raise UserError(f"{refusal}; set the environment variable {self.api_key_env}")
+            remedy = f"set the environment variable {self.key_env}" if self.key_env else "name its variable"
+            raise UserError(f"{refusal}; {remedy} (scorer.key_env)")
+        detail = " ".join(response.text.split())[:200]
+        if response.status_code in _REFUSED_TEXT:
+            raise Unavailable(f"{where} answered HTTP {response.status_code}: {detail}")
         if response.status_code != 200:
-            detail = " ".join(response.text.split())[:200]
             raise UserError(f"{where} answered HTTP {response.status_code}: {detail}; check scorer.spec and base_url")
         try:
             content = response.json()
@@ -119,7 +123,8 @@ class _RemoteScorer(RememberingScorer):
 
     def __init__(self, name: str, options: ScorerOptions) -> None:
         super().__init__(name)
-        self._server = Endpoint(options.base_url, options.api_key_env)
+        own = "OPENAI_API_KEY" if options.base_url.startswith("https://api.openai.com/") else ""
+        self._server = Endpoint(options.base_url, options.key_env or own)  # that key goes to no other server unasked
 
     def _asked(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         try:
