@@ -77,7 +77,9 @@ def build_lm(
     path = model_folder(settings.path)
     tokenizer = load_tokenizer(path, revision=settings.revision)
     heard = rollout.max_new_tokens
-    if partner is not None and (partner.path, partner.revision) != (settings.path, settings.revision):
+    if partner is not None and (partner.chat, settings.chat) != ("off", "off"):
+        heard *= 2  # messages are encoded anew, without the white space around them
+    elif partner is not None and (partner.path, partner.revision) != (settings.path, settings.revision):
         served = partner.path.startswith(SERVED)
         other = None if served else load_tokenizer(model_folder(partner.path), revision=partner.revision)
         if other is None or vocabulary_of(other) != vocabulary_of(tokenizer):
@@ -131,7 +133,7 @@ def _build_served(settings: Settings) -> Speaker:
             f"server {remote.base_url} gives no prompt log-probs that can be trusted "
             f"({'; '.join(speaker.facts.why_not)}); name a local model that stands in with likelihood.path"
         )
-    standing = build_lm(local, settings.rollout, partner=settings.adversary, role="defender")
+    standing = build_lm(local, settings.rollout, partner=settings.defender, role="defender")
     standing.model.requires_grad_(False)
     return StandIn(speaker, standing)
 
