@@ -148,6 +148,7 @@ FAULTS = {
     "status:400": "remote: HTTP 400",
     "redirect": "remote: HTTP 302",
     "hang:1.2": "remote: timeout",
+    "drip": "remote: timeout",
     "half": "remote: connection",
     "drop": "remote: connection",
     "html": "remote: answer is not JSON",
@@ -160,7 +161,7 @@ FAULTS = {
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS.items())
 def test_each_failure_is_an_error_turn_of_its_own_row(server: TinyServer, fault: str, reason: str) -> None:
-    remote = speaker(server, likelihood=False, timeout=0.4 if "hang" in fault else 5.0, retries=1)
+    remote = speaker(server, likelihood=False, timeout=0.4 if reason == "remote: timeout" else 5.0, retries=1)
     session = remote.start(["good", "bad", "fine"], turns=2)
     session.hear([Speech(" a")] * 3)
     server.seen.clear()
@@ -199,6 +200,18 @@ def test_failures_while_hearing_are_errors_too(server: TinyServer) -> None:
     assert heard[0]
     assert heard[1] == ()
     assert [speech.error for speech in session.speak(keys_for(2))] == [None, "remote: HTTP 500"]
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [("short", "answer has a wrong number of log-probs"), ("positive", "answer has a log-prob that is none")],
+)
+def test_log_probs_that_go_wrong_after_the_probe_are_errors(server: TinyServer, lie: str, reason: str) -> None:
+    remote = speaker(server, retries=0)
+    session = remote.start(["Hello."], turns=1)
+    server.lie = lie
+    assert session.hear([Speech(" a b c")], likelihood=True) == [()]
+    assert [speech.error for speech in session.speak(keys_for(1))] == [f"remote: {reason}"]
 
 
 def test_error_turns_stay_out_of_pairs_and_rates(make_lm: Any, server: TinyServer) -> None:
