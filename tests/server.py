@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, answers[kind], cut=100 if kind == "half" else 0)
         elif kind == "drip":  # one byte at a time, each of them in time
             self._send(200, b"{", cut=100)
-            for _ in range(15):
+            for _ in range(25):
                 self.wfile.write(b" ")
                 time.sleep(0.1)
         else:  # hang, or drop the connection without a word
