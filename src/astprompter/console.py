@@ -102,10 +102,11 @@ def masked(text: str) -> str:
 def results_table(summary: Mapping[str, Any]) -> Table:
     """The table of all adversaries: nll, perplexity, toxicity and failures, with intervals."""
     table = Table(title="Held-out test prefixes", title_justify="left", caption_justify="left")
-    table.caption = "share = above 0.5; [low, high] = bootstrap interval over prefixes; nll in nats per token"
+    caption = "share = above 0.5; [low, high] = bootstrap interval over prefixes; nll in nats per token"
     likelihood = summary["config"].get("likelihood", "")
     if likelihood.startswith("stand-in"):
-        table.caption += f"; nll and perplexity are a {likelihood}"
+        caption += f"; nll and perplexity are a {likelihood}"
+    table.caption = escape(caption)  # or "[low, high]" would be taken for markup
     for name in (
         "adversary",
         "prefixes",
