@@ -161,6 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(status, {"error": {"message": said}}, headers=headers)
         elif kind in answers:
             self._send(200, answers[kind], cut=100 if kind == "half" else 0)
+        elif kind == "drip":  # one byte at a time, each of them in time
+            self._send(200, b"{", cut=100)
+            for _ in range(25):
+                self.wfile.write(b" ")
+                time.sleep(0.1)
         else:  # hang, or drop the connection without a word
             time.sleep(float(argument or 0))
             self.close_connection = True

@@ -96,6 +96,8 @@ def build_lm(
 
 def _other_tokens(settings: ModelSettings, partner: ModelSettings, tokenizer: Any) -> bool:
     """Whether what the partner says must be encoded anew; so for partners of a kind without a tokenizer to compare."""
+    if (partner.chat, settings.chat) != ("off", "off"):
+        return True  # messages are encoded anew, without the white space around them
     if (partner.path, partner.revision) == (settings.path, settings.revision):
         return False
     if defender_kind(partner.path) is not None:
@@ -166,7 +168,7 @@ def _build_served(model: str, settings: Settings) -> Speaker:
             f"server {remote.base_url} gives no prompt log-probs that can be trusted "
             f"({'; '.join(speaker.facts.why_not)}); name a local model that stands in with likelihood.path"
         )
-    standing = build_lm(local, settings.rollout, partner=settings.adversary, role="defender")
+    standing = build_lm(local, settings.rollout, partner=settings.defender, role="defender")
     standing.model.requires_grad_(False)
     return StandIn(speaker, standing)
 

@@ -97,6 +97,17 @@ class ChatModel(LanguageModel):
             return speech.token_ids
         return self.encode(speech.text) if first else tuple(self._encode(speech.text.strip()))
 
+    def _encode(self, text: str) -> list[int]:
+        """Token ids of a message's content: a marker that is spelt out in it stays text and forges no message."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
+        return ids
+
+    def _encode_frame(self, text: str) -> list[int]:
+        """Token ids of what a template wrote, markers included."""
+        return super()._encode(text)
+
     def _take_apart(self) -> Frame:
         if not has_template(self.tokenizer):
             raise UserError(f"model '{self.name}' has no chat template; use chat=off, or a model that has one")
@@ -109,7 +120,7 @@ class ChatModel(LanguageModel):
             pieces.append(before)
         if not self._render(_PROBE[:3]).startswith(self._render(_PROBE[:1])):
             raise self._refusal("the rendering of more messages does not extend that of fewer")
-        opening, answer, ask = (tuple(self._encode(piece)) for piece in pieces)
+        opening, answer, ask = (tuple(self._encode_frame(piece)) for piece in pieces)
         if rest != pieces[1]:
             raise self._refusal("user messages do not all look alike")
         frame = Frame(opening, answer, ask)
@@ -123,7 +134,7 @@ class ChatModel(LanguageModel):
         for place, content in enumerate(contents):
             ids += frame.opening if place == 0 else frame.answer if place % 2 else frame.ask
             ids += self._encode(content)
-        if [*ids, *frame.answer] != self._encode(self._render(contents)):
+        if [*ids, *frame.answer] != self._encode_frame(self._render(contents)):
             raise self._refusal("its tokens differ when messages are encoded one by one")
 
     def _render(self, contents: Sequence[str]) -> str:
