@@ -125,7 +125,7 @@ def _describe(chosen: Plan) -> None:
 def _usage(chosen: Plan) -> str:
     keys = {"prefixes": ("train", "dev", "test"), "eliciting": ("eliciting",)}.get(chosen.kind, ())
     if not keys:
-        return f"name '{chosen.name}' wherever human dialogues are asked for"
+        return f"astprompter evaluate RUN human:{chosen.name}"
     return " ".join(f"data.{key}={chosen.name}" for key in keys)
 
 
