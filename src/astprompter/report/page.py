@@ -126,7 +126,9 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         prefixes = facts.get("prefixes", {})
         count, source = prefixes.get("count", study.main.figures["prefixes"]), str(prefixes.get("source", "test"))
         rows.append(("Held-out openings", f"{count} ({Path(source).name or source})"))
-        rows.append(("Horizon", f"{study.horizon} turns, {facts.get('seeds', 1)} sample(s) for each opening"))
+        seeds = facts.get("seeds", 1)
+        samples = "one sample" if seeds < 2 else f"one sample of each of {seeds} seeds"
+        rows.append(("Horizon", f"{study.horizon} turns, {samples} for each opening"))
         rows.append(("Likelihood by", str(facts.get("likelihood", "?"))))
     reward = settings.get("reward", {})
     if reward:
