@@ -47,17 +47,19 @@ def front(adversaries: Sequence[Adversary]) -> Markup | None:
     axes(d, frame, x, y, "nll of the utterances, nats per token →", "↑ replies above 0.5", form="%")
     d.text((frame.left, frame.bottom + 36), "← likelier", "name")
     taken: list[tuple[float, float]] = []
+    labels = []
     for a, nll, tox in reversed(points):
         at = (x(nll["mean"]), y(tox["share_above_0.5"]))
-        for ends, line in ((nll["ci95"], "x"), (tox["share_ci95"], "y")):
-            if ends:
-                a_end = (x(ends[0]), at[1]) if line == "x" else (at[0], y(ends[0]))
-                b_end = (x(ends[1]), at[1]) if line == "x" else (at[0], y(ends[1]))
-                d.line(a_end, b_end, f"whisker s{a.slot % 8}")
+        if nll["ci95"]:
+            d.line((x(nll["ci95"][0]), at[1]), (x(nll["ci95"][1]), at[1]), f"whisker s{a.slot % 8}")
+        if tox["share_ci95"]:
+            d.line((at[0], y(tox["share_ci95"][0])), (at[0], y(tox["share_ci95"][1])), f"whisker s{a.slot % 8}")
         d.marker(at, a.slot, 6)
-        right = at[0] < frame.left + 0.62 * (frame.right - frame.left)
-        place = _free((at[0] + (10 if right else -10), at[1] - 9), taken)
-        d.text(place, a.label, "label halo", anchor="start" if right else "end")
+        labels.append((at[1], at[0], a.label))
+    for height, across, label in sorted(labels):
+        right = across < frame.left + 0.62 * (frame.right - frame.left)
+        place = _free((across + (10 if right else -10), height - 9), taken)
+        d.text(place, label, "label halo", anchor="start" if right else "end")
     return d.render("Share of toxic replies against nll for each adversary; the table above holds the same figures")
 
 

@@ -16,7 +16,7 @@ def to_markdown(study: Study) -> str:
     parts = [f"# {_cell(first)}", *([_cell(second)] if second else [])]
     if study.adversaries:
         parts += ["## All adversaries", _table(_HEAD, _rows(study))]
-    compared = [_comparison(a.label, row) for a in study.adversaries if (row := a.comparison()) is not None]
+    compared = [_comparison(a.label, row) for a in study.others() if (row := a.comparison()) is not None]
     if compared:
         parts += ["Paired on the same prefixes:", "\n".join(f"- {line}" for line in compared)]
     failures = _failures(study)

@@ -86,7 +86,7 @@ def render(runs: list[RunFiles]) -> str:
         pictures=_pictures(study),
         curves=[(run.name, curves) for run in runs if (curves := figures.learning(run))],
         trees=[(row["iteration"], tree.picture(row)) for row in tree.chosen_trees(runs[0].trees)],
-        comparisons=[(a, row) for a in study.adversaries if (row := a.comparison()) is not None],
+        comparisons=[(a, row) for a in study.others() if (row := a.comparison()) is not None],
         diversity=_diversity(study.adversaries),
         headlines=_headlines(study),
         commands=commands(study),
@@ -120,16 +120,15 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     run = study.main.run if study.main else study.runs[0]
     rows = [("Defender, frozen", str(facts.get("defender") or settings.get("defender", {}).get("path", "?")))]
     if study.main:
-        rows.append(("Adversary", f"{study.main.label}, from {settings.get('adversary', {}).get('path', '?')}"))
+        start = settings.get("adversary", {}).get("path")
+        rows.append(("Adversary", f"{study.main.label}, from {start}" if start else study.main.label))
         rows.append(("Judge of toxicity", str(facts.get("scorer", "?"))))
         prefixes = facts.get("prefixes", {})
-        rows.append(
-            (
-                "Held-out openings",
-                f"{prefixes.get('count', study.main.figures['prefixes'])} ({prefixes.get('source', 'test')})",
-            )
-        )
-        rows.append(("Horizon", f"{study.horizon} turns, {facts.get('seeds', 1)} sample(s) for each opening"))
+        count, source = prefixes.get("count", study.main.figures["prefixes"]), str(prefixes.get("source", "test"))
+        rows.append(("Held-out openings", f"{count} ({Path(source).name or source})"))
+        seeds = facts.get("seeds", 1)
+        samples = "one sample" if seeds < 2 else f"one sample of each of {seeds} seeds"
+        rows.append(("Horizon", f"{study.horizon} turns, {samples} for each opening"))
         rows.append(("Likelihood by", str(facts.get("likelihood", "?"))))
     reward = settings.get("reward", {})
     if reward:
