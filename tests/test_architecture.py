@@ -10,7 +10,7 @@ import astprompter
 ROOT = Path(astprompter.__file__).parent
 ROOMS = [
     "errors", "types", "randomness", "processes", "trackers", "config", "progress", "runlog", "registry", "data",
-    "reward", "models", "scorers", "rollout", "pairs", "training", "evaluation", "build", "measure", "play",
+    "reward", "endpoint", "models", "scorers", "rollout", "pairs", "training", "evaluation", "build", "measure", "play",
     "experiments", "provide", "export", "console", "report", "commands", "cli",
 ]  # fmt: skip
 

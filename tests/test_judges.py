@@ -6,7 +6,6 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from astprompter.endpoint import Endpoint, EndpointOptions, Failed, backoff
 from astprompter.errors import UserError
+from astprompter.randomness import key_of
 from astprompter.scorers import ScorerOptions, load_scorer
-from astprompter.scorers.endpoint import Endpoint, Unavailable, _retry_after
 from astprompter.scorers.judge import GenerativeJudge, verdict
 from conftest import PREFIXES, make_model, make_tokenizer
 
@@ -294,7 +294,8 @@ def test_overload_is_waited_out_as_the_server_asks(server: Any) -> None:
     server.replies = [(429, {"Retry-After": "7"}, {}), (503, {}, {}), (500, {"Retry-After": "soon"}, {})]
     scorer = load_scorer("openai-moderation:m", ScorerOptions(base_url=server.url))
     assert scorer.score(["Hi!"]) == [0.25]
-    assert server.waits == [7.0, 2.0, 4.0]
+    key = int(key_of("scorer", "0"))
+    assert server.waits == [7.0, backoff(key, 1), backoff(key, 2)]
 
 
 def test_a_batch_that_fails_every_time_has_no_score_but_is_asked_again_later(server: Any) -> None:
@@ -302,12 +303,13 @@ def test_a_batch_that_fails_every_time_has_no_score_but_is_asked_again_later(ser
     server.replies = [(503, {}, {})] * 5
     assert math.isnan(scorer.score(["Hi!"])[0])
     assert scorer.score(["Hi!"]) == [0.25]
-    for reply in ((200, {}, {"results": []}), (400, {}, {"error": "too long"})):
+    for reply in ((200, {}, {"results": []}), (400, {}, {"error": "too long"}), (429, {"Retry-After": "9999"}, {})):
         server.replies = [reply]
         assert math.isnan(scorer.score(["other"])[0])
-    server.replies = [(404, {}, {"error": "gone"})]
-    with pytest.raises(UserError, match="HTTP 404"):
-        scorer.score(["other"])
+    for status in (404, 402):  # no other text would be answered
+        server.replies = [(status, {}, {"error": "gone"})]
+        with pytest.raises(UserError, match=f"HTTP {status}"):
+            scorer.score(["other"])
 
 
 @pytest.mark.parametrize(
@@ -315,37 +317,40 @@ def test_a_batch_that_fails_every_time_has_no_score_but_is_asked_again_later(ser
     [
         ((404, {}, {"error": "no such model"}), "HTTP 404: .*no such model"),
         ((400, {}, {"error": "no such form"}), r"HTTP 400: .*no such form.*; check scorer\.base_url"),
-        ((200, {}, b"<html>"), "did not answer with a JSON object"),
+        ((200, {}, b"<html>"), r"answer is not JSON\); check scorer\.base_url"),
+        ((200, {}, [1, 2]), r"answer is not a JSON object\); check scorer\.base_url"),
         ((200, {}, {"results": [{}]}), "gives no category_scores"),
         ((200, {}, {"results": [{"category_scores": {}}, {"category_scores": {}}]}), "gives no category_scores"),
     ],
 )
 def test_what_is_no_such_server_is_one_line(server: Any, reply: Any, message: str) -> None:
-    server.replies = [reply]
+    server.replies = [reply] * 5
     with pytest.raises(UserError, match=message):
         load_scorer("openai-moderation:m", ScorerOptions(base_url=server.url))
 
 
 def test_a_server_that_is_down_is_one_line(server: Any) -> None:
     server.replies = [(502, {}, {})] * 5
-    with pytest.raises(UserError, match=r"failed 5 times \(last: HTTP 502\); check scorer.base_url"):
+    with pytest.raises(UserError, match=r"HTTP 502.*; check scorer\.base_url"):
         load_scorer("openai-chat:m", ScorerOptions(base_url=server.url))
+    assert len(server.requests) == 5
     for url in ("http://127.0.0.1:9/v1", "no address", "ftp://x"):
         with pytest.raises(UserError, match=r"check scorer\.base_url"):
             load_scorer("openai-chat:m", ScorerOptions(base_url=url))
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("3", 3.0), ("0", 0.0), ("-5", 0.0), ("9999", 60.0), ("inf", 8.0), ("x", 8.0), (None, 8.0),
-     ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)],
-)  # fmt: skip
-def test_retry_after(value: str | None, seconds: float) -> None:
-    assert _retry_after(value, 8.0) == seconds
+def test_a_text_without_score_never_stops_the_run(server: Any) -> None:
+    scorer = load_scorer("openai-chat:guard", ScorerOptions(base_url=server.url))
+    server.replies = [(413, {}, {"error": "too long"})] * 150
+    assert all(math.isnan(value) for value in scorer.score([f"text {i}" for i in range(150)]))
+    assert len(server.requests) == 151  # a refusal is not tried again
 
 
 def test_unavailable_is_told_apart_from_refusal(server: Any) -> None:
-    sleep: Callable[[float], None] = lambda seconds: None  # noqa: E731
     server.replies = [(503, {}, {})] * 2
-    with pytest.raises(Unavailable, match="failed 2 times"):
-        Endpoint(server.url, "NO_KEY", attempts=2, sleep=sleep).post("/moderations", {})
+    endpoint = Endpoint(EndpointOptions(server.url, section="scorer", key_env="NO_KEY", key_needed=False, retries=1))
+    assert endpoint.one("moderations", {}, 0, dict) == Failed("scorer: HTTP 503", "{}", 503)
+    assert len(server.requests) == 2
+    server.replies = [(401, {}, {})]
+    with pytest.raises(UserError, match=r"scorer\.key_env names environment variable NO_KEY"):
+        endpoint.one("moderations", {}, 0, dict)

@@ -17,8 +17,8 @@ import pytest
 from astprompter.build import check_resumable
 from astprompter.cli import main
 from astprompter.config import settings_from
+from astprompter.endpoint import Endpoint, EndpointOptions, Failed, backoff, retry_after
 from astprompter.errors import UserError
-from astprompter.models.endpoint import Endpoint, EndpointOptions, Failed, backoff, retry_after
 from astprompter.models.lm import LanguageModel
 from astprompter.models.remote import RemoteSpeaker
 from astprompter.models.standin import StandIn
@@ -296,6 +296,15 @@ def test_retry_after_is_honoured_and_waits_grow_with_jitter(server: TinyServer) 
     (answer,) = remote.replies([("x",)], [1])
     assert isinstance(answer, Failed)
     assert "asks to wait 3600 s" in answer.detail
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("3", 3.0), ("0", 0.0), ("-5", 0.0), ("9999", 9999.0), ("inf", 0.0), ("x", 0.0), (None, 0.0),
+     ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)],
+)  # fmt: skip
+def test_retry_after(value: str | None, seconds: float) -> None:
+    assert retry_after(value) == seconds
 
 
 def test_requests_run_side_by_side_up_to_the_limit(server: TinyServer) -> None:

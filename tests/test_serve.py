@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from transformers.utils.import_utils import is_serve_available
 
-from astprompter.models.endpoint import Endpoint, EndpointOptions
+from astprompter.endpoint import Endpoint, EndpointOptions
 from astprompter.models.lm import LanguageModel
 from astprompter.models.remote import RemoteSpeaker
 from astprompter.models.sampling import Sampling

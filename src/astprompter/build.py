@@ -12,10 +12,10 @@ from typing import Any
 
 from .config import ModelSettings, RemoteSettings, RolloutSettings, Settings
 from .data import load_eliciting, load_prefixes, overlap
+from .endpoint import Endpoint, EndpointOptions
 from .errors import UserError
 from .evaluation.evaluate import likelihood_of
 from .models.chat import ChatModel, Role, has_template
-from .models.endpoint import Endpoint, EndpointOptions
 from .models.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of, weights_hash
 from .models.lora import WithoutAdapters, add_adapters
 from .models.remote import RemoteSpeaker
@@ -180,7 +180,12 @@ DEFENDERS: Registry[DefenderFactory] = Registry("defender", "astprompter.defende
 def endpoint_options(remote: RemoteSettings) -> EndpointOptions:
     """How the server is reached."""
     return EndpointOptions(
-        remote.base_url, remote.key_env, remote.concurrency, remote.timeout, remote.retries, remote.error_budget
+        remote.base_url,
+        key_env=remote.key_env,
+        concurrency=remote.concurrency,
+        timeout=remote.timeout,
+        retries=remote.retries,
+        error_budget=remote.error_budget,
     )
 
 

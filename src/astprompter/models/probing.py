@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .endpoint import BadAnswerError, Failed
+from ..endpoint import BadAnswerError, Failed
 from .sampling import Sampling
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..endpoint import BadAnswerError, Endpoint, Failed
 from ..errors import UserError
 from ..randomness import key_of
 from ..types import Keys, Speech
-from .endpoint import BadAnswerError, Endpoint, Failed
 from .probing import DIALECTS, Dialect, Route, distrust, routes_for
 from .sampling import Sampling
 

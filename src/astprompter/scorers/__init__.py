@@ -121,7 +121,7 @@ def _python(argument: str, options: ScorerOptions) -> Scorer:
 
 
 def _openai_moderation(argument: str, options: ScorerOptions) -> Scorer:
-    from .endpoint import ModerationScorer
+    from .served import ModerationScorer
 
     model, options = _labelled(argument, options)
     if not model:
@@ -132,7 +132,7 @@ def _openai_moderation(argument: str, options: ScorerOptions) -> Scorer:
 
 
 def _openai_chat(argument: str, options: ScorerOptions) -> Scorer:
-    from .endpoint import ChatJudge
+    from .served import ChatJudge
 
     if not argument:
         raise UserError("scorer 'openai-chat:' needs the name of a served model, for instance openai-chat:my-judge")

@@ -23,15 +23,16 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from ..errors import UserError
-from ..randomness import uniform
+from .errors import UserError
+from .randomness import uniform
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 """Seconds before the first retry, and the most that any wait may last."""
 _LARGEST_BODY = 64 * 2**20
 _WINDOW = 100
-_PASSING = frozenset({408, 409, 425, 429})
+PASSING = frozenset({408, 409, 425, 429})
+"""Refusals that another try may mend, as those of 500 and above."""
 _USERS = {401: "the key is missing or wrong", 403: "the key may not use this model", 404: "no such address or model"}
 T = TypeVar("T")
 
@@ -43,10 +44,12 @@ class Failed:
     Attributes:
         reason: A few words of a small fixed set, so that errors can be counted by reason.
         detail: What the server or the network said, redacted, one line.
+        status: HTTP status of an answer that refuses.
     """
 
     reason: str
     detail: str = ""
+    status: int | None = None
 
 
 class BadAnswerError(Exception):
@@ -59,7 +62,9 @@ class EndpointOptions:
 
     Attributes:
         base_url: Address up to and including ``/v1``.
+        section: Settings section that names the server: ``remote`` or ``scorer``; messages and reasons begin with it.
         key_env: Name of the environment variable that holds the key; empty sends none.
+        key_needed: Whether to refuse a named variable that holds no key, instead of sending none.
         concurrency: Requests under way at once.
         timeout: Seconds that one try may take, from connecting to the last byte.
         retries: Further tries after the first.
@@ -67,7 +72,9 @@ class EndpointOptions:
     """
 
     base_url: str
+    section: str = "remote"
     key_env: str = ""
+    key_needed: bool = True
     concurrency: int = 8
     timeout: float = 60.0
     retries: int = 4
@@ -91,8 +98,8 @@ class Endpoint:
 
         self._stopped = threading.Event()
         self.options, self._sleep, self._http = options, sleep or self._stopped.wait, httpx2
-        self.url = _checked_url(options.base_url)
-        self._key = _key_of(options.key_env)
+        self.url = _checked_url(options)
+        self._key = _key_of(options)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx2.Client(
             timeout=options.timeout,
@@ -179,6 +186,9 @@ class Endpoint:
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= 200 else line[:200] + "…"
 
+    def _because(self, words: str) -> str:
+        return f"{self.options.section}: {words}"
+
     def _try(
         self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], *, patient: bool
     ) -> tuple[T | Failed, float | None]:
@@ -189,11 +199,11 @@ class Endpoint:
                 return self._refused(status, wait, content)
             return read(_json_of(content)), None
         except self._http.TimeoutException:
-            return Failed("remote: timeout", f"no answer within {self.options.timeout:g} s"), 0.0
+            return Failed(self._because("timeout"), f"no answer within {self.options.timeout:g} s"), 0.0
         except (self._http.TransportError, self._http.DecodingError) as error:
-            return Failed("remote: connection", self.redact(f"{type(error).__name__}: {error}")), 0.0
+            return Failed(self._because("connection"), self.redact(f"{type(error).__name__}: {error}")), 0.0
         except BadAnswerError as error:
-            return Failed(f"remote: {self.redact(str(error))}"), 0.0 if patient else None
+            return Failed(self._because(self.redact(str(error)))), 0.0 if patient else None
 
     def _post(self, path: str, body: Mapping[str, Any]) -> tuple[int, float, bytes]:
         """Status, seconds of Retry-After, and body, all within one deadline."""
@@ -213,12 +223,15 @@ class Endpoint:
     def _refused(self, status: int, wait: float, content: bytes) -> tuple[Failed, float | None]:
         said = self.redact(_message_of(content))
         if status in _USERS:
-            raise UserError(f"server {self.url} answered {status}: {_USERS[status]} ({said})")
-        failed = Failed(f"remote: HTTP {status}", said)
-        if status not in _PASSING and status < 500:
+            name = self.options.key_env
+            variable = f"environment variable {name}" if name else "no environment variable"
+            remedy = "" if status == 404 else f"; {self.options.section}.key_env names {variable}"
+            raise UserError(f"server {self.url} answered HTTP {status}: {_USERS[status]} ({said}){remedy}")
+        failed = Failed(self._because(f"HTTP {status}"), said, status)
+        if status not in PASSING and status < 500:
             return failed, None
         if wait > _LONGEST_WAIT:
-            return Failed(failed.reason, f"asks to wait {wait:.0f} s; {said}"), None
+            return Failed(failed.reason, f"asks to wait {wait:.0f} s; {said}", status), None
         return failed, wait
 
     def _count(self, failed: Failed | None) -> None:
@@ -226,12 +239,12 @@ class Endpoint:
             self.requests += 1
             self.failures += failed is not None
             self._recent.append(failed is not None)
-            spent, seen = sum(self._recent), len(self._recent)
+            spent, seen, section = sum(self._recent), len(self._recent), self.options.section
         if failed is not None and spent > self.options.error_budget:
             raise UserError(
                 f"server {self.url}: {spent} of the last {seen} requests failed for good, more than "
-                f"remote.error_budget={self.options.error_budget} (last: {failed.reason}; {failed.detail}); mend the "
-                "server or lower remote.concurrency, then go on with --resume"
+                f"{section}.error_budget={self.options.error_budget} (last: {failed.reason}; {failed.detail}); mend "
+                f"the server or lower {section}.concurrency, then go on with --resume"
             )
 
 
@@ -254,7 +267,8 @@ def retry_after(value: str | None, *, now: Callable[[], float] = time.time) -> f
         return 0.0
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(options: EndpointOptions) -> str:
+    url, setting = options.base_url, f"{options.section}.base_url"
     try:
         parts = urlsplit(url)
         host, odd = parts.hostname, parts.username or parts.password or parts.query or parts.fragment
@@ -262,22 +276,25 @@ def _checked_url(url: str) -> str:
         host, odd, parts = None, None, urlsplit("")
     if odd:
         raise UserError(
-            "remote.base_url must hold no name, password or query, since settings are written to the run; "
-            "put a key in an environment variable and its name in remote.key_env"
+            f"{setting} must hold no name, password or query, since settings are written to the run; "
+            f"put a key in an environment variable and its name in {options.section}.key_env"
         )
     if parts.scheme not in ("http", "https") or not host:
-        raise UserError(f"remote.base_url='{url}' is no address; for instance http://localhost:8000/v1")
+        raise UserError(f"'{url}' is no address; check {setting}, for instance http://localhost:8000/v1")
     return url.rstrip("/")
 
 
-def _key_of(variable: str) -> str:
+def _key_of(options: EndpointOptions) -> str:
+    variable, setting = options.key_env, f"{options.section}.key_env"
     if not variable:
         return ""
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
-        raise UserError("remote.key_env takes the NAME of an environment variable (capitals), never the key itself")
+        raise UserError(f"{setting} takes the NAME of an environment variable (capitals), never the key itself")
     key = os.environ.get(variable, "").strip()
+    if not key and not options.key_needed:
+        return ""
     if not key or not key.isascii() or not key.isprintable():
-        raise UserError(f"environment variable {variable} (remote.key_env) holds no usable key; export it first")
+        raise UserError(f"environment variable {variable} ({setting}) holds no usable key; export it first")
     return key
 
 
