@@ -506,25 +506,22 @@ class InProcess:
     def __init__(self, command: Sequence[str], *, stdout: Any, env: Any, **options: Any) -> None:
         from contextlib import redirect_stderr, redirect_stdout
 
-        from rich.console import Console
-
         from astprompter import cli
 
         del options
         assert command[:3] == [sys.executable, "-m", "astprompter"]
         assert env["OMP_NUM_THREADS"]
         text = io.StringIO()
-        before = sys.argv, cli._out, cli._err
+        before = sys.argv
         try:
             sys.argv = ["astprompter", *command[3:]]
-            cli._out = cli._err = Console(file=text)
             with redirect_stdout(text), redirect_stderr(text):
                 cli.main()
             self.code = 0
         except SystemExit as stop:
             self.code = int(stop.code or 0)
         finally:
-            sys.argv, cli._out, cli._err = before
+            sys.argv = before
         stdout.write(text.getvalue().encode())
 
     def poll(self) -> int:

@@ -1,1 +1,1 @@
-"""Subcommands of the command line that need more than one function each."""
+"""Commands of the command line, a module each: parse, call one function, print."""

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..config import load_settings
 from ..console import RichProgress, masked, plain, quiet_libraries
 from ..errors import UserError
+from .shared import OUT, say
 
 if TYPE_CHECKING:
     from ..provide import Plan
@@ -22,7 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-_out = Console()
 _KIND_HELP = "What the texts become: prefixes, eliciting or dialogues."
 
 
@@ -61,13 +60,13 @@ def prepare(
     if chosen.downloads and not offline and not yes and not typer.confirm("Download?"):
         raise UserError("nothing was downloaded; answer y, or pass --yes")
     quiet_libraries()
-    with RichProgress(_out) as progress:
+    with RichProgress(OUT) as progress:
         prepared = provide(chosen, settings, progress=progress)
     for reason, count in prepared.counts.items():
-        _out.print(f"  {count:>9,} {reason}", highlight=False)
+        say(f"  {count:>9,} {reason}")
     for stem, rows in prepared.files.items():
-        _out.print(f"{escape(str(chosen.folder / stem))}.jsonl: {len(rows):,} rows", highlight=False, soft_wrap=True)
-    _out.print(f"Use it: {_usage(chosen)}", highlight=False, soft_wrap=True)
+        say(f"{chosen.folder / stem}.jsonl: {len(rows):,} rows")
+    say(f"Use it: {_usage(chosen)}")
 
 
 @app.command()
@@ -80,13 +79,13 @@ def show(
 ) -> None:
     """List the known data sets, or show the first texts of one."""
     if not source:
-        _out.print(_known_sets())
+        OUT.print(_known_sets())
         return
     from ..data.looking import load_texts_of
 
     for name, text in load_texts_of(source, kind, split)[:count]:
         shown = plain(text) if show_text else masked(text)
-        _out.print(f"[bold]{escape(plain(name))}[/bold]  {escape(shown)}", highlight=False, soft_wrap=True)
+        OUT.print(f"[bold]{escape(plain(name))}[/bold]  {escape(shown)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -103,9 +102,9 @@ def stats(
         numbers = (row[key] for key in ("texts", "distinct", "words"))
         spread = (row["words_least"], row["words_median"], row["words_most"])
         table.add_row(part, *(f"{n:,}" for n in numbers), f"{row['words_mean']:.1f}", *(f"{n:,}" for n in spread))
-    _out.print(table)
+    OUT.print(table)
     for line in leaks:
-        _out.print(escape(line), highlight=False, soft_wrap=True)
+        say(line)
 
 
 def _describe(chosen: Plan) -> None:
@@ -113,13 +112,13 @@ def _describe(chosen: Plan) -> None:
     if chosen.entry is not None:
         entry = chosen.entry
         for label, value in (("data set", entry.summary), ("licence", entry.licence), ("page", entry.page)):
-            _out.print(f"{label:<9} {escape(value)}", highlight=False, soft_wrap=True)
+            say(f"{label:<9} {value}")
     if chosen.downloads:
         size = "unknown" if chosen.size is None else f"{chosen.size / 1e6:,.1f} MB"
-        _out.print(f"{'download':<9} {escape(chosen.downloads)} ({size})", highlight=False, soft_wrap=True)
+        say(f"{'download':<9} {chosen.downloads} ({size})")
         if chosen.entry is None:
-            _out.print(f"{'licence':<9} see that page", highlight=False)
-    _out.print(f"{'keep in':<9} {escape(str(chosen.folder))}", highlight=False, soft_wrap=True)
+            say(f"{'licence':<9} see that page")
+    say(f"{'keep in':<9} {chosen.folder}")
 
 
 def _usage(chosen: Plan) -> str:

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from ..console import RichProgress, quiet_libraries
 from ..errors import UserError
-
-_out = Console()
+from .shared import OUT, say
 
 
 def export(
@@ -43,11 +40,11 @@ def export(
     folder = out or run / f"export-{to}"
     if to == "hardening":  # the one format that loads models
         quiet_libraries()
-    with RichProgress(_out) as progress:
+    with RichProgress(OUT) as progress:
         written = export_run(
             run, to, folder, adversary=adversary, samples=samples, overrides=tuple(overrides or ()), progress=progress
         )
     for path in written.files:
-        _out.print(escape(str(path)), highlight=False, soft_wrap=True)
+        say(str(path))
     for line in written.lines:
-        _out.print(escape(line), highlight=False, soft_wrap=True)
+        say(line)

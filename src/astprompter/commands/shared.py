@@ -1,0 +1,36 @@
+"""What the commands share: the two consoles, the warning, arguments that mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ..console import WARNING
+from ..processes import is_main
+
+OUT = Console()
+ERR = Console(stderr=True)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for instance loss.tau=0.2 seed=1.")
+]
+PresetName = Annotated[
+    str, typer.Option("--preset", "-p", help="Preset name, BASE+NAME, or a YAML file; see 'presets'.")
+]
+RunOut = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory to create.")]
+ShowText = Annotated[bool, typer.Option("--show-text", help="Show texts unmasked; they are offensive.")]
+
+
+def say(text: str) -> None:
+    """Print a line as it is: no markup, no colours, no wrapping of what may be a path or a command to copy."""
+    OUT.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def warn() -> None:
+    """Show the content warning, once however many processes there are."""
+    if is_main():
+        ERR.print(f"[dim]{WARNING}[/dim]")

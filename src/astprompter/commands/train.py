@@ -1,0 +1,84 @@
+"""``astprompter train`` and ``astprompter sft``: a run, new or continued."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..config import load_settings, to_yaml
+from ..console import RichProgress, quiet_libraries
+from ..errors import UserError
+from ..processes import is_main, join
+from ..trackers import check_trackers, tracking
+from .shared import OUT, Overrides, PresetName, RunOut, say, warn
+
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")]
+
+
+def train(
+    overrides: Overrides = None,
+    preset: PresetName = "embedded",
+    out: RunOut = None,
+    resume: Resume = False,
+    tracker: Annotated[
+        list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, trackio or mlflow; may be repeated.")
+    ] = None,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train an adversary against a defender.
+
+    Writes a run directory: log.jsonl, checkpoint/, and best/, a model folder with the best adversary by dev reward.
+
+    Example: astprompter train -o runs/mine defender.path=./my-model data.train=prefixes.jsonl
+    """
+    settings = load_settings(preset, overrides or [])
+    if print_config:
+        typer.echo(to_yaml(settings), nl=False)
+        return
+    if out is None:
+        raise UserError("name the run directory with --out, for instance --out runs/first")
+    from ..runlog import RunDirectory, refuse_used
+
+    check_trackers(tracker or [])
+    join()
+    if resume:
+        from ..build import check_resumable
+
+        recorded = RunDirectory.open(out).settings()
+        if preset == "embedded":
+            settings = RunDirectory.open(out).settings(overrides or [])
+        settings = check_resumable(settings, recorded)
+    elif is_main():
+        refuse_used(out)
+    warn()
+    quiet_libraries()
+    from ..build import new_trainer
+
+    with RichProgress(OUT, quiet=not is_main()) as progress:
+        trainer = new_trainer(settings, out, resume=resume, progress=progress)
+        with tracking(tracker or [], out) as trackers:
+            trainer.watch = trackers.log
+            trainer.run()
+    if not is_main():
+        return
+    say(f"\nBest adversary: {out / 'best'} (iteration {trainer.state.best_iteration})")
+    say(f"Measure it:     astprompter evaluate {out}")
+
+
+def sft(
+    overrides: Overrides = None,
+    preset: PresetName = "embedded",
+    out: RunOut = None,
+    resume: Resume = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train the SFT baseline: the base policy tuned on the eliciting texts, for as many updates as 'train' takes.
+
+    The same as 'train' with the preset 'sft' on top; its best/ is the last policy.
+
+    Example: astprompter sft -o runs/sft defender.path=./my-model data.eliciting=eliciting.jsonl
+    """
+    chosen = preset if resume and preset == "embedded" else f"{preset}+sft"
+    train(overrides, chosen, out, resume=resume, print_config=print_config)
