@@ -13,7 +13,7 @@ from astprompter.errors import UserError
 from astprompter.models.lm import LanguageModel, load_model, weights_hash
 from astprompter.runlog import LOG, RunDirectory, read_rows
 from astprompter.training.sft import SFTTrainer
-from astprompter.training.trainer import Cast
+from astprompter.training.state import Cast
 from astprompter.types import ElicitingText
 from conftest import PREFIXES, SHORT, WordScorer, make_model
 from test_training import OPENINGS, TEXTS, stable

@@ -15,7 +15,8 @@ from astprompter.errors import UserError
 from astprompter.models.lm import LanguageModel, load_model, weights_hash
 from astprompter.progress import Silent
 from astprompter.runlog import LOG, RunDirectory, read_rows
-from astprompter.training.trainer import Cast, Trainer, _Clock
+from astprompter.training.preference import PreferenceTrainer
+from astprompter.training.state import Cast, Clock
 from astprompter.types import ElicitingText, Prefix
 from conftest import PREFIXES, SHORT, WordScorer, make_model
 
@@ -40,7 +41,7 @@ def settings(**training: Any) -> Settings:
     return settings_from(values)
 
 
-def trainer(path: Path, tokenizer: Any, chosen: Settings, *, resume: bool = False, **options: Any) -> Trainer:
+def trainer(path: Path, tokenizer: Any, chosen: Settings, *, resume: bool = False, **options: Any) -> PreferenceTrainer:
     lms = []
     for name in ("adversary", "defender"):
         model = make_model("gpt2", len(tokenizer), seed=options.get(f"{name}_seed", 0))
@@ -53,7 +54,7 @@ def trainer(path: Path, tokenizer: Any, chosen: Settings, *, resume: bool = Fals
         reference = LanguageModel(frozen, tokenizer, name="reference", sampling=SHORT)
     cast = Cast(lms[0], reference, lms[1], options.get("scorer", WordScorer()), free_reference=same)
     run = RunDirectory.open(path) if resume else RunDirectory.create(path, chosen, {})
-    result = Trainer(chosen, cast, OPENINGS, OPENINGS[:4], options.get("texts", TEXTS), run)
+    result = PreferenceTrainer(chosen, cast, OPENINGS, OPENINGS[:4], options.get("texts", TEXTS), run)
     if resume:
         result.resume()
     return result
@@ -105,7 +106,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
         return stop()
 
     broken_iterate = pytest.MonkeyPatch()
-    broken_iterate.setattr(Trainer, "iterate", lambda self: killed())
+    broken_iterate.setattr(PreferenceTrainer, "iterate", lambda self: killed())
     with pytest.raises(KeyboardInterrupt):
         broken.run()
     broken_iterate.undo()
@@ -116,7 +117,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
     for name in ("log.jsonl", "pairs.jsonl", "trees.jsonl"):
         assert stable(read_rows(tmp_path / "a" / name)) == stable(read_rows(tmp_path / "b" / name))
     moments = [
-        [run.optimizer.state[parameter] for parameter in run.cast.adversary.model.parameters()]
+        [run.updater.optimizer.state[parameter] for parameter in run.cast.adversary.model.parameters()]
         for run in (straight, resumed)
     ]
     for a, b in zip(*moments, strict=True):
@@ -134,7 +135,7 @@ def test_learning_rate_by_hand(tmp_path: Path, tokenizer: Any, schedule: str, ex
     rates = []
     for done in (0, 1, 2, 3, 4, 8, 10):
         run.state.updates = done
-        rates.append(run._learning_rate() / 1e-3)
+        rates.append(run.updater.learning_rate() / 1e-3)
     assert rates == pytest.approx(expected)
 
 
@@ -164,7 +165,7 @@ def test_accumulation_is_one_larger_batch(tmp_path: Path, tokenizer: Any) -> Non
     assert rows[0]["gradient_norm"] == pytest.approx(rows[1]["gradient_norm"], rel=1e-4)
     for a, b in zip(*(run.cast.adversary.model.parameters() for run in (one, two)), strict=True):
         # The first moment is a tenth of the gradient; the weights themselves are its sign, noise included.
-        first, second = one.optimizer.state[a]["exp_avg"], two.optimizer.state[b]["exp_avg"]
+        first, second = one.updater.optimizer.state[a]["exp_avg"], two.updater.optimizer.state[b]["exp_avg"]
         assert float((first - second).norm()) <= 1e-4 * float(first.norm()) + 1e-6
 
 
@@ -206,7 +207,7 @@ def test_per_episode_supervision_makes_an_eighth_at_depth_three(tmp_path: Path, 
 
 
 def test_non_finite_losses_change_nothing_and_stop_after_ten(tmp_path: Path, tokenizer: Any, monkeypatch: Any) -> None:
-    import astprompter.training.trainer as module
+    import astprompter.training.preference as module
 
     run = trainer(tmp_path / "a", tokenizer, settings(pairs_per_iteration=60, updates=60))
     before = weights_hash(run.cast.adversary.model)
@@ -254,7 +255,7 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, tokenizer: Any) ->
 
 def test_batches_of_trees_hold_the_same_pairs(tmp_path: Path, tokenizer: Any) -> None:
     runs = [trainer(tmp_path / name, tokenizer, settings(batching=name)) for name in ("pairs", "trees")]
-    pairs = [run.collect(_Clock())[1] for run in runs]
+    pairs = [run.collector.collect(Clock())[1] for run in runs]
     assert pairs[0] != pairs[1]
     assert sorted(pairs[0], key=repr) == sorted(pairs[1], key=repr)
 

@@ -26,8 +26,10 @@ from .progress import Progress, Silent
 from .registry import Registry
 from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
+from .training.preference import PreferenceTrainer
 from .training.sft import SFTTrainer
-from .training.trainer import Cast, Trainer
+from .training.state import Cast
+from .training.trainer import Trainer
 from .types import ElicitingText, Prefix, Scorer, Speaker
 
 EMBEDDED = "embedded"
@@ -274,7 +276,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference, **told}
         facts["processes"] = world()
         directory = RunDirectory.create(out, settings, facts)
-    kind = SFTTrainer if settings.training.objective == "sft" else Trainer
+    kind = SFTTrainer if settings.training.objective == "sft" else PreferenceTrainer
     trainer = kind(settings, cast, prefixes, dev, eliciting, directory, progress)
     if resume:
         trainer.resume()

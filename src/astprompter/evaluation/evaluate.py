@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import Settings
-from ..models.memory import trees_per_wave
+from ..models.memory import wave_of
 from ..models.scripted import Script
 from ..progress import Progress, Silent
 from ..randomness import key_of
@@ -88,7 +88,7 @@ def evaluate(
     keys = np.array([key_of(settings.seed, "evaluation", prefix.id) for prefix in prefixes], dtype=np.uint64)
     trajectories = {}
     for name, adversary in adversaries.items():
-        wave = rollout.wave or trees_per_wave((adversary, defender), horizon=rollout.horizon, branching=1)
+        wave = wave_of(rollout, (adversary, defender), branching=1)
         with progress.task(f"evaluating {name}", len(prefixes) * rollout.horizon, "turns") as advance:
             trajectories[name] = grow_trajectories(
                 adversary, defender, scorer, prefixes, keys,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..config import RolloutSettings
 from ..types import Speaker
 from .lm import LanguageModel
 
@@ -34,6 +35,11 @@ def trees_per_wave(speakers: Sequence[Speaker], *, horizon: int, branching: int)
         need = sum(bytes_per_tree(lm, horizon=horizon, branching=branching) for lm in here)
         most = min(most, int(_SHARE * free_bytes(device) / need))
     return max(1, most)
+
+
+def wave_of(rollout: RolloutSettings, speakers: Sequence[Speaker], *, branching: int) -> int:
+    """Trees that grow together: ``rollout.wave``, or what memory allows; see :func:`trees_per_wave`."""
+    return rollout.wave or trees_per_wave(speakers, horizon=rollout.horizon, branching=branching)
 
 
 def bytes_per_tree(lm: LanguageModel, *, horizon: int, branching: int) -> int:

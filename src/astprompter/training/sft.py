@@ -29,7 +29,7 @@ class SFTTrainer(Trainer):
         policy = self.cast.adversary
         texts = [policy.encode_prefix(self.eliciting[i].text, turns=1) for i in order]
         self.state.eliciting += count
-        learned = self._update(count, lambda part: self._learn([ids for ids in texts[part] if len(ids) > 1]))
+        learned = self.updater.over(count, lambda part: self._learn([ids for ids in texts[part] if len(ids) > 1]))
         self.state.iteration += 1
         seconds = round(time.perf_counter() - begun, 4)
         return {
@@ -59,7 +59,7 @@ class SFTTrainer(Trainer):
             part.backward()  # type: ignore[no-untyped-call]
             total += part.detach()
         loss = float(sum_over_processes(total))
-        norm = self._apply(loss)
+        norm = self.updater.apply(loss)
         return None if norm is None else {"loss": loss, "gradient_norm": norm}
 
     def _is_best(self, reward: float | None) -> bool:

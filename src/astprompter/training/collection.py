@@ -1,0 +1,100 @@
+"""What an iteration learns from: rollout trees, their preference pairs, and supervised ones swapped in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..config import Settings
+from ..models.memory import wave_of
+from ..pairs import pairs_of_tree, supervised_pairs, swap_per_pair
+from ..progress import Progress
+from ..randomness import generator, keys_of, shuffled_epochs
+from ..reward import RewardWeights
+from ..rollout import grow_trees
+from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree
+from .packing import trees_together
+from .state import Cast, Clock, Progression
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Collects with the current policy; what it draws depends on the counters of ``state`` alone.
+
+    Attributes:
+        settings: All settings.
+        cast: Models and scorer.
+        prefixes: Training prefixes.
+        eliciting: Texts for weak supervision; may be empty when q is 0.
+        weights: Weights of the reward.
+        state: Counters of the run; collecting moves those of trees and eliciting texts on.
+        progress: Where progress is shown.
+    """
+
+    settings: Settings
+    cast: Cast
+    prefixes: Sequence[Prefix]
+    eliciting: Sequence[ElicitingText]
+    weights: RewardWeights
+    state: Progression
+    progress: Progress
+
+    def collect(self, clock: Clock) -> tuple[list[RolloutTree], list[PreferencePair]]:
+        """Rollout trees of this iteration, and its shuffled pairs with the supervised ones swapped in."""
+        settings, horizon = self.settings, self.settings.rollout.horizon
+        wanted, full = settings.training.pairs_per_iteration, 2**horizon - 1
+        rng = generator(settings.seed, "iteration", self.state.iteration)
+        per_episode = settings.supervision.unit == "episode"
+        count, swaps = self._episodes(rng, wanted, full) if per_episode else (math.ceil(wanted / full), 0)
+        trees = self._grow(count)
+        clock.lap("collect")
+        pairs = [
+            pair
+            for tree in trees
+            for pair in pairs_of_tree(
+                tree, min_margin=settings.training.min_margin, free_reference=self.cast.free_reference
+            )
+        ]
+        pairs = [pairs[i] for i in rng.permutation(len(pairs))][:wanted]
+        mask = [] if per_episode else (rng.random(len(pairs)) < settings.supervision.q).tolist()
+        supervised = self._supervised(swaps if per_episode else sum(mask), rng)
+        clock.lap("supervise")
+        pairs = pairs + supervised if per_episode else swap_per_pair(pairs, iter(supervised), mask)
+        together = settings.training.batching == "trees"
+        order = trees_together(pairs, rng) if together else rng.permutation(len(pairs)).tolist()
+        return trees, [pairs[i] for i in order][:wanted]
+
+    def _episodes(self, rng: np.random.Generator, wanted: int, full: int) -> tuple[int, int]:
+        """Trees to grow and supervised pairs to make when q swaps whole episodes."""
+        trees, swaps = 0, 0
+        while trees * full + swaps < wanted:
+            swap = rng.random() < self.settings.supervision.q
+            trees, swaps = trees + (not swap), swaps + swap
+        return trees, swaps
+
+    def _grow(self, count: int) -> list[RolloutTree]:
+        settings, rollout = self.settings, self.settings.rollout
+        first, wave = self.state.trees, wave_of(rollout, (self.cast.adversary, self.cast.defender), branching=2)
+        chosen = [
+            self.prefixes[i] for i in shuffled_epochs(len(self.prefixes), first, count, settings.seed, "prefixes")
+        ]
+        self.state.trees += count
+        with self.progress.task("collecting", count * (2 ** (rollout.horizon + 1) - 2), "turns") as advance:
+            return grow_trees(
+                self.cast.adversary, self.cast.defender, self.cast.scorer, chosen,
+                keys_of(settings.seed, "tree", first, count),
+                horizon=rollout.horizon, branching=2, weights=self.weights, wave=wave,
+                on_turns=advance,
+            )  # fmt: skip
+
+    def _supervised(self, count: int, rng: np.random.Generator) -> list[PreferencePair]:
+        if count == 0:
+            return []
+        first = self.state.eliciting
+        order = shuffled_epochs(len(self.eliciting), first, count, self.settings.seed, "eliciting")
+        self.state.eliciting += count
+        keys = keys_of(self.settings.seed, "eliciting", first, count)
+        return supervised_pairs(self.cast.adversary, [self.eliciting[i] for i in order], keys, rng)

@@ -1,0 +1,57 @@
+"""Who takes part in a training run, how far it is, and where its time went."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from ..models.lm import LanguageModel
+from ..types import Scorer, Speaker
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who takes part in a training run.
+
+    Attributes:
+        adversary: Policy π_θ; its parameters are tuned in place.
+        reference: Frozen π_ref with the weights the adversary started from.
+        defender: Frozen model under test, local or served.
+        scorer: Toxicity R_φ.
+        free_reference: The defender has the reference's weights, so its likelihoods serve twice.
+        adversary_sha256: Hash of the weights that the adversary started from.
+    """
+
+    adversary: LanguageModel
+    reference: LanguageModel
+    defender: Speaker
+    scorer: Scorer
+    free_reference: bool
+    adversary_sha256: str | None = None
+
+
+@dataclass(slots=True)
+class Progression:
+    """Counters of a run, saved in every checkpoint."""
+
+    iteration: int = 0
+    updates: int = 0
+    best_reward: float = -math.inf
+    best_iteration: int = -1
+    trees: int = 0
+    eliciting: int = 0
+
+
+class Clock:
+    """Wall seconds by stage, in ``laps``."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """End a stage; the next one begins."""
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 4)
+        self._last = now
