@@ -1,19 +1,11 @@
-"""Settings: validated, with presets that say what differs, and ``key=value`` overrides.
-
-One field is the default, the type and the help text; ``astprompter train --print-config`` shows them all.
-"""
+"""Settings, validated: one field is the default, the type and the help text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from .errors import UserError, nearest
+from pydantic import BaseModel, ConfigDict, Field
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -210,103 +202,6 @@ class Settings(_Section):
         return self.model_dump(by_alias=True)
 
 
-class Preset(BaseModel):
-    """A named set of differences from the defaults.
-
-    Attributes:
-        name: Name on the command line.
-        summary: One line for ``astprompter presets``.
-        why: What differs from the paper or the parent preset, and why.
-        extends: Preset it starts from.
-        settings: The differences.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    summary: str
-    why: str
-    extends: str | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
-
-
-def preset_names() -> list[str]:
-    """Names of the presets that ship with the package."""
-    folder = resources.files(__package__) / "presets"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
-
-
-def load_preset(name: str) -> Preset:
-    """Read a preset by name, or a YAML file of the same form by path.
-
-    Raises:
-        UserError: There is no such preset or file, or it is malformed.
-    """
-    path = Path(name)
-    if name in preset_names():
-        text = (resources.files(__package__) / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    elif path.suffix in (".yaml", ".yml"):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read preset file '{name}': {error}") from None
-    else:
-        raise UserError(f"unknown preset '{name}'.{nearest(name, preset_names())}")
-    try:
-        content = yaml.safe_load(text)
-        return Preset(**{"name": path.stem, **content})
-    except yaml.YAMLError as error:
-        raise UserError(f"preset '{name}' is not valid YAML: {_one_line(error)}") from None
-    except (ValidationError, TypeError) as error:
-        raise UserError(f"preset '{name}' needs the keys summary, why, settings: {_one_line(error)}") from None
-
-
-def load_settings(preset: str = "embedded", overrides: Sequence[str] = ()) -> Settings:
-    """Settings of a preset with ``key=value`` overrides such as ``loss.tau=0.2``.
-
-    Args:
-        preset: A preset, or several: ``BASE+NAME`` puts what NAME itself changes (not what it extends) on top of BASE.
-        overrides: Settings that win over the presets.
-
-    Raises:
-        UserError: Unknown preset or key (with the nearest name), or a value that does not fit.
-    """
-    base, *tops = [preset] if Path(preset).is_file() else preset.split("+")
-    chain = [load_preset(base)]
-    while (parent := chain[-1].extends) is not None:
-        if any(parent == item.name for item in chain):
-            raise UserError(f"preset '{parent}' extends itself")
-        chain.append(load_preset(parent))
-    values: dict[str, Any] = {}
-    for item in [*reversed(chain), *map(load_preset, tops)]:
-        merge(values, item.settings)
-    return settings_from(values, overrides)
-
-
-def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Settings:
-    """Validate plain values, after applying ``key=value`` overrides.
-
-    Raises:
-        UserError: Unknown key (with the nearest name), or a value that does not fit.
-    """
-    merged: dict[str, Any] = {}
-    merge(merged, values)
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign:
-            raise UserError(f"override '{override}' is not of the form key=value, for instance loss.tau=0.2")
-        try:
-            merge(merged, nested(key.strip().split("."), yaml.safe_load(text)))
-        except yaml.YAMLError:
-            raise UserError(f"override '{override}': the value cannot be read") from None
-    _check_keys(merged)
-    try:
-        return Settings.model_validate(merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"setting {where}={first['input']!r}: {first['msg']}") from None
-
-
 def known_keys() -> dict[str, tuple[Any, str]]:
     """Every setting by its dotted key, with its default and its help text."""
     keys: dict[str, tuple[Any, str]] = {}
@@ -335,35 +230,3 @@ def to_yaml(settings: Settings) -> str:
 
 def _scalar(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
-
-
-def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A value under a path of keys."""
-    for part in reversed(path):
-        value = {part: value}
-    return dict(value)
-
-
-def merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put changes on top of plain settings, section by section, in place."""
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(target.get(key, {}), dict):
-            merge(target.setdefault(key, {}), value)
-        else:
-            target[key] = value
-
-
-def _check_keys(values: Mapping[str, Any]) -> None:
-    known = known_keys()
-    sections = {key.partition(".")[0] for key in known if "." in key}
-    for key, value in values.items():
-        if key in sections and isinstance(value, Mapping):
-            for inner in value:
-                if f"{key}.{inner}" not in known:
-                    raise UserError(f"unknown setting '{key}.{inner}'.{nearest(f'{key}.{inner}', known)}")
-        elif key not in known:
-            raise UserError(f"unknown setting '{key}'.{nearest(key, known)}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

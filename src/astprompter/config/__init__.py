@@ -1,0 +1,33 @@
+"""Settings: validated, with presets that say what differs, and ``key=value`` overrides.
+
+``astprompter train --print-config`` shows them all with their help texts.
+"""
+
+from .loading import load_preset, load_settings, merge, nested, preset_names, settings_from
+from .settings import (
+    EvaluationSettings,
+    ModelSettings,
+    RemoteSettings,
+    RolloutSettings,
+    Settings,
+    TrainingSettings,
+    known_keys,
+    to_yaml,
+)
+
+__all__ = [
+    "EvaluationSettings",
+    "ModelSettings",
+    "RemoteSettings",
+    "RolloutSettings",
+    "Settings",
+    "TrainingSettings",
+    "known_keys",
+    "load_preset",
+    "load_settings",
+    "merge",
+    "nested",
+    "preset_names",
+    "settings_from",
+    "to_yaml",
+]
