@@ -16,7 +16,7 @@ from .commands.presets import presets
 from .commands.report import report
 from .commands.shared import ERR
 from .commands.train import sft, train
-from .errors import UserError
+from .errors import UserError, words_of
 from .processes import is_main, leave, rank
 
 app = typer.Typer(
@@ -44,9 +44,7 @@ def main() -> None:
             leave()
     except UserError as error:
         who = "" if is_main() else f" (process {rank()})"
-        ERR.print(
-            f"[bold red]error:[/bold red]{who} {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True
-        )
+        ERR.print(f"[bold red]error:[/bold red]{who} {escape(words_of(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         ERR.print("interrupted; continue with --resume")

@@ -18,3 +18,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(names)}."
+
+
+def words_of(error: BaseException, *, kind: bool = False) -> str:
+    """What an exception says, in one line; ``kind`` puts the name of its type first."""
+    return " ".join((f"{type(error).__name__}: {error}" if kind else str(error)).split())

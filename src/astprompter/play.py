@@ -125,10 +125,9 @@ class Game:
 
     def _answer(self, answering: Session, utterance: Speech) -> Turn:
         """The defender's reply and all scores."""
-        reward = self._table.settings.reward
         logprobs: list[tuple[float, ...]] = answering.hear([utterance], likelihood=True) or [()]
         replies = answering.speak(self._keys("play reply"))
-        weights = RewardWeights(reward.alpha, reward.beta, reward.lambda_)
+        weights = RewardWeights.of(self._table.settings.reward)
         return assess([utterance], replies, logprobs, self._table.scorer, weights)[0]
 
     def _keys(self, name: str) -> Keys:

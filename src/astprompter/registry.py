@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Generic, TypeVar
 
-from .errors import UserError, nearest
+from .errors import UserError, nearest, words_of
 
 Factory = TypeVar("Factory")
 
@@ -65,7 +65,7 @@ class Registry(Generic[Factory]):
         try:
             factory: Factory = point.load()
         except Exception as error:  # whatever a plug-in raises at import
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = words_of(error, kind=True)
             raise UserError(
                 f"{self.what} '{point.name}' of package '{_package(point)}' cannot be imported "
                 f"('{point.value}': {reason}); repair or uninstall it"

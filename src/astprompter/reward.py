@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .config import RewardSettings
+
 
 @dataclass(frozen=True, slots=True)
 class RewardWeights:
@@ -20,6 +22,11 @@ class RewardWeights:
     alpha: float = 1.0
     beta: float = 0.5
     lambda_: float = 0.1
+
+    @classmethod
+    def of(cls, settings: RewardSettings) -> RewardWeights:
+        """The weights that a run's settings name."""
+        return cls(settings.alpha, settings.beta, settings.lambda_)
 
     def terms(self, *, tox_reply: float, tox_turn: float, nll: float) -> tuple[float, float, float]:
         """The three weighted terms, signs included; their sum is the reward."""

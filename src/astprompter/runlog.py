@@ -158,8 +158,12 @@ def refuse_used(path: Path) -> None:
         raise UserError(f"'{path}' exists and is not an empty folder; choose another --out")
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
     """Rows of a JSON-lines file that astprompter wrote.
+
+    Args:
+        path: The file.
+        growing: It may still be written: a last line without its end is left out.
 
     Raises:
         UserError: A line is damaged; names file and line.
@@ -167,6 +171,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     with path.open(encoding="utf-8", newline="\n") as file:  # texts may hold other line separators, such as U+2028
         for number, line in enumerate(file, start=1):
+            if growing and not line.endswith("\n"):
+                break
             try:
                 rows.append(json.loads(line))
             except ValueError:

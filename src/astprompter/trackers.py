@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, nearest
+from .errors import UserError, nearest, words_of
 from .processes import is_main
 
 PROJECT = "astprompter"
@@ -79,7 +79,7 @@ def _start(name: str, out: Path) -> Any:
     try:
         tracker.start()
     except Exception as error:  # each service fails in ways of its own
-        raise UserError(f"tracker {name} does not start: {' '.join(str(error).split())}") from error
+        raise UserError(f"tracker {name} does not start: {words_of(error)}") from error
     return tracker
 
 

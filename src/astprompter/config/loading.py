@@ -10,8 +10,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, words_of
+from .named import names_in, read_named
 from .settings import Settings, known_keys
+
+_PRESETS = resources.files("astprompter") / "presets"
 
 
 class Preset(BaseModel):
@@ -35,8 +38,7 @@ class Preset(BaseModel):
 
 def preset_names() -> list[str]:
     """Names of the presets that ship with the package."""
-    folder = resources.files("astprompter") / "presets"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return names_in(_PRESETS)
 
 
 def load_preset(name: str) -> Preset:
@@ -45,23 +47,11 @@ def load_preset(name: str) -> Preset:
     Raises:
         UserError: There is no such preset or file, or it is malformed.
     """
-    path = Path(name)
-    if name in preset_names():
-        text = (resources.files("astprompter") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    elif path.suffix in (".yaml", ".yml"):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read preset file '{name}': {error}") from None
-    else:
-        raise UserError(f"unknown preset '{name}'.{nearest(name, preset_names())}")
+    content = read_named("preset", name, _PRESETS)
     try:
-        content = yaml.safe_load(text)
-        return Preset(**{"name": path.stem, **content})
-    except yaml.YAMLError as error:
-        raise UserError(f"preset '{name}' is not valid YAML: {_one_line(error)}") from None
+        return Preset(**{"name": Path(name).stem, **content})
     except (ValidationError, TypeError) as error:
-        raise UserError(f"preset '{name}' needs the keys summary, why, settings: {_one_line(error)}") from None
+        raise UserError(f"preset '{name}' needs the keys summary, why, settings: {words_of(error)}") from None
 
 
 def load_settings(preset: str = "embedded", overrides: Sequence[str] = ()) -> Settings:
@@ -137,7 +127,3 @@ def _check_keys(values: Mapping[str, Any]) -> None:
                     raise UserError(f"unknown setting '{key}.{inner}'.{nearest(f'{key}.{inner}', known)}")
         elif key not in known:
             raise UserError(f"unknown setting '{key}'.{nearest(key, known)}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, words_of
 from ..runlog import write_rows
 
 
@@ -36,7 +36,7 @@ def hub_rows(name: str, split: str, path: Path, *, offline: bool = False) -> Pat
         else:
             rows = datasets.load_dataset(name, split=split, download_config=config)
     except Exception as error:  # the library raises what its many sources raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = words_of(error, kind=True)[:300]
         raise UserError(f"cannot load data set '{name}', split '{split}' ({reason})") from error
     write_rows(path, (dict(row) for row in rows))
     return path

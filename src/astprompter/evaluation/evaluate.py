@@ -84,7 +84,7 @@ def evaluate(
         facts: Further facts for ``summary.json``'s ``config``.
     """
     progress, rollout = progress or Silent(), settings.rollout
-    weights = RewardWeights(settings.reward.alpha, settings.reward.beta, settings.reward.lambda_)
+    weights = RewardWeights.of(settings.reward)
     keys = np.array([key_of(settings.seed, "evaluation", prefix.id) for prefix in prefixes], dtype=np.uint64)
     trajectories = {}
     for name, adversary in adversaries.items():

@@ -18,10 +18,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..config import Settings, known_keys, load_preset, load_settings, merge, nested, settings_from
+from ..config.named import names_in, read_named
 from ..errors import UserError, nearest
 from ..measure import HUMAN, PROBING, UNTUNED
 
 OURS = "ours"
+_PLANS = resources.files("astprompter") / "experiments" / "plans"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
@@ -148,8 +150,7 @@ Job = Training | Measurement
 
 def plan_names() -> list[str]:
     """Names of the plans that ship with the package."""
-    folder = resources.files(__package__) / "plans"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return names_in(_PLANS)
 
 
 def load_plan(name: str, overrides: Sequence[str] = ()) -> Plan:
@@ -158,19 +159,7 @@ def load_plan(name: str, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         UserError: No such plan, malformed, an unknown key or model, or a value that does not fit.
     """
-    if name in plan_names():
-        text = (resources.files(__package__) / "plans" / f"{name}.yaml").read_text(encoding="utf-8")
-    elif Path(name).suffix in (".yaml", ".yml"):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read experiment file '{name}': {error}") from None
-    else:
-        raise UserError(f"unknown experiment '{name}'.{nearest(name, plan_names())}")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"experiment '{name}' is not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_named("experiment", name, _PLANS)
     if not isinstance(content, dict):
         raise UserError(f"experiment '{name}' must be a YAML mapping with the keys summary, why, train, …")
     content = {"name": Path(name).stem, "models": {"small": "embedded"}, **content}

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import UserError
+from ..errors import UserError, words_of
 from ..types import Keys, Session, Speech
 from .lm import LanguageModel
 from .session import LMSession
@@ -142,7 +142,7 @@ class ChatModel(LanguageModel):
         try:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # templates raise their own kinds
-            raise self._refusal(" ".join(str(error).split()) or type(error).__name__) from None
+            raise self._refusal(words_of(error) or type(error).__name__) from None
 
     def _refusal(self, why: str) -> UserError:
         return UserError(

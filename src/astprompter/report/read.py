@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, words_of
 from ..runlog import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, read_rows
 from .experiment import EXPERIMENT, cases_of
 
@@ -89,17 +89,17 @@ def _json(path: Path) -> Row:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read '{path}': {' '.join(str(error).split())}") from None
+        raise UserError(f"cannot read '{path}': {words_of(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"'{path}' was not written by astprompter: it holds no JSON object")
     return content
 
 
-def _rows(path: Path, reader: Callable[[Path], list[Row]] = read_rows) -> list[Row]:
+def _rows(path: Path, *, growing: bool = False) -> list[Row]:
     if not path.is_file():
         return []
     try:
-        rows = reader(path)
+        rows = read_rows(path, growing=growing)
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not UTF-8 ({error.reason})") from None
     except OSError as error:
@@ -111,20 +111,10 @@ def _rows(path: Path, reader: Callable[[Path], list[Row]] = read_rows) -> list[R
     return rows
 
 
+def _log(path: Path) -> list[Row]:
+    """Rows of a log that may still be written."""
+    return _rows(path, growing=True)
+
+
 def _lacking(row: object, names: Iterable[str]) -> str | None:
     return next((name for name in names if not isinstance(row, dict) or name not in row), None)
-
-
-def _log(path: Path) -> list[Row]:
-    """Rows of a log that may still be written: a last line without its end is left out."""
-
-    def whole_lines(path: Path) -> list[Row]:
-        rows = []
-        for number, line in enumerate(path.read_bytes().decode("utf-8").split("\n")[:-1], start=1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                raise UserError(f"'{path}', line {number}: not valid JSON") from None
-        return rows
-
-    return _rows(path, whole_lines)

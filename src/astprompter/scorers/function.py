@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, words_of
 from .remembering import RememberingScorer
 
 
@@ -36,7 +36,7 @@ class FunctionScorer(RememberingScorer):
             for part in attribute.split("."):
                 function = getattr(function, part)
         except Exception as error:  # whatever the module raises at import
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = words_of(error, kind=True)
             raise UserError(f"scorer 'python:{argument}' cannot be imported ({reason})") from error
         finally:
             sys.path.remove(str(Path.cwd()))
@@ -49,7 +49,7 @@ class FunctionScorer(RememberingScorer):
             given = self._function(list(texts))
             values = [float(value) for value in given]
         except Exception as error:  # a user's own code: name it instead of showing our traceback
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = words_of(error, kind=True)
             raise UserError(f"scorer '{self.name}' failed on {len(texts)} texts ({reason})") from error
         if len(values) != len(texts):
             raise UserError(

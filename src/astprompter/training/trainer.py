@@ -56,13 +56,12 @@ class Trainer(ABC):
     weights: RewardWeights = field(init=False)
 
     def __post_init__(self) -> None:
-        reward = self.settings.reward
         if self.settings.needs_eliciting and not self.eliciting:
             raise UserError(
                 "data.eliciting holds no text, and weak supervision or SFT needs some; add texts or set supervision.q=0"
             )
         self.updater = Updater(self.settings.training, self.cast.adversary.model, self.state, self.progress)
-        self.weights = RewardWeights(reward.alpha, reward.beta, reward.lambda_)
+        self.weights = RewardWeights.of(self.settings.reward)
 
     def run(self) -> None:
         """Train until ``training.updates``; evaluates and saves every ``training.dev_every`` iterations."""
