@@ -177,3 +177,22 @@ def test_importing_the_package_and_asking_for_help_loads_no_torch() -> None:
         check=True,
     )
     assert "KEY=VALUE" in done.stdout
+
+
+def test_what_was_left_out_or_not_checked_is_said(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    rows = [
+        {"prompt": {"text": f"A {i}"}, "continuation": {"text": " banana split", "toxicity": toxicity}}
+        for i, toxicity in enumerate((0.9, 0.8, 0.2, None))
+    ]
+    eliciting = tmp_path / "rtp.jsonl"
+    eliciting.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = tmp_path / "train.jsonl"
+    train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
+    chosen = settings(files, **{"data.eliciting": str(eliciting), "data.train": str(train)})
+    code, out, err = call(capsys, "train", "-o", str(tmp_path / "run"), *chosen)
+    assert code == 0, err
+    assert "2 eliciting texts; left out: 1 with a continuation at or below 0.5, 1 without a score" in out
+    train.unlink()
+    code, out, err = call(capsys, "evaluate", str(tmp_path / "run"))
+    assert code == 0, err
+    assert "not checked whether test prefixes also stand in the training set" in out

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import ModelSettings, RemoteSettings, RolloutSettings, Settings
-from .data import load_eliciting, load_prefixes, overlap
+from .data import load_prefixes, overlap, read_eliciting
 from .errors import UserError
 from .evaluation.evaluate import likelihood_of
 from .models.chat import ChatModel, Role, has_template
@@ -229,7 +229,7 @@ def build_cast(settings: Settings) -> Cast:
     return Cast(adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start)
 
 
-def load_texts(settings: Settings) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
+def load_texts(settings: Settings, progress: Progress) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
     """Training prefixes, dev prefixes and eliciting texts.
 
     Raises:
@@ -237,8 +237,15 @@ def load_texts(settings: Settings) -> tuple[list[Prefix], list[Prefix], list[Eli
     """
     prefixes = load_prefixes(settings.data.train, split="train")
     dev = load_prefixes(settings.data.dev, split="dev")
-    eliciting = load_eliciting(settings.data.eliciting) if settings.needs_eliciting else []
-    return prefixes, dev, eliciting
+    if not settings.needs_eliciting:
+        return prefixes, dev, []
+    found = read_eliciting(settings.data.eliciting)
+    if found.mild or found.unscored:
+        progress.note(
+            f"{len(found.texts):,} eliciting texts; left out: {found.mild:,} with a continuation at or below 0.5, "
+            f"{found.unscored:,} without a score"
+        )
+    return prefixes, dev, found.texts
 
 
 def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progress | None = None) -> Trainer:
@@ -248,7 +255,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         UserError: Bad input, or an output folder in use.
     """
     progress = progress or Silent()
-    prefixes, dev, eliciting = load_texts(settings)
+    prefixes, dev, eliciting = load_texts(settings, progress)
     shared = overlap(prefixes, dev)
     if shared:
         progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
