@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,35 @@ def write_text(path: Path, text: str) -> None:
         draft.replace(path)
     except OSError as error:
         raise UserError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
+    """Put a finished folder in another's place; killed at any point, ``folder`` or ``NAME.old`` is whole.
+
+    Args:
+        draft: The new content, beside ``folder``; synced to disk first.
+        folder: What it replaces, if there is one.
+        keep_old: Leave the replaced folder as ``NAME.old``.
+    """
+    for path in (*sorted(draft.rglob("*")), draft):
+        _sync(path)
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        folder.rename(old)
+    draft.rename(folder)
+    _sync(folder.parent)
+    if not keep_old and old.exists():
+        shutil.rmtree(old)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -121,6 +151,8 @@ class RunDirectory:
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
                 file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"cannot write '{self.path / name}': {error.strerror or error}") from None
 

@@ -110,7 +110,7 @@ class Trainer:
         self.weights = RewardWeights(reward.alpha, reward.beta, reward.lambda_)
 
     def run(self) -> None:
-        """Train until ``training.updates``; evaluates and saves every ``training.dev_every`` iterations."""
+        """Train until ``training.updates``; saves every iteration, evaluates every ``training.dev_every`` ones."""
         training = self.settings.training
         for lm in {id(speaker): speaker for speaker in (self.cast.adversary, self.cast.reference)}.values():
             if not lm.packs:
@@ -131,11 +131,13 @@ class Trainer:
                 self.progress.note(summary_line(row))
                 if self._dev_due():
                     self._evaluate_dev()
-                    self._save()
+                self._save()
 
     def resume(self) -> None:
         """Continue from the run's checkpoint; what was logged after it is dropped and made again."""
-        saved = load_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.optimizer)
+        saved = load_checkpoint(
+            self.directory.checkpoint, self.cast.adversary.model, self.optimizer, note=self.progress.note
+        )
         barrier()
         if is_main():
             self.directory.cut_logs(saved["log_bytes"])
