@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -198,3 +199,37 @@ def test_what_was_left_out_or_not_checked_is_said(files: dict[str, str], tmp_pat
     code, out, err = call(capsys, "evaluate", str(tmp_path / "run"))
     assert code == 0, err
     assert "not checked whether test prefixes also stand in the training set" in out
+
+
+def test_resume_refuses_other_texts_and_other_weights(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    train, model, run = tmp_path / "train.jsonl", tmp_path / "model", str(tmp_path / "run")
+    train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
+    shutil.copytree(files["model"], model)
+    chosen = settings(files, **{"data.train": str(train), "defender.path": str(model)})
+    assert call(capsys, "train", "-o", run, *chosen)[0] == 0
+    train.write_text(train.read_text().replace("garden", "orchard"))
+    code, _, err = call(capsys, "train", "-o", run, "--resume")
+    assert code == 2
+    assert "cannot resume: data 'train' changed" in err
+    train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
+    make_model("gpt2", len(make_tokenizer()), seed=9).save_pretrained(model)
+    code, _, err = call(capsys, "train", "-o", run, "--resume")
+    assert code == 2
+    assert "cannot resume: model 'defender' changed" in err
+
+
+def test_one_process_at_a_time_trains_in_a_run(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    assert call(capsys, "train", "-o", str(run), *settings(files))[0] == 0
+    code = "import sys, time; from pathlib import Path; from astprompter.runlog import RunDirectory as R; "
+    code += f"r = R.open(Path({str(run)!r})); r.lock(); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        status, _, err = call(capsys, "train", "-o", str(run), "--resume")
+        assert status == 2
+        assert "another process is training in" in err
+        other.communicate("")
+    assert call(capsys, "train", "-o", str(run), "--resume")[0] == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -265,22 +267,67 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
             speaker.prefix_budget(settings.rollout.horizon)
     if isinstance(cast.defender, StandIn):
         progress.note(f"note: every nll is a {cast.defender.likelihood}")
+    told = defender_facts(cast.defender)
+    hashes = {"adversary": cast.adversary_sha256, "defender": told.pop("defender_sha256")}
+    texts: dict[str, Sequence[Prefix] | Sequence[ElicitingText]] = {
+        "train": prefixes,
+        "dev": dev,
+        "eliciting": eliciting,
+    }
+    facts = {
+        "models_sha256": hashes,
+        "data_counts": {name: len(rows) for name, rows in texts.items()},
+        "data_sha256": {name: texts_hash(rows) for name, rows in texts.items()},
+        "free_reference": cast.free_reference,
+        **told,
+        "processes": world(),
+    }
     if resume:
         directory = RunDirectory.open(out)
-    elif not is_main():
-        directory = RunDirectory(out)
-    else:
-        told = defender_facts(cast.defender)
-        hashes = {"adversary": cast.adversary_sha256, "defender": told.pop("defender_sha256")}
-        counts = {"train": len(prefixes), "dev": len(dev), "eliciting": len(eliciting)}
-        facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference, **told}
-        facts["processes"] = world()
+        refuse_changed(directory.config(), facts)
+    elif is_main():
         directory = RunDirectory.create(out, settings, facts)
+    else:
+        directory = RunDirectory(out)
+    if is_main():
+        directory.lock()
     kind = SFTTrainer if settings.training.objective == "sft" else Trainer
     trainer = kind(settings, cast, prefixes, dev, eliciting, directory, progress)
     if resume:
-        trainer.resume()
+        try:
+            trainer.resume()
+        except BaseException:
+            directory.unlock()
+            raise
     return trainer
+
+
+def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText]) -> str:
+    """SHA-256 over texts and names in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        named = (row.id, row.text) if isinstance(row, Prefix) else (row.text,)
+        digest.update(json.dumps(named).encode("ascii"))
+    return digest.hexdigest()
+
+
+def refuse_changed(recorded: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Refuse to continue a run with other models or texts than it began with.
+
+    Raises:
+        UserError: Names what changed.
+    """
+    changed = [
+        f"{'model' if kind == 'models_sha256' else 'data'} '{name}'"
+        for kind in ("models_sha256", "data_sha256")
+        for name, value in facts[kind].items()
+        if recorded.get(kind, {}).get(name, value) != value
+    ]
+    if changed:
+        raise UserError(
+            f"cannot resume: {', '.join(changed)} changed since the run began; restore it, or start a new run with "
+            "another --out"
+        )
 
 
 def check_resumable(settings: Settings, recorded: Settings) -> Settings:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import weakref
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -94,6 +95,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoint, self.best = path / "checkpoint", path / "best"
+        self._release: weakref.finalize[[int], RunDirectory] | None = None
 
     @classmethod
     def create(cls, path: Path, settings: Settings, facts: Mapping[str, Any]) -> RunDirectory:
@@ -122,6 +124,30 @@ class RunDirectory:
         if not (path / CONFIG).is_file():
             raise UserError(f"'{path}' is not a run directory: it has no {CONFIG}")
         return cls(path)
+
+    def lock(self) -> None:
+        """Keep others from training here until :meth:`unlock`, or until the process ends in whatever way.
+
+        Raises:
+            UserError: Another process is training here.
+        """
+        try:
+            import fcntl
+        except ImportError:  # a system without such locks
+            return
+        handle = os.open(self.path / CONFIG, os.O_RDONLY)
+        self._release = weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is training in '{self.path}'; wait for it, or choose another --out"
+            ) from None
+
+    def unlock(self) -> None:
+        """Let others train here."""
+        if self._release is not None:
+            self._release()
 
     def config(self) -> dict[str, Any]:
         """Content of ``config.json``.

@@ -111,13 +111,19 @@ class Trainer:
 
     def run(self) -> None:
         """Train until ``training.updates``; saves every iteration, evaluates every ``training.dev_every`` ones."""
-        training = self.settings.training
         for lm in {id(speaker): speaker for speaker in (self.cast.adversary, self.cast.reference)}.values():
             if not lm.packs:
                 self.progress.note(
                     f"model '{lm.name}' refuses a mask of ancestors: its log-probabilities are computed from separate "
                     "sequences, with the same result and more work"
                 )
+        try:
+            self._loop()
+        finally:
+            self.directory.unlock()
+
+    def _loop(self) -> None:
+        training = self.settings.training
         if self.state.iteration == 0:
             self._evaluate_dev()  # the untuned policy is the first candidate
             self._save()
