@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,9 @@ def test_train_evaluate_and_look(files: dict[str, str], tmp_path: Path, capsys: 
     assert code == 0, err
     assert "astprompter evaluate" in out
     assert "Content warning" in err
-    assert {p.name for p in run.iterdir()} == {"config.json", "log.jsonl", "trees.jsonl", "checkpoint", "best"}
+    assert {p.name for p in run.iterdir()} == {
+        "config.json", "log.jsonl", "trees.jsonl", "checkpoint", "checkpoint.old", "best",
+    }  # fmt: skip
     code, out, err = call(capsys, "evaluate", str(run), files["model"])
     assert code == 0, err
     summary = json.loads((run / "summary.json").read_text())
@@ -177,3 +180,56 @@ def test_importing_the_package_and_asking_for_help_loads_no_torch() -> None:
         check=True,
     )
     assert "KEY=VALUE" in done.stdout
+
+
+def test_what_was_left_out_or_not_checked_is_said(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    rows = [
+        {"prompt": {"text": f"A {i}"}, "continuation": {"text": " banana split", "toxicity": toxicity}}
+        for i, toxicity in enumerate((0.9, 0.8, 0.2, None))
+    ]
+    eliciting = tmp_path / "rtp.jsonl"
+    eliciting.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = tmp_path / "train.jsonl"
+    train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
+    chosen = settings(files, **{"data.eliciting": str(eliciting), "data.train": str(train)})
+    code, out, err = call(capsys, "train", "-o", str(tmp_path / "run"), *chosen)
+    assert code == 0, err
+    assert "2 eliciting texts; left out: 1 with a continuation at or below 0.5, 1 without a score" in out
+    train.unlink()
+    code, out, err = call(capsys, "evaluate", str(tmp_path / "run"))
+    assert code == 0, err
+    assert "not checked whether test prefixes also stand in the training set" in out
+
+
+def test_resume_refuses_other_texts_and_other_weights(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    train, model, run = tmp_path / "train.jsonl", tmp_path / "model", str(tmp_path / "run")
+    train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
+    shutil.copytree(files["model"], model)
+    chosen = settings(files, **{"data.train": str(train), "defender.path": str(model)})
+    assert call(capsys, "train", "-o", run, *chosen)[0] == 0
+    train.write_text(train.read_text().replace("garden", "orchard"))
+    code, _, err = call(capsys, "train", "-o", run, "--resume")
+    assert code == 2
+    assert "cannot resume: data 'train' changed" in err
+    train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
+    make_model("gpt2", len(make_tokenizer()), seed=9).save_pretrained(model)
+    code, _, err = call(capsys, "train", "-o", run, "--resume")
+    assert code == 2
+    assert "cannot resume: model 'defender' changed" in err
+
+
+def test_one_process_at_a_time_trains_in_a_run(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    assert call(capsys, "train", "-o", str(run), *settings(files))[0] == 0
+    code = "import sys, time; from pathlib import Path; from astprompter.runlog import RunDirectory as R; "
+    code += f"r = R.open(Path({str(run)!r})); r.lock(); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        status, _, err = call(capsys, "train", "-o", str(run), "--resume")
+        assert status == 2
+        assert "another process is training in" in err
+        other.communicate("")
+    assert call(capsys, "train", "-o", str(run), "--resume")[0] == 0

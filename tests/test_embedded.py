@@ -14,6 +14,7 @@ from astprompter.build import build_cast, build_lm, load_texts, model_folder
 from astprompter.config import ModelSettings, RolloutSettings, load_settings
 from astprompter.data import load_dialogues, load_eliciting, load_prefixes, overlap
 from astprompter.evaluation.evaluate import evaluate
+from astprompter.progress import Silent
 from astprompter.scorers import ScorerOptions, load_scorer
 
 FOLDER = Path(str(resources.files("astprompter") / "embedded"))
@@ -69,7 +70,7 @@ def test_cards_name_every_figure_that_was_measured() -> None:
 
 def test_all_texts_load_for_the_default_preset() -> None:
     assert model_folder("embedded") == str(FOLDER / "lm")
-    assert all(load_texts(load_settings("embedded")))
+    assert all(load_texts(load_settings("embedded"), Silent()))
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])

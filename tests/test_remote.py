@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astprompter.build import check_resumable
 from astprompter.cli import main
 from astprompter.config import settings_from
 from astprompter.endpoint import Endpoint, EndpointOptions, Failed, backoff, retry_after
@@ -22,6 +21,7 @@ from astprompter.errors import UserError
 from astprompter.models.lm import LanguageModel
 from astprompter.models.remote import RemoteSpeaker
 from astprompter.models.standin import StandIn
+from astprompter.resuming import check_resumable
 from astprompter.reward import RewardWeights
 from astprompter.rollout import grow_trees
 from astprompter.runlog import read_rows

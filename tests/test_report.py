@@ -69,6 +69,20 @@ def test_the_verdict_is_the_first_sentence(tmp_path: Path) -> None:
     assert "less likely than the untuned adversary’s: 2.08 against 2.00 nats per token (+4.0 %)" in page.text
 
 
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [([-0.1, 0.2], "about as likely as the untuned"), ([0.01, 0.2], "less likely than"), (None, "less likely than")],
+)
+def test_a_likelihood_whose_interval_holds_zero_is_no_difference(
+    tmp_path: Path, difference: list[float] | None, expected: str
+) -> None:
+    run = write_run(tmp_path / "mine")
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    summary["comparisons"][0]["nll"]["ci95"] = difference
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert expected in page_of(run).text
+
+
 def test_every_section_of_the_issue_is_there(tmp_path: Path) -> None:
     text = write_report([write_run(tmp_path / "mine"), write_run(tmp_path / "no-likelihood", reward={"lambda": 0})])
     page = Page(text.read_text("utf-8"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from .config import ModelSettings, RemoteSettings, RolloutSettings, Settings
-from .data import load_eliciting, load_prefixes, overlap
+from .data import load_prefixes, overlap, read_eliciting
 from .endpoint import Endpoint, EndpointOptions
 from .errors import UserError
 from .evaluation.evaluate import likelihood_of
@@ -24,6 +24,7 @@ from .models.standin import StandIn
 from .processes import is_main, world
 from .progress import Progress, Silent
 from .registry import Registry
+from .resuming import refuse_changed, texts_hash
 from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
 from .training.preference import PreferenceTrainer
@@ -34,8 +35,6 @@ from .types import ElicitingText, Prefix, Scorer, Speaker
 
 EMBEDDED = "embedded"
 DefenderFactory = Callable[[str, Settings], Speaker]
-WAY_TO_SERVER = frozenset({"base_url", "key_env", "concurrency", "timeout", "retries", "error_budget"})
-"""Settings of a served defender that decide how it is reached, not what it says."""
 
 
 def model_folder(path: str) -> str:
@@ -236,7 +235,7 @@ def build_cast(settings: Settings) -> Cast:
     return Cast(adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start)
 
 
-def load_texts(settings: Settings) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
+def load_texts(settings: Settings, progress: Progress) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
     """Training prefixes, dev prefixes and eliciting texts.
 
     Raises:
@@ -244,8 +243,15 @@ def load_texts(settings: Settings) -> tuple[list[Prefix], list[Prefix], list[Eli
     """
     prefixes = load_prefixes(settings.data.train, split="train")
     dev = load_prefixes(settings.data.dev, split="dev")
-    eliciting = load_eliciting(settings.data.eliciting) if settings.needs_eliciting else []
-    return prefixes, dev, eliciting
+    if not settings.needs_eliciting:
+        return prefixes, dev, []
+    found = read_eliciting(settings.data.eliciting)
+    if found.mild or found.unscored:
+        progress.note(
+            f"{len(found.texts):,} eliciting texts; left out: {found.mild:,} with a continuation at or below 0.5, "
+            f"{found.unscored:,} without a score"
+        )
+    return prefixes, dev, found.texts
 
 
 def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progress | None = None) -> Trainer:
@@ -255,7 +261,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         UserError: Bad input, or an output folder in use.
     """
     progress = progress or Silent()
-    prefixes, dev, eliciting = load_texts(settings)
+    prefixes, dev, eliciting = load_texts(settings, progress)
     shared = overlap(prefixes, dev)
     if shared:
         progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
@@ -265,48 +271,36 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
             speaker.prefix_budget(settings.rollout.horizon)
     if isinstance(cast.defender, StandIn):
         progress.note(f"note: every nll is a {cast.defender.likelihood}")
+    told = defender_facts(cast.defender)
+    hashes = {"adversary": cast.adversary_sha256, "defender": told.pop("defender_sha256")}
+    texts: dict[str, Sequence[Prefix] | Sequence[ElicitingText]] = {
+        "train": prefixes,
+        "dev": dev,
+        "eliciting": eliciting,
+    }
+    facts = {
+        "models_sha256": hashes,
+        "data_counts": {name: len(rows) for name, rows in texts.items()},
+        "data_sha256": {name: texts_hash(rows) for name, rows in texts.items()},
+        "free_reference": cast.free_reference,
+        **told,
+        "processes": world(),
+    }
     if resume:
         directory = RunDirectory.open(out)
-    elif not is_main():
-        directory = RunDirectory(out)
-    else:
-        told = defender_facts(cast.defender)
-        hashes = {"adversary": cast.adversary_sha256, "defender": told.pop("defender_sha256")}
-        counts = {"train": len(prefixes), "dev": len(dev), "eliciting": len(eliciting)}
-        facts = {"models_sha256": hashes, "data_counts": counts, "free_reference": cast.free_reference, **told}
-        facts["processes"] = world()
+        refuse_changed(directory.config(), facts)
+    elif is_main():
         directory = RunDirectory.create(out, settings, facts)
+    else:
+        directory = RunDirectory(out)
+    if is_main():
+        directory.lock()
     kind = SFTTrainer if settings.training.objective == "sft" else PreferenceTrainer
     trainer = kind(settings, cast, prefixes, dev, eliciting, directory, progress)
     if resume:
-        trainer.resume()
+        try:
+            trainer.resume()
+        except BaseException:
+            directory.unlock()
+            raise
     return trainer
-
-
-def check_resumable(settings: Settings, recorded: Settings) -> Settings:
-    """Refuse to continue a run under other settings; only the way to a served defender may change.
-
-    Returns:
-        The settings to go on with.
-
-    Raises:
-        UserError: Names each setting that changed.
-    """
-    old, new = _flat(recorded), _flat(settings)
-    kept = [key for key in old if key.removeprefix("remote.") not in WAY_TO_SERVER]
-    changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in kept if old[key] != new[key]]
-    if changed:
-        raise UserError(
-            f"cannot resume under other settings ({'; '.join(changed)}); start a new run with another --out"
-        )
-    return settings
-
-
-def _flat(settings: Settings) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, value in settings.as_dict().items():
-        if isinstance(value, dict):
-            flat.update({f"{name}.{inner}": v for inner, v in value.items()})
-        else:
-            flat[name] = value
-    return flat

@@ -90,8 +90,9 @@ def test_prefixes(settings: Settings, progress: Progress) -> list[Prefix]:
         split = "train" if name == "training" else "dev"
         try:
             seen = load_prefixes(source, split=split)
-        except UserError:
-            continue  # a run may be evaluated where its training data is not at hand
+        except UserError as error:  # a run may be evaluated where its training data is not at hand
+            progress.note(f"note: not checked whether test prefixes also stand in the {name} set: {error}")
+            continue
         shared = overlap(seen, prefixes)
         if shared:
             progress.note(f"warning: {len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
+import weakref
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +38,35 @@ def write_text(path: Path, text: str) -> None:
         raise UserError(f"cannot write '{path}': {error.strerror or error}") from None
 
 
+def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
+    """Put a finished folder in another's place; killed at any point, ``folder`` or ``NAME.old`` is whole.
+
+    Args:
+        draft: The new content, beside ``folder``; synced to disk first.
+        folder: What it replaces, if there is one.
+        keep_old: Leave the replaced folder as ``NAME.old``.
+    """
+    for path in (*sorted(draft.rglob("*")), draft):
+        _sync(path)
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        folder.rename(old)
+    draft.rename(folder)
+    _sync(folder.parent)
+    if not keep_old and old.exists():
+        shutil.rmtree(old)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write strict JSON (no NaN), indented, with one newline at the end."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -64,6 +95,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoint, self.best = path / "checkpoint", path / "best"
+        self._release: weakref.finalize[[int], RunDirectory] | None = None
 
     @classmethod
     def create(cls, path: Path, settings: Settings, facts: Mapping[str, Any]) -> RunDirectory:
@@ -93,6 +125,30 @@ class RunDirectory:
             raise UserError(f"'{path}' is not a run directory: it has no {CONFIG}")
         return cls(path)
 
+    def lock(self) -> None:
+        """Keep others from training here until :meth:`unlock`, or until the process ends in whatever way.
+
+        Raises:
+            UserError: Another process is training here.
+        """
+        try:
+            import fcntl
+        except ImportError:  # a system without such locks
+            return
+        handle = os.open(self.path / CONFIG, os.O_RDONLY)
+        self._release = weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is training in '{self.path}'; wait for it, or choose another --out"
+            ) from None
+
+    def unlock(self) -> None:
+        """Let others train here."""
+        if self._release is not None:
+            self._release()
+
     def config(self) -> dict[str, Any]:
         """Content of ``config.json``.
 
@@ -121,6 +177,8 @@ class RunDirectory:
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
                 file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"cannot write '{self.path / name}': {error.strerror or error}") from None
 

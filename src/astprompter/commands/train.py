@@ -44,7 +44,7 @@ def train(
     check_trackers(tracker or [])
     join()
     if resume:
-        from ..build import check_resumable
+        from ..resuming import check_resumable
 
         recorded = RunDirectory.open(out).settings()
         if preset == "embedded":

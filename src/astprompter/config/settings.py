@@ -160,7 +160,7 @@ class TrainingSettings(_Section):
     weight_decay: float = Field(0.0, ge=0, description="AdamW, decoupled")
     clip: float = Field(10.0, gt=0, description="largest gradient norm")
     min_margin: float = Field(0.0, ge=0, description="least reward difference of a pair")
-    dev_every: int = Field(10, ge=1, description="iterations between dev evaluations and checkpoints")
+    dev_every: int = Field(10, ge=1, description="iterations between dev evaluations")
     dev_prefixes: int = Field(100, ge=1, description="dev prefixes used, the first ones of the set")
     save_pairs: bool = Field(False, description="write every pair to pairs.jsonl (contains the texts)")
 

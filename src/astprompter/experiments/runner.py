@@ -22,10 +22,10 @@ from typing import IO, Any
 
 import yaml
 
-from ..build import check_resumable
 from ..config import settings_from
 from ..errors import UserError
 from ..progress import Advance, Progress
+from ..resuming import check_resumable
 from ..runlog import CONFIG, SUMMARY, RunDirectory, write_text
 from .plan import Job, Training
 

@@ -262,7 +262,10 @@ def likelihood(study: Study) -> str:
     if mine is None or base is None or not math.isfinite(base) or base == 0:
         return ""
     change = mine / base - 1
-    how = "less likely than" if change > 0.005 else "likelier than" if change < -0.005 else "as likely as"
+    paired = study.main.comparison(study.untuned.key)
+    bounds = paired["nll"]["ci95"] if paired else None
+    same = bounds[0] <= 0 <= bounds[1] if bounds else abs(change) < 0.005
+    how = "about as likely as" if same else "less likely than" if change > 0 else "likelier than"
     return (
         f"To the defender, the text that does it is {how} the untuned adversary’s: {mine:.2f} against {base:.2f} nats "
         f"per token ({100 * change:+.1f}\u00a0%)."

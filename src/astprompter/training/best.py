@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..models.chat import ChatModel
 from ..models.lm import LanguageModel
 from ..models.lora import merged_weights
+from ..runlog import replace_folder
 
 _CARD = """---
 tags: [red-teaming, astprompter]
@@ -82,8 +83,7 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
             form=_CHAT if isinstance(adversary, ChatModel) else _PLAIN,
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
+        replace_folder(draft, folder, keep_old=False)
     except OSError as error:
         raise UserError(f"cannot write the best adversary to '{folder}': {error.strerror or error}") from None
 

@@ -1,9 +1,16 @@
-"""Save and load the state of a run: safetensors and JSON, replaced in one step."""
+"""Save and load the state of a run: safetensors and JSON, whole or not at all.
+
+A checkpoint is a folder that is written beside the old one, synced, and renamed. Its manifest, written last, holds the
+SHA-256 of every other file, so a partial, damaged or foreign one is known by it. The one before is kept as
+``checkpoint.old``, to fall back on.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import UserError
+from ..runlog import replace_folder, write_json
 
-_FORMAT = 1
+_FORMAT = 2
+_POLICY, _OPTIMIZER, _STATE, _MANIFEST = "policy.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 
 
 def save_checkpoint(
@@ -24,50 +33,69 @@ def save_checkpoint(
     Raises:
         UserError: The folder cannot be written.
     """
-    draft, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
+    draft = folder.with_name(folder.name + ".tmp")
     names = {id(p): name for name, p in model.named_parameters()}
     moments = {
         f"{names[id(p)]}|{key}": value.contiguous()
         for p, slot in optimizer.state.items()
         for key, value in slot.items()
     }
+    tuned = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     try:
-        for leftover in (draft, old):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+        if draft.exists():
+            shutil.rmtree(draft)
         draft.mkdir(parents=True)
-        tuned = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-        save_file(tuned, draft / "policy.safetensors")
-        save_file(moments, draft / "optimizer.safetensors")
-        (draft / "state.json").write_text(json.dumps({"format": _FORMAT, **state}, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-        if old.exists():
-            shutil.rmtree(old)
+        save_file(tuned, draft / _POLICY)
+        save_file(moments, draft / _OPTIMIZER)
+        write_json(draft / _STATE, state)
+        hashes = {name: _sha256(draft / name) for name in (_POLICY, _OPTIMIZER, _STATE)}
+        write_json(draft / _MANIFEST, {"format": _FORMAT, "sha256": hashes})
+        replace_folder(draft, folder, keep_old=True)
     except OSError as error:
-        raise UserError(f"cannot write checkpoint '{folder}': {error.strerror or error}") from None
+        raise UserError(
+            f"cannot write checkpoint '{folder}': {error.strerror or error}; the previous one is untouched"
+        ) from None
+    except SafetensorError as error:  # safetensors reports a full disk by its own error
+        raise UserError(f"cannot write checkpoint '{folder}': {error}; the previous one is untouched") from None
 
 
-def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_checkpoint(
+    folder: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    note: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
     """Restore policy and optimizer in place; returns the counters.
 
+    Args:
+        folder: The checkpoint; where it is damaged, the one before it is used.
+        model: The policy.
+        optimizer: Its optimizer.
+        note: Told when the one before is used, and why.
+
     Raises:
-        UserError: There is no checkpoint, or it does not belong to this model, or it is damaged.
+        UserError: There is no checkpoint, or it does not belong to this model, or none is whole.
     """
-    if not folder.exists():
-        folder = folder.with_name(folder.name + ".old")  # killed between the two renames
-    if not (folder / "state.json").is_file():
-        raise UserError(f"no checkpoint at '{folder.with_name('checkpoint')}': the run stopped before its first one")
-    try:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        weights = load_file(folder / "policy.safetensors")
-        moments = load_file(folder / "optimizer.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"checkpoint '{folder}' is damaged: {error}") from None
+    old = folder.with_name(folder.name + ".old")
+    candidates = [path for path in (folder, old) if path.is_dir()]
+    if not candidates:
+        raise UserError(f"no checkpoint at '{folder}': the run stopped before its first one")
+    reasons = []
+    for path in candidates:
+        reason = damage(path)
+        if reason is None:
+            break
+        reasons.append(f"checkpoint '{path}' is damaged ({reason})")
+    else:
+        raise UserError(f"{'; '.join(reasons)}; no earlier one is left, so start a new run")
+    if reasons:
+        note(f"warning: {reasons[0]}; going on from the one before it, '{path}'")
+    state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    weights, moments = load_file(path / _POLICY), load_file(path / _OPTIMIZER)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if state.get("format") != _FORMAT or set(weights) != set(parameters):
-        raise UserError(f"checkpoint '{folder}' belongs to another model or version")
+    if {n: v.shape for n, v in weights.items()} != {n: p.shape for n, p in parameters.items()}:
+        raise UserError(f"checkpoint '{path}' belongs to another model")
     with torch.no_grad():
         for name, value in weights.items():
             parameters[name].copy_(value)
@@ -77,3 +105,24 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim
         slot = value if key == "step" else value.to(parameters[name].device)
         optimizer.state[parameters[name]][key] = slot
     return state
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint by its manifest; ``None`` when every file is as it was written."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+            return f"{_MANIFEST} is of another version"
+        hashes = manifest.get("sha256")
+        if not isinstance(hashes, dict) or set(hashes) != {_POLICY, _OPTIMIZER, _STATE}:
+            return f"{_MANIFEST} does not list its files"
+        return next((f"{name} was changed" for name in hashes if _sha256(folder / name) != hashes[name]), None)
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError) as error:
+        return " ".join(str(error).split())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

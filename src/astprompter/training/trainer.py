@@ -64,14 +64,20 @@ class Trainer(ABC):
         self.weights = RewardWeights.of(self.settings.reward)
 
     def run(self) -> None:
-        """Train until ``training.updates``; evaluates and saves every ``training.dev_every`` iterations."""
-        training = self.settings.training
+        """Train until ``training.updates``; saves every iteration, evaluates every ``training.dev_every`` ones."""
         for lm in {id(speaker): speaker for speaker in (self.cast.adversary, self.cast.reference)}.values():
             if not lm.packs:
                 self.progress.note(
                     f"model '{lm.name}' refuses a mask of ancestors: its log-probabilities are computed from separate "
                     "sequences, with the same result and more work"
                 )
+        try:
+            self._loop()
+        finally:
+            self.directory.unlock()
+
+    def _loop(self) -> None:
+        training = self.settings.training
         if self.state.iteration == 0:
             self._evaluate_dev()  # the untuned policy is the first candidate
             self._save()
@@ -85,11 +91,13 @@ class Trainer(ABC):
                 self.progress.note(summary_line(row))
                 if self._dev_due():
                     self._evaluate_dev()
-                    self._save()
+                self._save()
 
     def resume(self) -> None:
         """Continue from the run's checkpoint; what was logged after it is dropped and made again."""
-        saved = load_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.updater.optimizer)
+        saved = load_checkpoint(
+            self.directory.checkpoint, self.cast.adversary.model, self.updater.optimizer, note=self.progress.note
+        )
         barrier()
         if is_main():
             self.directory.cut_logs(saved["log_bytes"])

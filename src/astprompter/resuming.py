@@ -1,0 +1,72 @@
+"""What must be as it was when a run goes on: its settings, its models and its texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .config import Settings
+from .errors import UserError
+from .types import ElicitingText, Prefix
+
+WAY_TO_SERVER = frozenset({"base_url", "key_env", "concurrency", "timeout", "retries", "error_budget"})
+"""Settings of a served defender that decide how it is reached, not what it says."""
+
+
+def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText]) -> str:
+    """SHA-256 over texts and names in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        named = (row.id, row.text) if isinstance(row, Prefix) else (row.text,)
+        digest.update(json.dumps(named).encode("ascii"))
+    return digest.hexdigest()
+
+
+def refuse_changed(recorded: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Refuse to continue a run with other models or texts than it began with.
+
+    Raises:
+        UserError: Names what changed.
+    """
+    changed = [
+        f"{'model' if kind == 'models_sha256' else 'data'} '{name}'"
+        for kind in ("models_sha256", "data_sha256")
+        for name, value in facts[kind].items()
+        if recorded.get(kind, {}).get(name, value) != value
+    ]
+    if changed:
+        raise UserError(
+            f"cannot resume: {', '.join(changed)} changed since the run began; restore it, or start a new run with "
+            "another --out"
+        )
+
+
+def check_resumable(settings: Settings, recorded: Settings) -> Settings:
+    """Refuse to continue a run under other settings; only the way to a served defender may change.
+
+    Returns:
+        The settings to go on with.
+
+    Raises:
+        UserError: Names each setting that changed.
+    """
+    old, new = _flat(recorded), _flat(settings)
+    kept = [key for key in old if key.removeprefix("remote.") not in WAY_TO_SERVER]
+    changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in kept if old[key] != new[key]]
+    if changed:
+        raise UserError(
+            f"cannot resume under other settings ({'; '.join(changed)}); start a new run with another --out"
+        )
+    return settings
+
+
+def _flat(settings: Settings) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in settings.as_dict().items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{inner}": v for inner, v in value.items()})
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,151 @@
+"""A checkpoint is whole or is not used: damage by name, the one before it, and death at every step of writing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from astprompter import runlog
+from astprompter.errors import UserError
+from astprompter.training import checkpoint
+from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint
+
+FILES = ("policy.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
+
+
+def learner(value: float) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    model = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(model.weight, value)
+    torch.nn.init.constant_(model.bias, 0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def saved(folder: Path, value: float, updates: int) -> torch.nn.Module:
+    model, optimizer = learner(value)
+    save_checkpoint(folder, model, optimizer, {"progression": {"updates": updates}, "log_bytes": {}})
+    return model
+
+
+def loaded(folder: Path) -> tuple[int, torch.nn.Module, list[str]]:
+    model, optimizer = learner(0.0)
+    notes: list[str] = []
+    state = load_checkpoint(folder, model, optimizer, note=notes.append)
+    return state["progression"]["updates"], model, notes
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_the_newest_is_loaded_and_the_one_before_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    first, second = saved(folder, 1.0, 1), saved(folder, 2.0, 2)
+    updates, model, notes = loaded(folder)
+    assert (updates, notes) == (2, [])
+    assert same(model, second)
+    updates, model, _ = loaded(tmp_path / "checkpoint.old")
+    assert updates == 1
+    assert same(model, first)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", ["gone", "cut", "flipped"])
+def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, name: str, harm: str) -> None:
+    folder = tmp_path / "checkpoint"
+    first = saved(folder, 1.0, 1)
+    saved(folder, 2.0, 2)
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    if harm == "gone":
+        path.unlink()
+    elif harm == "cut":
+        path.write_bytes(content[:-7])
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    updates, model, notes = loaded(folder)
+    assert updates == 1
+    assert same(model, first)
+    assert len(notes) == 1
+    assert f"checkpoint '{folder}' is damaged" in notes[0]
+    shutil.rmtree(tmp_path / "checkpoint.old")
+    with pytest.raises(UserError, match=r"is damaged .* no earlier one is left"):
+        loaded(folder)
+
+
+def test_none_and_foreign_ones_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    with pytest.raises(UserError, match="stopped before its first one"):
+        loaded(folder)
+    saved(folder, 1.0, 1)
+    wide = torch.nn.Linear(3, 1)
+    with pytest.raises(UserError, match="belongs to another model"):
+        load_checkpoint(folder, wide, torch.optim.AdamW(wide.parameters()))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+    assert damage(folder) == "manifest.json is of another version"
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing may catch it."""
+
+
+def test_death_at_every_step_of_writing_leaves_one_whole(tmp_path: Path, monkeypatch: Any) -> None:
+    """Every call that touches the disk is the last one in turn."""
+    steps = [(checkpoint, "save_file"), (checkpoint, "write_json"), (runlog, "_sync"), (shutil, "rmtree")]
+    renames = [(Path, "rename")]
+    survived = 0
+    for target, name in (*steps, *renames):
+        for nth in range(40):
+            folder = tmp_path / f"{name}{nth}" / "checkpoint"
+            saved(folder, 1.0, 1)
+            saved(folder, 2.0, 2)
+            original, calls = getattr(target, name), 0
+
+            def dying(*args: Any, original: Any = original, nth: int = nth, **kwargs: Any) -> Any:
+                nonlocal calls
+                calls += 1
+                if calls == nth + 1:
+                    raise Killed
+                return original(*args, **kwargs)
+
+            monkeypatch.setattr(target, name, dying)
+            try:
+                saved(folder, 3.0, 3)
+                done = True
+            except Killed:
+                done = False
+            monkeypatch.undo()
+            updates, model, _ = loaded(folder)
+            assert updates in ((3,) if done else (2, 3))
+            assert same(model, learner(float(updates))[0])
+            saved(folder, 4.0, 4)  # and the next one is written over what was left
+            assert loaded(folder)[0] == 4
+            if done:
+                break
+            survived += 1
+    assert survived >= 10
+
+
+def test_a_full_disk_leaves_the_previous_one(tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "checkpoint"
+    first = saved(folder, 1.0, 1)
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match=r"cannot write checkpoint '.*': No space left on device; the previous one"):
+        saved(folder, 2.0, 2)
+    monkeypatch.undo()
+    updates, model, _ = loaded(folder)
+    assert updates == 1
+    assert same(model, first)
