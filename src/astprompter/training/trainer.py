@@ -98,6 +98,7 @@ class Trainer:
     optimizer: torch.optim.AdamW = field(init=False)
     weights: RewardWeights = field(init=False)
     idle: int = field(default=0, init=False)
+    resumed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         training, reward = self.settings.training, self.settings.reward
@@ -124,7 +125,7 @@ class Trainer:
 
     def _loop(self) -> None:
         training = self.settings.training
-        if self.state.iteration == 0:
+        if not self.resumed:
             self._evaluate_dev()  # the untuned policy is the first candidate
             self._save()
         with self.progress.task("training", training.updates, "updates") as advance:
@@ -147,6 +148,7 @@ class Trainer:
         barrier()
         if is_main():
             self.directory.cut_logs(saved["log_bytes"])
+        self.resumed = True
         if saved["progression"]["best_reward"] is None:
             saved["progression"]["best_reward"] = -math.inf
         self.state = Progression(**saved["progression"])
