@@ -6,7 +6,7 @@ OUT    ?= runs/demo
 STAMP  := $(VENV)/.installed
 BENCH  := .venv-bench
 
-.PHONY: help install demo test check lint types unit bench clean
+.PHONY: help install demo test check lint types unit bench stress clean
 .DEFAULT_GOAL := help
 
 help:
@@ -47,6 +47,9 @@ $(BENCH)/.installed: pyproject.toml benchmarks/constraints.txt
 
 bench: $(BENCH)/.installed  ## Benchmarks beside Hugging Face generate and TRL (QUICK=1: small shape only; DEVICE=cuda)
 	benchmarks/run.sh $(CURDIR)/$(BENCH)/bin/python $(if $(QUICK),--quick)
+
+stress: $(STAMP)  ## Kill training 50 times at random moments; the result must be that of an unbroken run
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/stress.py 50
 
 clean:  ## Remove the environment and caches (runs stay)
 	rm -rf $(VENV) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis

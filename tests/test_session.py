@@ -251,6 +251,16 @@ def session_rows(said: list[tuple[int, ...]], lm: LanguageModel) -> list[tuple[i
     return [(*row, *lm.encode(" and then")) for row in said]
 
 
+def test_an_end_outside_the_vocabulary_is_no_end(make_lm: Any) -> None:
+    lm = make_lm()
+    lm.model.generation_config.eos_token_id = [50_256, 0]
+    again = LanguageModel(lm.model, lm.tokenizer, name="odd", sampling=lm.sampling)
+    assert again.end_ids == (0,)
+    assert again.start(PREFIXES, turns=1).speak(keys_for(len(PREFIXES))) == lm.start(PREFIXES, turns=1).speak(
+        keys_for(len(PREFIXES))
+    )
+
+
 def test_a_sliding_window_bounds_the_context(make_lm: Any) -> None:
     from transformers import MistralConfig, MistralForCausalLM
 

@@ -126,6 +126,18 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
         assert a["step"] == b["step"]
 
 
+def test_resuming_before_the_first_iteration_evaluates_the_untuned_policy_once(tmp_path: Path, tokenizer: Any) -> None:
+    straight = trainer(tmp_path / "a", tokenizer, settings())
+    straight.run()
+    broken = trainer(tmp_path / "b", tokenizer, settings())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PreferenceTrainer, "iterate", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            broken.run()
+    trainer(tmp_path / "b", tokenizer, settings(), resume=True).run()
+    assert stable(read_rows(tmp_path / "a" / LOG)) == stable(read_rows(tmp_path / "b" / LOG))
+
+
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [("constant", [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.25, 0.5, 0.75, 1.0, 1.0, 0.5, 0.25])],

@@ -48,15 +48,19 @@ def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
     """
     for path in (*sorted(draft.rglob("*")), draft):
         _sync(path)
-    old = folder.with_name(folder.name + ".old")
+    old, dropped = (folder.with_name(folder.name + end) for end in (".old", ".dropped"))
+    if dropped.exists():
+        shutil.rmtree(dropped)
     if folder.exists():
         if old.exists():
-            shutil.rmtree(old)
+            old.rename(dropped)  # a folder is never seen half deleted under its name
         folder.rename(old)
     draft.rename(folder)
     _sync(folder.parent)
     if not keep_old and old.exists():
-        shutil.rmtree(old)
+        old.rename(dropped)
+    if dropped.exists():
+        shutil.rmtree(dropped)
 
 
 def _sync(path: Path) -> None:

@@ -322,5 +322,6 @@ def _context_of(config: Any) -> int:
 def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     named = getattr(model.generation_config, "eos_token_id", None)
     ids = named if isinstance(named, list) else [named]
-    found = [i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int)]
+    size = model.get_output_embeddings().weight.size(0)  # a config may keep the end of a larger vocabulary
+    found = [i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int) and 0 <= i < size]
     return tuple(dict.fromkeys(found))

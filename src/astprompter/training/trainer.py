@@ -41,6 +41,7 @@ class Trainer(ABC):
         state: Counters of the run.
         updater: Optimizer and updates.
         weights: Weights of the reward.
+        resumed: Whether it goes on from a checkpoint.
     """
 
     settings: Settings
@@ -54,6 +55,7 @@ class Trainer(ABC):
     state: Progression = field(default_factory=Progression)
     updater: Updater = field(init=False)
     weights: RewardWeights = field(init=False)
+    resumed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         if self.settings.needs_eliciting and not self.eliciting:
@@ -78,7 +80,7 @@ class Trainer(ABC):
 
     def _loop(self) -> None:
         training = self.settings.training
-        if self.state.iteration == 0:
+        if not self.resumed:
             self._evaluate_dev()  # the untuned policy is the first candidate
             self._save()
         with self.progress.task("training", training.updates, "updates") as advance:
@@ -101,6 +103,7 @@ class Trainer(ABC):
         barrier()
         if is_main():
             self.directory.cut_logs(saved["log_bytes"])
+        self.resumed = True
         if saved["progression"]["best_reward"] is None:
             saved["progression"]["best_reward"] = -math.inf
         for name, value in saved["progression"].items():
