@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=3)
     parser.add_argument("--bf16", action="store_true", help="also measure bfloat16 products on our side")
     parser.add_argument("--shuffled", action="store_true", help="also measure shuffled minibatches on our side")
+    parser.add_argument("--sides", nargs="*", help="measure these sides only, by name; the first should be 'packed'")
     parser.add_argument("--only", help="run this side once and print its memory as JSON, nothing else")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -166,7 +167,7 @@ def main() -> None:
     sides: dict[str, Callable[[], list[float]]] = {}
 
     def add(name: str, make: Callable[[], Any], data: Sequence[PreferencePair]) -> None:
-        if options.only in (None, name):
+        if options.only in (None, name) and (options.sides is None or name in options.sides):
             side = make()
             sides[name] = side if callable(side) else lambda: (side.run(data, batch), side.losses)[1]
 
