@@ -18,7 +18,7 @@ run update.py --shape T --trees 1 --batch 15 --horizon 4 --repeats 2
 run iteration.py --shape T --trees 4 --repeats 2
 run scaling.py --shape T --repeats 1
 run memory.py --shape T
-run scoring.py
+run scoring.py --repeats 1
 if [ "$2" != --quick ]; then
     run floor.py --shape S --repeats 2 --rows 64 --trees 2
     run collection.py --shape S --trees 8 --level-trees 4 --repeats 1

@@ -44,12 +44,14 @@ def main() -> None:
     prefixes = load_texts(settings)[0][: options.trees]
     assert len(prefixes) == options.trees, "fewer prefixes than trees"
     rows = []
-    for wave in options.waves:
+    for place, wave in enumerate(options.waves):
         totals, shares = [], []
         for repeat in range(options.repeats + 1):
+            # Other keys each time, since the scorer remembers texts that it has seen.
+            keys = keys_of(place * (options.repeats + 1) + repeat, "tree", 0, len(prefixes))
             scorer, start = Timed(cast.scorer, device), common.clock(device)
             grow_trees(
-                cast.adversary, cast.defender, scorer, prefixes, keys_of(repeat, "tree", 0, len(prefixes)),
+                cast.adversary, cast.defender, scorer, prefixes, keys,
                 horizon=horizon, branching=2, weights=common.WEIGHTS, wave=wave,
             )  # fmt: skip
             if repeat:  # the first warms up
