@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,8 @@ def machine(device: str) -> dict[str, Any]:
     if info.exists():
         cpu = next((row.split(":")[1].strip() for row in info.read_text().splitlines() if "model name" in row), cpu)
     name = cpu if device == "cpu" else torch.cuda.get_device_name(device)
-    return {"device": name, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    versions = {package: version(package) for package in ("torch", "transformers", "trl")}
+    return {"device": name, "python": platform.python_version(), **versions, "threads": torch.get_num_threads()}
 
 
 def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], *, device: str, **facts: Any) -> None:

@@ -1,22 +1,30 @@
 #!/bin/sh
 # All benchmarks. Usage: run.sh PYTHON [--quick]; DEVICE=cuda for a card.
-# On one CPU core --quick takes shape T only; without it the large shape S follows with few repeats.
+# --quick takes the small shape T only; without it the large shape S follows, each side once or twice.
 set -e
 PY=$1
 cd "$(dirname "$0")"
 DEVICE=${DEVICE:-cpu}
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-run() { "$PY" "$@" --device "$DEVICE"; }
-run collection.py --shape T --trees 64 --bf16
-run update.py --shape T --trees 4 --batch 7 --horizon 3 --shuffled --bf16
-run update.py --shape T --trees 2 --batch 15 --horizon 4
-run iteration.py --shape T
+START=$(date +%s)
+run() {
+    echo; echo "[$(( $(date +%s) - START )) s] $*"
+    "$PY" "$@" --device "$DEVICE"
+}
+run floor.py --shape T --repeats 3 --trees 2
+run collection.py --shape T --trees 32 --repeats 3 --bf16
+run update.py --shape T --trees 4 --batch 7 --repeats 2 --shuffled --bf16
+run update.py --shape T --trees 1 --batch 15 --horizon 4 --repeats 2
+run iteration.py --shape T --trees 4 --repeats 2
 run scaling.py --shape T --repeats 1
 run memory.py --shape T
-run floor.py --shape T
-[ "$2" = --quick ] && exit 0
-run floor.py --shape S --repeats 2 --rows 64 --trees 2
-run collection.py --shape S --trees 16 --level-trees 8 --single-trees 1 --repeats 1
-run update.py --shape S --trees 1 --batch 7 --horizon 3 --repeats 1 --bf16
-run update.py --shape S --trees 1 --batch 15 --horizon 4 --repeats 1
-run memory.py --shape S --trees 1
+run scoring.py --repeats 1
+if [ "$2" != --quick ]; then
+    run floor.py --shape S --repeats 2 --rows 64 --trees 2
+    run collection.py --shape S --trees 8 --level-trees 4 --repeats 1
+    run update.py --shape S --trees 1 --batch 7 --repeats 1 --bf16
+    # TRL's batch of a whole tree of 15 pairs would not fit in 16 GB here.
+    run update.py --shape S --trees 1 --batch 8 --horizon 4 --repeats 1 --sides packed "TRL, reference in the step"
+    run memory.py --shape S --trees 1
+fi
+echo; echo "done in $(( $(date +%s) - START )) s"

@@ -39,8 +39,8 @@ def main() -> None:
     shape, device = common.SHAPES[options.shape], options.device
     ours = [common.make_lm(shape, seed=seed, device=device) for seed in (0, 1)]
     trainer = Ours(shape, device)
-    cases = [(h, 8, 60) for h in options.horizons] + [(3, t, 60) for t in options.trees]
-    cases += [(3, 8, p) for p in options.prefixes]
+    cases = [(h, 4, 60) for h in options.horizons] + [(3, t, 60) for t in options.trees]
+    cases += [(3, 4, p) for p in options.prefixes]
     rows: list[dict[str, Any]] = []
     for horizon, trees, prefix in dict.fromkeys(cases):
         per_tree = 2**horizon - 1

@@ -6,12 +6,13 @@ log-probability per token, so ours does too (``loss.logp=mean``). The first loss
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -148,6 +149,23 @@ def trl_side(shape: common.Shape, device: str, pairs: Sequence[PreferencePair], 
     return run
 
 
+def measure(
+    makers: Mapping[str, Callable[[], Callable[[], list[float]]]], *, repeats: int, device: str
+) -> tuple[dict[str, list[float]], dict[str, list[list[float]]]]:
+    """Seconds and losses of all sides in turn; each is made anew and freed, since on S not all fit together."""
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
+    losses: dict[str, list[list[float]]] = {name: [] for name in makers}
+    for _ in range(repeats):
+        for name, make in makers.items():
+            side = make()
+            start = common.clock(device)
+            losses[name].append(side())
+            seconds[name].append(common.clock(device) - start)
+            del side
+            gc.collect()
+    return seconds, losses
+
+
 def main() -> None:
     """Measure, check that all sides start from the same loss, report."""
     parser = common.arguments(__doc__ or "")
@@ -156,6 +174,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=3)
     parser.add_argument("--bf16", action="store_true", help="also measure bfloat16 products on our side")
     parser.add_argument("--shuffled", action="store_true", help="also measure shuffled minibatches on our side")
+    parser.add_argument("--sides", nargs="*", help="measure these sides only, by name; the first should be 'packed'")
     parser.add_argument("--only", help="run this side once and print its memory as JSON, nothing else")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -163,12 +182,15 @@ def main() -> None:
     pairs, per_tree = common.made_pairs(shape, options.trees * (2**options.horizon - 1), horizon=options.horizon)
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).tolist()
     shuffled = [pairs[i] for i in order]
-    sides: dict[str, Callable[[], list[float]]] = {}
+    makers: dict[str, Callable[[], Callable[[], list[float]]]] = {}
 
     def add(name: str, make: Callable[[], Any], data: Sequence[PreferencePair]) -> None:
-        if options.only in (None, name):
+        def ready() -> Callable[[], list[float]]:
             side = make()
-            sides[name] = side if callable(side) else lambda: (side.run(data, batch), side.losses)[1]
+            return side if callable(side) else lambda: (side.run(data, batch), side.losses)[1]
+
+        if options.only in (None, name) and (options.sides is None or name in options.sides):
+            makers[name] = ready
 
     add("packed", lambda: Ours(shape, device), pairs)
     if options.shuffled:
@@ -180,13 +202,12 @@ def main() -> None:
     add("TRL, reference in the step", lambda: trl_side(shape, device, pairs, batch, ahead=False), pairs)
     add("TRL, reference precomputed", lambda: trl_side(shape, device, pairs, batch, ahead=True), pairs)
     if options.only:
+        side = makers[options.only]()
         before = common.peak_bytes(device)
-        sides[options.only]()
+        side()
         print(json.dumps({"before": before, "peak": common.peak_bytes(device)}))
         return
-    losses: dict[str, list[list[float]]] = {name: [] for name in sides}
-    runs = {name: (lambda name=name: losses[name].append(sides[name]())) for name in sides}
-    seconds = common.alternate(runs, repeats=options.repeats, device=device)
+    seconds, losses = measure(makers, repeats=options.repeats, device=device)
     first = losses["packed"][0][0]
     for name, values in losses.items():
         if "shuffled" not in name:

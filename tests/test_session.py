@@ -291,7 +291,9 @@ def nucleus_draw(logits: list[float], uniform: float, temperature: float, top_p:
     return kept[-1]
 
 
-@pytest.mark.parametrize(("size", "spread"), [(50, 1.0), (900, 4.0), (900, 0.01), (40_000, 3.0), (40_000, 0.3)])
+@pytest.mark.parametrize(
+    ("size", "spread"), [(50, 1.0), (900, 4.0), (900, 0.01), (8_000, 1.5), (40_000, 3.0), (40_000, 0.3)]
+)
 @pytest.mark.parametrize("top_p", [0.7, 1.0])
 def test_sampling_is_exact_top_p_for_narrow_and_wide_nuclei(size: int, spread: float, top_p: float) -> None:
     random = torch.Generator().manual_seed(size)

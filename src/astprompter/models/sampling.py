@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_NUCLEUS = (16, 128)
-"""Candidates looked at first, and then for rows whose nucleus is wider; after that the whole vocabulary is sorted."""
+_NUCLEUS = (16, 128, 1024)
+"""Candidates looked at first, then for rows whose nucleus is wider; after that the whole vocabulary is sorted."""
 _BLOCK = 64
 _BLOCKS_PAY = 16_384
 """Vocabulary from which the best candidates are found by block maxima."""
