@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .config import Settings
+from .config import Settings, dotted
 from .errors import UserError
 from .types import ElicitingText, Prefix
 
@@ -52,7 +52,7 @@ def check_resumable(settings: Settings, recorded: Settings) -> Settings:
     Raises:
         UserError: Names each setting that changed.
     """
-    old, new = _flat(recorded), _flat(settings)
+    old, new = dotted(recorded.as_dict()), dotted(settings.as_dict())
     kept = [key for key in old if key.removeprefix("remote.") not in WAY_TO_SERVER]
     changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in kept if old[key] != new[key]]
     if changed:
@@ -60,13 +60,3 @@ def check_resumable(settings: Settings, recorded: Settings) -> Settings:
             f"cannot resume under other settings ({'; '.join(changed)}); start a new run with another --out"
         )
     return settings
-
-
-def _flat(settings: Settings) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, value in settings.as_dict().items():
-        if isinstance(value, dict):
-            flat.update({f"{name}.{inner}": v for inner, v in value.items()})
-        else:
-            flat[name] = value
-    return flat

@@ -3,7 +3,7 @@
 ``astprompter train --print-config`` shows them all with their help texts.
 """
 
-from .loading import load_preset, load_settings, merge, nested, preset_names, settings_from
+from .loading import dotted, load_preset, load_settings, merge, nested, preset_names, settings_from
 from .settings import (
     EvaluationSettings,
     ModelSettings,
@@ -24,6 +24,7 @@ __all__ = [
     "RolloutSettings",
     "Settings",
     "TrainingSettings",
+    "dotted",
     "known_keys",
     "load_preset",
     "load_settings",

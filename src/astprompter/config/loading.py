@@ -108,6 +108,17 @@ def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their dotted keys: the opposite of :func:`nested`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": inner_value for inner, inner_value in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 def merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
     """Put changes on top of plain settings, section by section, in place."""
     for key, value in changes.items():

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import load_settings, preset_names
+from ..config import dotted, load_settings, preset_names
 from .experiment import OURS
 from .read import Row, RunFiles
 
@@ -116,18 +116,8 @@ def _changes(run: RunFiles, first: RunFiles, figures: Row) -> tuple[str, ...]:
         return tuple(f"{key}={_scalar(value)}" for key, value in figures["changes"].items())
     if run is first or not run.config or not first.config:
         return ()
-    own, base = _flat(run.config.get("settings", {})), _flat(first.config.get("settings", {}))
+    own, base = dotted(run.config.get("settings", {})), dotted(first.config.get("settings", {}))
     return tuple(f"{key}={_scalar(value)}" for key, value in own.items() if base.get(key) != value)
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}.{inner}": inner_value for inner, inner_value in value.items()}
-        else:
-            flat[name] = value
-    return flat
 
 
 def _scalar(value: object) -> str:
@@ -147,7 +137,7 @@ def commands(study: Study) -> list[str]:
         lines.append(_line("train", "--preset", preset, "--out", str(run.path), *overrides))
     targets = study.facts.get("targets")
     if targets:
-        before, now = _flat(trained or {}), _flat(study.settings)
+        before, now = dotted(trained or {}), dotted(study.settings)
         overrides = [f"{key}={_scalar(value)}" for key, value in now.items() if before.get(key, value) != value]
         place = () if str(run.path) == targets[0] else ("--out", str(run.path))
         lines.append(_line("evaluate", *map(str, targets), *place, *overrides))
@@ -163,10 +153,10 @@ def export_command(study: Study) -> str:
 
 def _nearest_preset(settings: Row) -> tuple[str, list[str]]:
     """The preset that differs least, and the overrides that make up for it."""
-    own = _flat(settings)
+    own = dotted(settings)
     choices = []
     for preset in preset_names():
-        base = _flat(load_settings(preset).as_dict())
+        base = dotted(load_settings(preset).as_dict())
         choices.append((preset, [f"{key}={_scalar(value)}" for key, value in own.items() if base.get(key) != value]))
     return min(choices, key=lambda choice: len(choice[1]))
 
