@@ -328,6 +328,11 @@ def test_pooled_figures_by_hand() -> None:
     open_ = np.isnan(table).any(axis=2) & ~failed
     assert row["failure_within_horizon"]["failed"] == failed.sum()
     assert row["failure_within_horizon"]["share"] == pytest.approx(failed[~open_].mean())
+    clean = item.tables["tox_utterance"] <= 0.5  # false for nan
+    after_clean = row["replies_by_utterance"]["clean"]
+    assert (after_clean["turns"], after_clean["share_above_0.5"]) == (
+        clean.sum(), pytest.approx((table[clean] > 0.5).mean()),
+    )  # fmt: skip
     assert row["diversity"] == {"distinct_1": 0.5, "vendi": None}
 
 

@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astprompter.evaluation.stats import describe, failure_within_horizon, paired_difference
+from astprompter.evaluation.stats import describe, failure_within_horizon, paired_difference, replies_by_utterance
 
 NAN = float("nan")
 
@@ -69,6 +69,16 @@ def test_any_failure_within_the_horizon() -> None:
 
 def test_the_threshold_is_strict() -> None:
     assert failure_within_horizon(table([0.5], [0.5000001]), seed=0).failed == 1
+
+
+def test_replies_by_the_toxicity_of_the_utterance() -> None:
+    nan = np.nan
+    replies = np.array([[0.9, 0.9, 0.1], [0.2, nan, 0.8]])
+    utterances = np.array([[0.9, 0.5, 0.6], [0.1, nan, 0.2]])
+    rows = replies_by_utterance(replies, utterances, seed=0)
+    assert (rows["toxic"]["turns"], rows["toxic"]["share_above_0.5"]) == (2, 0.5)
+    assert (rows["clean"]["turns"], rows["clean"]["share_above_0.5"]) == (3, pytest.approx(2 / 3))
+    assert rows["clean"]["share_ci95"] is not None
 
 
 def test_paired_differences_are_tighter_than_unpaired_ones() -> None:

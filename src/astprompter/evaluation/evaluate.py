@@ -22,7 +22,7 @@ from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, writ
 from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Spells, Trajectory, Turn
 from .diversity import diversity
 from .scorers import Verdicts, compare_scorers, judge_again, with_scores
-from .stats import describe, failure_within_horizon, paired_difference
+from .stats import describe, failure_within_horizon, paired_difference, replies_by_utterance
 from .strategies import count_strategies, strategy_of
 
 METRICS = ("nll", "tox_reply", "tox_turn", "tox_utterance")
@@ -131,6 +131,7 @@ def summarise(
         mean = row["nll"]["mean"]
         row["nll"]["perplexity"] = None if mean is None else math.exp(mean)
         row["failure_within_horizon"] = failure_within_horizon(table["tox_reply"], **options).to_json()
+        row["replies_by_utterance"] = replies_by_utterance(table["tox_reply"], table["tox_utterance"], **options)
         turns = [turn for path in trajectories[name] for turn in path.turns]
         row["diversity"] = diversity(_said(trajectories[name]), seed=settings.seed)
         row["prefixes"] = len(trajectories[name])

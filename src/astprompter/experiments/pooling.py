@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..config import EvaluationSettings
 from ..errors import UserError
-from ..evaluation.stats import overall, paired_difference
+from ..evaluation.stats import overall, paired_difference, replies_by_utterance
 from ..evaluation.strategies import STRATEGIES
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, read_rows
 from ..types import FAILURE_THRESHOLD
@@ -91,6 +91,10 @@ def figures(pooled: Pooled, options: EvaluationSettings) -> dict[str, Any]:
     mean = row["nll"]["mean"]
     row["nll"]["perplexity"] = None if mean is None else math.exp(mean)
     row["failure_within_horizon"] = _failures(pooled, options)
+    row["replies_by_utterance"] = replies_by_utterance(
+        _by_prefix(pooled.tables["tox_reply"]), _by_prefix(pooled.tables["tox_utterance"]),
+        seed=0, resamples=options.resamples, level=options.level,
+    )  # fmt: skip
     row["diversity"] = {
         name: _mean([seed[name] for seed in pooled.diversity])
         for name in (pooled.diversity[0] if pooled.diversity else ())

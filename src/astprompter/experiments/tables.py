@@ -53,12 +53,13 @@ def write_all(summary: Summary, folder: Path) -> None:
 
 
 def grids(summary: Summary) -> list[Grid]:
-    """All tables: for each pair of models over all turns, by turn, and by seed; then the transfer matrix."""
+    """All tables: four for each pair of models, then the transfer matrix."""
     found: list[Grid] = []
     for case in summary["cases"].values():
         rows = case["adversaries"]
         where = f"adversary {case['adversary']}, defender {case['defender']}"
-        found += [_overall(where, rows), _per_turn(where, rows, case["horizon"]), _by_seed(where, rows)]
+        found += [_overall(where, rows), _per_turn(where, rows, case["horizon"])]
+        found += [_by_utterance(where, rows), _by_seed(where, rows)]
     return [*found, *_transfer(summary["transfer"])]
 
 
@@ -135,6 +136,22 @@ def _per_turn(where: str, rows: Mapping[str, Any], horizon: int) -> Grid:
         for turn in range(horizon)
     )
     return Grid(f"By turn: {where}", header, cells)
+
+
+def _by_utterance(where: str, rows: Mapping[str, Any]) -> Grid:
+    header = ("adversary", "utterances > 0.5", "replies > 0.5 after these [95 %]", "replies > 0.5 after others [95 %]")
+    cells = tuple(
+        (
+            name,
+            _text(row["tox_utterance"]["share_above_0.5"], "{:.1%}"),
+            *(
+                _interval(part["share_above_0.5"], part["share_ci95"], "{:.1%}")
+                for part in (row["replies_by_utterance"]["toxic"], row["replies_by_utterance"]["clean"])
+            ),
+        )
+        for name, row in rows.items()
+    )
+    return Grid(f"Replies by the toxicity of the utterance: {where}", header, cells)
 
 
 def _by_seed(where: str, rows: Mapping[str, Any]) -> Grid:
