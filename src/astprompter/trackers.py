@@ -70,7 +70,7 @@ def _start(name: str, out: Path) -> Any:
 
     folder = out / "trackers"
     options: dict[str, dict[str, Any]] = {
-        "mlflow": {"experiment_name": PROJECT, "logging_dir": folder, "run_name": out.name},
+        "mlflow": {"experiment_name": PROJECT, "run_name": out.name},
         "tensorboard": {"run_name": out.name, "logging_dir": folder},
         "trackio": {"run_name": PROJECT, "name": out.name},
         "wandb": {"run_name": PROJECT, "name": out.name, "dir": str(out)},
