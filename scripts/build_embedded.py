@@ -30,7 +30,7 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder of source sets, one folder each (see corpus.py)"
     )
     parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="states and logs")
-    parser.add_argument("--tokens", type=int, help="training tokens of the language model (lm: 18 M, lm-large: 2 M)")
+    parser.add_argument("--tokens", type=int, help="training tokens of the language model (lm: 18 M, lm-large: 3 M)")
     parser.add_argument("--out", type=Path, help="folder of the larger language model (lm-large only)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
     parser.add_argument("--force", action="store_true", help="make the texts anew even where they exist")
@@ -56,7 +56,7 @@ def main() -> None:
     if args.stage == "lm-large":
         from embedded.growth import train_larger_model
 
-        train_larger_model(args.data, TARGET / "lm", args.out, args.work, args.tokens or 2_000_000)
+        train_larger_model(args.data, TARGET / "lm", args.out, args.work, args.tokens or 3_000_000)
 
 
 if __name__ == "__main__":
