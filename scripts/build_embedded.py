@@ -5,6 +5,11 @@
 Stages, in order: ``lm`` (tokenizer and language model), ``classifier``, ``texts`` (prefixes and
 eliciting texts, sampled from the language model and judged by the classifier). ``all`` runs them all.
 Results are written to ``src/astprompter/embedded``; states and logs to ``--work``.
+
+    python scripts/build_embedded.py --data FOLDER --work build/embedded lm-large --out build/lm-large
+
+``lm-large`` grows the embedded language model to 18 M parameters and trains it on, for comparisons of
+sizes; it is not shipped. To end it early, stop it and run the same command with fewer ``--tokens``.
 """
 
 from __future__ import annotations
@@ -20,15 +25,18 @@ TARGET = HERE.parent / "src" / "astprompter" / "embedded"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("lm", "classifier", "texts", "all"))
+    parser.add_argument("stage", choices=("lm", "classifier", "texts", "all", "lm-large"))
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of source sets, one folder each (see corpus.py)"
     )
     parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="states and logs")
-    parser.add_argument("--lm-tokens", type=int, default=18_000_000, help="training tokens of the language model")
+    parser.add_argument("--tokens", type=int, help="training tokens of the language model (lm: 18 M, lm-large: 3 M)")
+    parser.add_argument("--out", type=Path, help="folder of the larger language model (lm-large only)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
     parser.add_argument("--force", action="store_true", help="make the texts anew even where they exist")
     args = parser.parse_args()
+    if (args.stage == "lm-large") != (args.out is not None):
+        parser.error("lm-large needs --out, and no other stage takes it")
     import torch
 
     if args.threads:
@@ -36,7 +44,7 @@ def main() -> None:
     if args.stage in ("lm", "all"):
         from embedded.lm import train_language_model
 
-        train_language_model(args.data, TARGET / "lm", args.work, args.lm_tokens)
+        train_language_model(args.data, TARGET / "lm", args.work, args.tokens or 18_000_000)
     if args.stage in ("classifier", "all"):
         from embedded.classifier import train_classifier
 
@@ -45,6 +53,10 @@ def main() -> None:
         from embedded.texts import build_texts
 
         build_texts(args.data, TARGET, force=args.force)
+    if args.stage == "lm-large":
+        from embedded.growth import train_larger_model
+
+        train_larger_model(args.data, TARGET / "lm", args.out, args.work, args.tokens or 3_000_000)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import math
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,48 @@ from .corpus import documents
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 VOCABULARY, CONTEXT, BATCH_TOKENS = 4096, 512, 4096
-STAGES = ((0.55, 128), (0.85, 256), (1.0, 512))  # (share of training done, sequence length until then)
-WARMUP, DECAY = 120, 0.45  # updates; share of training with falling learning rate
-MUON_LR, ADAM_LR = 0.02, 4e-3
+REPORT, MEASURE = 20, 100  # updates between two log rows with a saved state; and between held-out measurements
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Schedule of one training.
+
+    All of it follows the share of ``tokens`` that is done, so a training that must end early is stopped and
+    resumed with fewer tokens: the learning rate then falls to zero over what is left.
+
+    Attributes:
+        name: Stem of the state and log files.
+        tokens: Training tokens; ``BATCH_TOKENS`` of them make one update.
+        muon_lr: Peak learning rate of the weight matrices of the blocks.
+        adam_lr: Peak learning rate of embeddings, norms and biases.
+        warmup: Updates with rising learning rate.
+        decay: Last share of the training, over which the learning rate falls linearly to zero.
+        stages: Pairs of share of training done and sequence length until then.
+        shuffle: Seed of the first epoch's order of documents; each epoch adds one.
+    """
+
+    name: str
+    tokens: int
+    muon_lr: float = 0.02
+    adam_lr: float = 4e-3
+    warmup: int = 120
+    decay: float = 0.45
+    stages: tuple[tuple[float, int], ...] = ((0.55, 128), (0.85, 256), (1.0, 512))
+    shuffle: int = 0
+
+    @property
+    def updates(self) -> int:
+        return self.tokens // BATCH_TOKENS
+
+    def learning_scale(self, step: int) -> float:
+        """Share of the peak learning rate: warm-up, plateau, linear decay to zero."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        return min(1.0, (self.updates - step) / (self.decay * self.updates))
+
+    def sequence_length(self, step: int) -> int:
+        return next(length for share, length in self.stages if step < share * self.updates)
 
 
 def train_tokenizer(root: Path, out: Path) -> PreTrainedTokenizerFast:
@@ -96,17 +136,6 @@ class Muon(torch.optim.Optimizer):
                 param.add_(update, alpha=-group["lr"])
 
 
-def learning_scale(step: int, steps: int) -> float:
-    """Warm-up, plateau, linear decay to zero."""
-    if step < WARMUP:
-        return (step + 1) / WARMUP
-    return min(1.0, (steps - step) / (DECAY * steps))
-
-
-def sequence_length(step: int, steps: int) -> int:
-    return next(length for share, length in STAGES if step < share * steps)
-
-
 @torch.no_grad()
 def held_out_nll(model: GPT2LMHeadModel, stream: np.ndarray, sequences: int = 64) -> float:
     """Mean nll in nats per token over full-context windows of a held-out stream."""
@@ -121,9 +150,7 @@ def held_out_nll(model: GPT2LMHeadModel, stream: np.ndarray, sequences: int = 64
 
 
 def train_language_model(root: Path, out: Path, work: Path, tokens: int) -> None:
-    """Train to ``tokens`` tokens; resumes from ``work`` when it holds a state."""
-    work.mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    """Make tokenizer and model anew and train to ``tokens`` tokens; resumes from ``work``."""
     tokenizer = train_tokenizer(root, out)
     torch.manual_seed(0)
     config = GPT2Config(
@@ -131,14 +158,28 @@ def train_language_model(root: Path, out: Path, work: Path, tokens: int) -> None
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    model = GPT2LMHeadModel(config).to(device)
+    model = GPT2LMHeadModel(config)
     for name, param in model.named_parameters():
         if name.endswith("c_proj.weight"):
             torch.nn.init.zeros_(param)  # residual branches start as identity
+    train(model, tokenizer, root, work, Recipe("lm", tokens))
+    save_language_model(model, tokenizer, root, out)
+
+
+def optimizers_of(model: GPT2LMHeadModel, recipe: Recipe) -> tuple[Muon, torch.optim.AdamW]:
+    """Muon for the weight matrices of the blocks, AdamW for all other parameters."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".h." in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and ".h." in n)]
-    muon = Muon(matrices, lr=MUON_LR)
-    adam = torch.optim.AdamW(others, lr=ADAM_LR, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    adam = torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    return Muon(matrices, lr=recipe.muon_lr), adam
+
+
+def train(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, root: Path, work: Path, recipe: Recipe) -> None:
+    """Train ``model`` in place by ``recipe``; resumes from ``work`` when it holds a state. Ends on the CPU."""
+    work.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device).train()
+    muon, adam = optimizers_of(model, recipe)
 
     def loss_of(ids: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device, torch.bfloat16):
@@ -147,8 +188,8 @@ def train_language_model(root: Path, out: Path, work: Path, tokens: int) -> None
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
 
     compiled = torch.compile(loss_of, dynamic=False)
-    steps, step = tokens // BATCH_TOKENS, 0
-    state_path = work / "lm_state.pt"
+    steps, step = recipe.updates, 0
+    state_path = work / f"{recipe.name}_state.pt"
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
         model.load_state_dict(state["model"])
@@ -158,42 +199,42 @@ def train_language_model(root: Path, out: Path, work: Path, tokens: int) -> None
     dev = token_stream(root, "dev", 0, tokenizer)
     epoch, stream, cursor = -1, np.empty(0, np.uint16), 0
     consumed, started, seen = step * BATCH_TOKENS, time.time(), 0
-    log = (work / "lm_log.jsonl").open("a")
+    log = (work / f"{recipe.name}_log.jsonl").open("a")
     while step < steps:
-        length = sequence_length(step, steps)
+        length = recipe.sequence_length(step)
         rows = BATCH_TOKENS // length
         need = rows * (length + 1)
         while cursor + need > len(stream):  # next epoch: threads are joined anew
             epoch += 1
-            stream = token_stream(root, "train", epoch, tokenizer)
+            stream = token_stream(root, "train", recipe.shuffle + epoch, tokenizer)
             cursor = min(consumed, len(stream))
             consumed -= cursor
         block = stream[cursor : cursor + need].astype(np.int64).reshape(rows, length + 1)
         cursor += need
-        scale = learning_scale(step, steps)
-        muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = MUON_LR * scale, ADAM_LR * scale
+        scale = recipe.learning_scale(step)
+        muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = recipe.muon_lr * scale, recipe.adam_lr * scale
         loss = compiled(torch.from_numpy(block).to(device))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(others, 1.0)
-        muon.step()
-        adam.step()
-        muon.zero_grad()
-        adam.zero_grad()
+        torch.nn.utils.clip_grad_norm_(adam.param_groups[0]["params"], 1.0)
+        for optimizer in (muon, adam):
+            optimizer.step()
+            optimizer.zero_grad()
         step, seen = step + 1, seen + BATCH_TOKENS
-        if step % 20 == 0:
+        if step % REPORT == 0 or step == steps:
             row = {"step": step, "steps": steps, "epoch": epoch, "length": length, "loss": round(float(loss.detach()), 4),
                    "tokens_per_s": round(seen / (time.time() - started))}  # fmt: skip
-            if step % 200 == 0 or step == steps:
+            if step % MEASURE == 0 or step == steps:
                 row["dev_nll"] = round(held_out_nll(model, dev), 4)
-                torch.save(
-                    {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(), "step": step},
-                    work / "lm_state.tmp",
-                )
-                (work / "lm_state.tmp").replace(state_path)
+            temporary = state_path.with_suffix(".tmp")
+            torch.save(
+                {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(), "step": step},
+                temporary,
+            )
+            temporary.replace(state_path)
             log.write(json.dumps(row) + "\n")
             log.flush()
             print(row, flush=True)
-    save_language_model(model.cpu(), tokenizer, root, out)
+    model.cpu()
 
 
 def save_language_model(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, root: Path, out: Path) -> None:
