@@ -29,6 +29,7 @@ from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
 from .training.preference import PreferenceTrainer
 from .training.sft import SFTTrainer
+from .training.sharding import check_shard
 from .training.state import Cast
 from .training.trainer import Trainer
 from .types import ElicitingText, Prefix, Scorer, Speaker
@@ -261,6 +262,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         UserError: Bad input, or an output folder in use.
     """
     progress = progress or Silent()
+    check_shard(settings)
     prefixes, dev, eliciting = load_texts(settings, progress)
     shared = overlap(prefixes, dev)
     if shared:
