@@ -171,6 +171,9 @@ def _build_served(model: str, settings: Settings) -> Speaker:
             f"({'; '.join(speaker.facts.why_not)}); name a local model that stands in with likelihood.path"
         )
     standing = build_lm(local, settings.rollout, partner=settings.defender, role="defender")
+    # It hears both sides: replies are encoded anew always, utterances where the adversary's tokens are others.
+    if _other_tokens(local, settings.adversary, standing.tokenizer):
+        standing.heard_tokens += settings.rollout.max_new_tokens
     standing.model.requires_grad_(False)
     return StandIn(speaker, standing)
 
