@@ -17,7 +17,7 @@ from astprompter.training.sharding import Placement
 from astprompter.training.trainer import Trainer
 
 
-def bytes_held(trainer: Trainer) -> dict[str, int]:
+def numbers_held(trainer: Trainer) -> dict[str, int]:
     """Numbers this process holds between updates, and those of the whole policy."""
     policy, state = list(trainer.cast.adversary.model.parameters()), trainer.updater.optimizer.state
     moments = [state[parameter]["exp_avg"] for parameter in policy]
@@ -60,8 +60,12 @@ def main(folder: Path, overrides: list[str]) -> None:
         shutil.copytree(folder / "two", folder / "alone")
     resumed = new_trainer(settings, folder / "two", resume=True)
     resumed.run()
-    facts = {**bytes_held(resumed), "empty": empty}
+    facts = {**numbers_held(resumed), "empty": empty}
     new_trainer(load_settings("embedded+sft", [*overrides, "training.shard=true"]), folder / "sft", resume=False).run()
+    # One tree in an iteration and one dev prefix: the second process never speaks.
+    few = ["training.pairs_per_iteration=3", "training.dev_prefixes=1", "supervision.q=0", "training.updates=1"]
+    settings = load_settings("embedded", [*overrides, *few, "training.shard=true"])
+    new_trainer(settings, folder / "few", resume=False).run()
     (folder / f"facts{rank()}.json").write_text(json.dumps(facts))
     leave()
 

@@ -44,11 +44,12 @@ def alone(monkeypatch: Any, *arguments: str) -> None:
     assert not stop.value.code
 
 
-def launched(*arguments: str) -> str:
+def launched(*arguments: str, by: list[str] = LAUNCH) -> str:
     """What two processes say, of ``-m astprompter ...`` or of a script."""
     done = subprocess.run(  # noqa: S603
-        [sys.executable, *LAUNCH, *arguments],
-        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        [sys.executable, *by, *arguments],
+        capture_output=True, text=True, check=False, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -17,6 +17,8 @@ from astprompter.resuming import check_resumable
 from astprompter.training.sharding import Placement, check_shard, kept_weights, placed_like, whole
 from test_processes import alone, launched, same_checkpoints, same_rows, write_inputs
 
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: Any) -> list[str]:
@@ -27,7 +29,7 @@ def inputs(tmp_path_factory: Any) -> list[str]:
 
 def test_shards_learn_what_the_whole_does(inputs: list[str], tmp_path: Path, monkeypatch: Any) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    launched(str(Path(__file__).with_name("sharded_runs.py")), str(tmp_path), *inputs)
+    launched(str(Path(__file__).with_name("sharded_runs.py")), str(tmp_path), *inputs, by=TORCHRUN)
     alone(monkeypatch, "train", "-o", str(one), *inputs)
     same_checkpoints(one, two, inputs)
     same_rows(one / "pairs.jsonl", two / "pairs.jsonl")

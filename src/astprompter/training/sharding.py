@@ -27,10 +27,12 @@ def check_shard(settings: Settings) -> None:
     """Refuse ``training.shard`` where it makes no sense.
 
     Raises:
-        UserError: There is one process only, or adapters are tuned.
+        UserError: There is one process only, adapters are tuned, or torch is too old.
     """
     if not settings.training.shard:
         return
+    from torch.distributed.fsdp import FSDPModule
+
     if world() == 1:
         raise UserError(
             "training.shard=true needs several processes: start them with 'torchrun --nproc-per-node N -m astprompter "
@@ -41,6 +43,8 @@ def check_shard(settings: Settings) -> None:
             "training.shard=true does not go with adversary.lora_rank: adapters have small gradients and moments, so "
             "there is nothing to shard; drop one of the two"
         )
+    if not hasattr(FSDPModule, "reset_iter_state"):
+        raise UserError(f"training.shard=true needs a later torch than {torch.__version__}; 2.13 is known to do")
 
 
 class Placement:
@@ -78,12 +82,16 @@ class Placement:
             part.set_force_sum_reduction_for_comms(True)
         with torch.no_grad():
             self._root(lambda: None)  # tells FSDP which module is the outermost, before a block runs alone
-        self._root.reshard()
+        self._root.reset_iter_state()
 
     def logps(self, packed: Packed, *, average: bool = False) -> Tensor:
         """As :func:`~astprompter.training.packing.sequence_logps`; with shards, all processes call it in step."""
         compute = partial(sequence_logps, self.lm, packed, average=average)
-        result: Tensor = self._root(compute) if self.sharded else compute()
+        if not self.sharded:
+            return compute()
+        result: Tensor = self._root(compute)
+        if not torch.is_grad_enabled():
+            self._root.reset_iter_state()  # see gathered
         return result
 
     def in_step(self, groups: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
@@ -99,16 +107,19 @@ class Placement:
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """All weights are whole inside, for passes that the processes do not take in step; no gradients."""
+        if not self.sharded:
+            yield
+            return
         for block in self._blocks:
             block.set_reshard_after_forward(False)
-        parts = [*self._blocks, self._root] if self.sharded else []
-        for part in parts:
+        for part in (*self._blocks, self._root):
             part.unshard()
         try:
             yield
         finally:
-            for part in parts:
-                part.reshard()
+            # FSDP notes every pass, and gathers ahead by these notes when the next backward pass comes. They differ by
+            # process here, and processes that gather different blocks wait for each other for ever: drop them.
+            self._root.reset_iter_state()
             for block in self._blocks:
                 block.set_reshard_after_forward(True)
 
