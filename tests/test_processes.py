@@ -44,21 +44,22 @@ def alone(monkeypatch: Any, *arguments: str) -> None:
     assert not stop.value.code
 
 
-def launched(*arguments: str) -> str:
+def launched(*arguments: str, by: list[str] = LAUNCH) -> str:
+    """What two processes say, of ``-m astprompter ...`` or of a script."""
     done = subprocess.run(  # noqa: S603
-        [sys.executable, *LAUNCH, "-m", "astprompter", *arguments],
-        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        [sys.executable, *by, *arguments],
+        capture_output=True, text=True, check=False, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: Any) -> list[str]:
+def write_inputs(folder: Path) -> list[str]:
+    """Two models and their texts; returns the settings that name them."""
     from astprompter.models.lm import LanguageModel
     from conftest import SHORT, make_model, make_tokenizer
 
-    folder = tmp_path_factory.mktemp("input")
     tokenizer = make_tokenizer()
     for name, seed in (("adversary", 0), ("defender", 3)):
         lm = LanguageModel(make_model("gpt2", len(tokenizer), seed=seed), tokenizer, name=name, sampling=SHORT)
@@ -67,6 +68,11 @@ def inputs(tmp_path_factory: Any) -> list[str]:
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
     texts = [f"data.{name}={folder / 'texts.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
     return [f"adversary.path={folder / 'adversary'}", f"defender.path={folder / 'defender'}", *texts, *SETTINGS]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: Any) -> list[str]:
+    return write_inputs(tmp_path_factory.mktemp("input"))
 
 
 def flat(row: Any, name: str = "", kinds: Any = (int, float)) -> dict[str, Any]:
@@ -86,15 +92,8 @@ def same_rows(path: Path, other: Path) -> None:
         assert flat(a) == pytest.approx(flat(b), rel=1e-4, abs=1e-3)
 
 
-def test_two_processes_train_and_evaluate_as_one(inputs: list[str], tmp_path: Path, monkeypatch: Any) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    alone(monkeypatch, "train", "-o", str(one), *inputs)
-    said = launched("train", "-o", str(two), *inputs)
-    assert said.count("astprompter evaluate") == 1  # one process speaks for both
-    counts = [json.loads((path / "config.json").read_text())["processes"] for path in (one, two)]
-    assert counts == [1, 2]
-    same_rows(one / "pairs.jsonl", two / "pairs.jsonl")
-    same_rows(one / "log.jsonl", two / "log.jsonl")
+def same_checkpoints(one: Path, two: Path, inputs: list[str]) -> None:
+    """The policy moved, to the same place, with the same moments."""
     weights, moments = (
         [load_file(path / "checkpoint" / f"{name}.safetensors") for path in (one, two)]
         for name in ("policy", "optimizer")
@@ -103,10 +102,23 @@ def test_two_processes_train_and_evaluate_as_one(inputs: list[str], tmp_path: Pa
     moved = sum(float((weights[0][name] - start[name]).norm()) for name in weights[0])
     assert moved > 0.01
     assert sum(float((weights[0][name] - weights[1][name]).norm()) for name in weights[0]) < 0.02 * moved
+    assert moments[0].keys() == moments[1].keys()
     for name, first in moments[0].items():
         assert float((first - moments[1][name]).norm()) <= 1e-3 * float(first.norm()) + 1e-6, name
+
+
+def test_two_processes_train_and_evaluate_as_one(inputs: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone(monkeypatch, "train", "-o", str(one), *inputs)
+    said = launched("-m", "astprompter", "train", "-o", str(two), *inputs)
+    assert said.count("astprompter evaluate") == 1  # one process speaks for both
+    counts = [json.loads((path / "config.json").read_text())["processes"] for path in (one, two)]
+    assert counts == [1, 2]
+    same_rows(one / "pairs.jsonl", two / "pairs.jsonl")
+    same_rows(one / "log.jsonl", two / "log.jsonl")
+    same_checkpoints(one, two, inputs)
     alone(monkeypatch, "evaluate", str(two), "-o", str(one), "--top", "0")
-    launched("evaluate", str(two), "--top", "0")
+    launched("-m", "astprompter", "evaluate", str(two), "--top", "0")
     same_rows(one / "trajectories.jsonl", two / "trajectories.jsonl")
     adversaries = [json.loads((path / "summary.json").read_text())["adversaries"] for path in (one, two)]
     assert flat(adversaries[0]) == pytest.approx(flat(adversaries[1]), rel=1e-4, abs=1e-4)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from astprompter.build import build_defender
 from astprompter.cli import main
 from astprompter.config import settings_from
 from astprompter.endpoint import Endpoint, EndpointOptions, Failed, backoff, retry_after
@@ -27,7 +28,7 @@ from astprompter.rollout import grow_trees
 from astprompter.runlog import read_rows
 from astprompter.training.metrics import turns_of
 from astprompter.types import Prefix, Speech
-from conftest import PREFIXES, SHORT, WordScorer, keys_for, make_chat_tokenizer, make_model
+from conftest import PREFIXES, SHORT, WordScorer, keys_for, make_chat_tokenizer, make_model, make_tokenizer
 from server import TinyServer, serving
 
 OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES[:4])]
@@ -347,6 +348,24 @@ def test_a_stand_in_tells_its_own_likelihood_and_says_so(parts: Any, make_lm: An
             direct.hear(session.speak(keys_for(3, turn)))
     assert standing.name == "openai:tiny"
     assert standing.likelihood == "stand-in (tiny-gpt2), not the defender's (openai:tiny)"
+
+
+def test_a_stand_in_keeps_room_for_what_it_encodes_anew(parts: Any, make_lm: Any, tmp_path: Path) -> None:
+    lm, other = make_lm(), make_lm(tokenizer=make_tokenizer(280))
+    for name, saved in (("same", lm), ("other", other)):
+        saved.model.save_pretrained(tmp_path / name)
+        saved.tokenizer.save_pretrained(tmp_path / name)
+    with serving(*parts, flavour="bare") as server:
+        # Replies are a stranger's tokens, up to twice as many here; so are utterances of an adversary with others.
+        for adversary, tokens_a_turn in (("same", 5 + 2 * 5), ("other", 2 * 5 + 2 * 5)):
+            chosen = {
+                "adversary": {"path": str(tmp_path / adversary)}, "defender": {"path": "openai:tiny"},
+                "likelihood": {"path": str(tmp_path / "same")}, "remote": {"base_url": server.url},
+                "rollout": {"max_new_tokens": 5},
+            }  # fmt: skip
+            standing = build_defender(settings_from(chosen))
+            assert isinstance(standing, StandIn)
+            assert standing.model.prefix_budget(2) == 256 - 2 * tokens_a_turn
 
 
 def call(capsys: Any, monkeypatch: Any, *arguments: str) -> tuple[int, str, str]:

@@ -29,6 +29,7 @@ from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
 from .training.preference import PreferenceTrainer
 from .training.sft import SFTTrainer
+from .training.sharding import check_shard
 from .training.state import Cast
 from .training.trainer import Trainer
 from .types import ElicitingText, Prefix, Scorer, Speaker
@@ -170,6 +171,9 @@ def _build_served(model: str, settings: Settings) -> Speaker:
             f"({'; '.join(speaker.facts.why_not)}); name a local model that stands in with likelihood.path"
         )
     standing = build_lm(local, settings.rollout, partner=settings.defender, role="defender")
+    # It hears both sides: replies are encoded anew always, utterances where the adversary's tokens are others.
+    if _other_tokens(local, settings.adversary, standing.tokenizer):
+        standing.heard_tokens += settings.rollout.max_new_tokens
     standing.model.requires_grad_(False)
     return StandIn(speaker, standing)
 
@@ -261,6 +265,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         UserError: Bad input, or an output folder in use.
     """
     progress = progress or Silent()
+    check_shard(settings)
     prefixes, dev, eliciting = load_texts(settings, progress)
     shared = overlap(prefixes, dev)
     if shared:

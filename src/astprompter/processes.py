@@ -131,6 +131,17 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def most_over_processes(count: int) -> int:
+    """Largest of a number over the processes."""
+    if world() == 1:
+        return count
+    import torch
+
+    most = torch.tensor([count], device="cuda" if torch.cuda.is_available() else "cpu")
+    _group().all_reduce(most, _group().ReduceOp.MAX)
+    return int(most)
+
+
 def encode_tree(tree: RolloutTree) -> Any:
     """Plain values of a tree."""
     return [tree.prefix.id, tree.prefix.text, [_encode_node(node) for node in tree.children]]

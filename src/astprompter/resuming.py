@@ -11,8 +11,13 @@ from .config import Settings, dotted
 from .errors import UserError
 from .types import ElicitingText, Prefix
 
-WAY_TO_SERVER = frozenset({"base_url", "key_env", "concurrency", "timeout", "retries", "error_budget"})
-"""Settings of a served defender that decide how it is reached, not what it says."""
+MAY_CHANGE = frozenset(
+    {
+        *(f"remote.{name}" for name in ("base_url", "key_env", "concurrency", "timeout", "retries", "error_budget")),
+        "training.shard",
+    }
+)
+"""Settings that decide how a served defender is reached, and where weights are, not what is said or learnt."""
 
 
 def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText]) -> str:
@@ -44,7 +49,7 @@ def refuse_changed(recorded: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
 
 
 def check_resumable(settings: Settings, recorded: Settings) -> Settings:
-    """Refuse to continue a run under other settings; only the way to a served defender may change.
+    """Refuse to continue a run under other settings; only those of :data:`MAY_CHANGE` may change.
 
     Returns:
         The settings to go on with.
@@ -53,7 +58,7 @@ def check_resumable(settings: Settings, recorded: Settings) -> Settings:
         UserError: Names each setting that changed.
     """
     old, new = dotted(recorded.as_dict()), dotted(settings.as_dict())
-    kept = [key for key in old if key.removeprefix("remote.") not in WAY_TO_SERVER]
+    kept = [key for key in old if key not in MAY_CHANGE]
     changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in kept if old[key] != new[key]]
     if changed:
         raise UserError(

@@ -162,6 +162,9 @@ class TrainingSettings(_Section):
     min_margin: float = Field(0.0, ge=0, description="least reward difference of a pair")
     dev_every: int = Field(10, ge=1, description="iterations between dev evaluations")
     dev_prefixes: int = Field(100, ge=1, description="dev prefixes used, the first ones of the set")
+    shard: bool = Field(
+        False, description="each of several processes keeps its part of weights, gradients and moments (FSDP)"
+    )
     save_pairs: bool = Field(False, description="write every pair to pairs.jsonl (contains the texts)")
 
 

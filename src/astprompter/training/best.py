@@ -11,7 +11,9 @@ from ..errors import UserError
 from ..models.chat import ChatModel
 from ..models.lm import LanguageModel
 from ..models.lora import merged_weights
+from ..processes import is_main
 from ..runlog import replace_folder
+from .sharding import kept_weights
 
 _CARD = """---
 tags: [red-teaming, astprompter]
@@ -41,17 +43,22 @@ _CHAT = (
 def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: dict[str, Any]) -> None:
     """Write model, tokenizer, generation config and card; the previous best stays until this one is whole.
 
+    All processes call it in step; the first one writes.
+
     Raises:
         UserError: The folder cannot be written.
     """
     from transformers import GenerationConfig
 
+    weights = merged_weights(adversary.model) or kept_weights(adversary.model)
+    if not is_main():
+        return
     sampling = settings.rollout
     draft = folder.with_name(folder.name + ".tmp")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        adversary.model.save_pretrained(draft, state_dict=merged_weights(adversary.model))
+        adversary.model.save_pretrained(draft, state_dict=weights)
         adversary.tokenizer.save_pretrained(draft)
         GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=sampling.temperature > 0,

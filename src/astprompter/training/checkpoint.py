@@ -19,7 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import UserError
+from ..processes import is_main
 from ..runlog import replace_folder, write_json
+from .sharding import kept, placed_like
 
 _FORMAT = 2
 _POLICY, _OPTIMIZER, _STATE, _MANIFEST = "policy.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
@@ -30,17 +32,21 @@ def save_checkpoint(
 ) -> None:
     """Write policy, optimizer and counters; the previous checkpoint stays until the new one is whole.
 
+    All processes call it in step; the first one writes.
+
     Raises:
         UserError: The folder cannot be written.
     """
     draft = folder.with_name(folder.name + ".tmp")
     names = {id(p): name for name, p in model.named_parameters()}
     moments = {
-        f"{names[id(p)]}|{key}": value.contiguous()
+        f"{names[id(p)]}|{key}": kept(value).contiguous()
         for p, slot in optimizer.state.items()
         for key, value in slot.items()
     }
-    tuned = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    tuned = {name: kept(p.detach()).contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    if not is_main():
+        return
     try:
         if draft.exists():
             shutil.rmtree(draft)
@@ -98,11 +104,11 @@ def load_checkpoint(
         raise UserError(f"checkpoint '{path}' belongs to another model")
     with torch.no_grad():
         for name, value in weights.items():
-            parameters[name].copy_(value)
+            parameters[name].copy_(placed_like(value, parameters[name]))
     for entry, value in moments.items():
         name, _, key = entry.rpartition("|")
         # The step counter stays on the CPU, where AdamW keeps it.
-        slot = value if key == "step" else value.to(parameters[name].device)
+        slot = value if key == "step" else placed_like(value, parameters[name])
         optimizer.state[parameters[name]][key] = slot
     return state
 

@@ -19,7 +19,8 @@ from ..types import PreferencePair
 from .collection import Collector
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
 from .metrics import mean, pair_row, rates, tree_row, turns_of
-from .packing import forward_groups, pack, sequence_logps, sequences_of
+from .packing import forward_groups, pack, sequences_of
+from .sharding import Placement
 from .state import Clock
 from .trainer import Trainer
 
@@ -32,6 +33,7 @@ class PreferenceTrainer(Trainer):
     Attributes:
         collector: Collects trees and pairs.
         idle: Iterations in a row that gave no pair.
+        reference: Where the reference's weights are.
     """
 
     def __post_init__(self) -> None:
@@ -40,11 +42,14 @@ class PreferenceTrainer(Trainer):
             self.settings, self.cast, self.prefixes, self.eliciting, self.weights, self.state, self.progress
         )
         self.idle = 0
+        apart = self.cast.reference is not self.cast.defender  # a copy of its own, which can be in shards too
+        self.reference = Placement(self.cast.reference, shard=apart and self.settings.training.shard)
 
     def iterate(self) -> dict[str, Any]:
         """Collect, pair, update once over; returns the iteration's log row."""
         clock = Clock()
-        trees, pairs = self.collector.collect(clock)
+        with self.updater.placement.gathered():
+            trees, pairs = self.collector.collect(clock)
         turns = [turn for tree in trees for turn in turns_of(tree.children)]
         self.idle = 0 if pairs else self.idle + 1
         if self.idle == _IDLE_ITERATIONS_IN_A_ROW:
@@ -92,26 +97,26 @@ class PreferenceTrainer(Trainer):
         for group in forward_groups([pairs[i] for i in unknown], self.settings.training.tokens_per_forward):
             part = [unknown[i] for i in group]
             packed = pack(sequences_of([pairs[i] for i in part]), share=self.cast.reference.packs)
-            result[part] = sequence_logps(self.cast.reference, packed, average=average).view(-1, 2).cpu()
+            result[part] = self.reference.logps(packed, average=average).view(-1, 2).cpu()
         return result
 
     def _step(self, pairs: Sequence[PreferencePair], references: Tensor) -> dict[str, float] | None:
         """One optimizer step; ``None`` when the loss or gradient is not finite (nothing is changed)."""
-        policy, loss_settings, whole = self.cast.adversary, self.settings.loss, len(pairs)
-        pairs, references = share(pairs), references[rank() :: world()].to(policy.device)
+        policy, loss_settings, placement = self.cast.adversary, self.settings.loss, self.updater.placement
+        own, references, count = share(pairs), references[rank() :: world()].to(policy.device), len(pairs)
         sums = torch.zeros(5, device=policy.device)  # of loss, h, h > 0, and the two log-ratios
-        for part in forward_groups(pairs, self.settings.training.tokens_per_forward):
-            packed = pack(sequences_of([pairs[i] for i in part]), share=policy.packs)
-            logps = sequence_logps(policy, packed, average=loss_settings.logp == "mean").view(-1, 2)
+        for part in placement.in_step(forward_groups(own, self.settings.training.tokens_per_forward)):
+            packed = pack(sequences_of([own[i] for i in part] or pairs[:1]), share=policy.packs)
+            logps = placement.logps(packed, average=loss_settings.logp == "mean").view(-1, 2)[: len(part)]
             sides = (logps[:, 0], logps[:, 1], references[part, 0], references[part, 1])
             if loss_settings.kind == "ipo":
                 loss = ipo_loss(*sides, tau=loss_settings.tau)
             else:
                 loss = dpo_loss(*sides, tau=loss_settings.tau, label_smoothing=loss_settings.label_smoothing)
-            (loss.sum() / whole).backward()  # type: ignore[no-untyped-call]
+            (loss.sum() / count).backward()  # type: ignore[no-untyped-call]
             h, ratio = log_ratio_difference(*sides), logps - references[part]
             sums += torch.stack([loss.sum(), h.sum(), (h > 0).sum(), ratio[:, 0].sum(), ratio[:, 1].sum()]).detach()
-        mean_loss, h_mean, accuracy, chosen, rejected = (sum_over_processes(sums) / whole).tolist()
+        mean_loss, h_mean, accuracy, chosen, rejected = (sum_over_processes(sums) / count).tolist()
         norm = self.updater.apply(mean_loss)
         if norm is None:
             return None

@@ -14,7 +14,7 @@ import torch
 
 from ..processes import share, sum_over_processes
 from ..randomness import shuffled_epochs
-from .packing import groups_of, pack, sequence_logps
+from .packing import groups_of, pack
 from .trainer import Trainer
 
 
@@ -48,14 +48,15 @@ class SFTTrainer(Trainer):
         The whole text counts, prompt and continuation; its first token has nothing before it and is not scored.
         ``None`` when there is nothing to learn, or loss or gradient is not finite.
         """
-        policy, tokens = self.cast.adversary, sum(len(ids) - 1 for ids in texts)
+        placement, tokens = self.updater.placement, sum(len(ids) - 1 for ids in texts)
         if not tokens:
             return None
-        texts = list(share(texts))
-        total = torch.zeros((), device=policy.device)
-        for group in groups_of([len(ids) for ids in texts], self.settings.training.tokens_per_forward):
-            packed = pack([(texts[i][:1], texts[i][1:]) for i in group], share=False)
-            part = -sequence_logps(policy, packed).sum() / tokens
+        own = share(texts)
+        total = torch.zeros((), device=self.cast.adversary.device)
+        groups = groups_of([len(ids) for ids in own], self.settings.training.tokens_per_forward)
+        for group in placement.in_step(groups):
+            packed = pack([(ids[:1], ids[1:]) for ids in ([own[i] for i in group] or texts[:1])], share=False)
+            part = -placement.logps(packed)[: len(group)].sum() / tokens
             part.backward()  # type: ignore[no-untyped-call]
             total += part.detach()
         loss = float(sum_over_processes(total))

@@ -62,7 +62,7 @@ class Trainer(ABC):
             raise UserError(
                 "data.eliciting holds no text, and weak supervision or SFT needs some; add texts or set supervision.q=0"
             )
-        self.updater = Updater(self.settings.training, self.cast.adversary.model, self.state, self.progress)
+        self.updater = Updater(self.settings.training, self.cast.adversary, self.state, self.progress)
         self.weights = RewardWeights.of(self.settings.reward)
 
     def run(self) -> None:
@@ -121,8 +121,9 @@ class Trainer(ABC):
         """Mean reward on held-out prefixes with fixed random keys; a new best is saved at once."""
         settings, rollout = self.settings, self.settings.rollout
         prefixes = self.dev[: settings.training.dev_prefixes]
-        wave = wave_of(rollout, (self.cast.adversary, self.cast.defender), branching=1)
-        with self.progress.task("dev evaluation", len(prefixes) * rollout.horizon, "turns") as advance:
+        count = len(prefixes) * rollout.horizon
+        with self.updater.placement.gathered(), self.progress.task("dev evaluation", count, "turns") as advance:
+            wave = wave_of(rollout, (self.cast.adversary, self.cast.defender), branching=1)
             trajectories = grow_trajectories(
                 self.cast.adversary, self.cast.defender, self.cast.scorer, prefixes,
                 keys_of(settings.seed, "dev", 0, len(prefixes)),
@@ -137,7 +138,7 @@ class Trainer(ABC):
         if best:
             self.state.best_iteration = self.state.iteration
             self.state.best_reward = -math.inf if reward is None else reward
-        if best and is_main():
+        if best:
             save_best(self.directory.best, self.cast.adversary, self.settings, row)
 
     def _is_best(self, reward: float | None) -> bool:
@@ -156,9 +157,8 @@ class Trainer(ABC):
         progression = {name: getattr(self.state, name) for name in Progression.__dataclass_fields__}
         if not math.isfinite(self.state.best_reward):
             progression["best_reward"] = None
-        if is_main():
-            state = {"progression": progression, "log_bytes": self.directory.sizes()}
-            save_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.updater.optimizer, state)
+        state = {"progression": progression, "log_bytes": self.directory.sizes()}
+        save_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.updater.optimizer, state)
         barrier()
 
     def _log(self, name: str, rows: Sequence[dict[str, Any]]) -> None:

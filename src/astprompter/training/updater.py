@@ -11,9 +11,10 @@ import torch
 
 from ..config import TrainingSettings
 from ..errors import UserError
-from ..processes import sum_gradients
+from ..models.lm import LanguageModel
 from ..progress import Progress
 from .metrics import mean
+from .sharding import Placement, whole
 from .state import Progression
 
 _BAD_UPDATES_IN_A_ROW = 10
@@ -25,20 +26,23 @@ class Updater:
 
     Attributes:
         settings: Batch, learning rate, schedule and clipping.
-        model: Model of the adversary, tuned in place.
+        adversary: Its model is tuned in place.
         state: Counters of the run; each optimizer step moves that of updates on.
         progress: Where progress is shown.
+        placement: Where the adversary's weights are.
         optimizer: AdamW.
     """
 
     settings: TrainingSettings
-    model: torch.nn.Module
+    adversary: LanguageModel
     state: Progression
     progress: Progress
+    placement: Placement = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
 
     def __post_init__(self) -> None:
-        tuned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.placement = Placement(self.adversary, shard=self.settings.shard)
+        tuned = [parameter for parameter in self.adversary.model.parameters() if parameter.requires_grad]
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         self.optimizer = torch.optim.AdamW(tuned, lr=rate, weight_decay=decay)
 
@@ -84,9 +88,8 @@ class Updater:
 
         ``None`` when loss or gradients are not finite: then nothing is changed.
         """
-        parameters = list(self.model.parameters())
-        sum_gradients(parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip))
+        self.placement.sum_gradients()
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.adversary.model.parameters(), self.settings.clip)))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.zero_grad()
             return None
