@@ -6,7 +6,7 @@ OUT    ?= runs/demo
 STAMP  := $(VENV)/.installed
 BENCH  := .venv-bench
 
-.PHONY: help install demo test check lint types unit bench stress clean
+.PHONY: help install demo test check lint types unit bench stress soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -50,6 +50,9 @@ bench: $(BENCH)/.installed  ## Benchmarks beside Hugging Face generate and TRL (
 
 stress: $(STAMP)  ## Kill training 50 times at random moments; the result must be that of an unbroken run
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/stress.py 50
+
+soak: $(STAMP)  ## Train for two hours; neither memory nor the time of an iteration may grow
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py 2
 
 clean:  ## Remove the environment and caches (runs stay)
 	rm -rf $(VENV) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis
