@@ -17,7 +17,7 @@ import pytest
 from astprompter.cli import main
 from astprompter.config import settings_from
 from astprompter.endpoint import Endpoint, EndpointOptions, Failed, backoff, retry_after
-from astprompter.errors import UserError
+from astprompter.errors import RunError, UserError
 from astprompter.models.lm import LanguageModel
 from astprompter.models.remote import RemoteSpeaker
 from astprompter.models.standin import StandIn
@@ -232,7 +232,7 @@ def test_the_error_budget_stops_the_run_with_a_clear_line(server: TinyServer) ->
     remote = speaker(server, likelihood=False, retries=0, error_budget=3)
     server.fault = lambda number, body: "status:500"
     with pytest.raises(
-        UserError, match=r"\d of the last \d+ requests failed.*remote\.error_budget=3.*HTTP 500.*--resume"
+        RunError, match=r"\d of the last \d+ requests failed.*remote\.error_budget=3.*HTTP 500.*--resume"
     ):
         remote.start(["Hello."] * 30, turns=1).speak(keys_for(30))
 

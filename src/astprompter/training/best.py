@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Settings
-from ..errors import UserError
+from ..errors import RunError
 from ..models.chat import ChatModel
 from ..models.lm import LanguageModel
 from ..models.lora import merged_weights
@@ -42,8 +42,9 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
     """Write model, tokenizer, generation config and card; the previous best stays until this one is whole.
 
     Raises:
-        UserError: The folder cannot be written.
+        RunError: The folder cannot be written.
     """
+    from safetensors import SafetensorError
     from transformers import GenerationConfig
 
     sampling = settings.rollout
@@ -84,8 +85,9 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
         replace_folder(draft, folder, keep_old=False)
-    except OSError as error:
-        raise UserError(f"cannot write the best adversary to '{folder}': {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk by its own error
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write the best adversary to '{folder}': {reason}") from None
 
 
 def _method(settings: Settings) -> str:

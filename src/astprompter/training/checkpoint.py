@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import UserError
+from ..errors import RunError, UserError
 from ..runlog import replace_folder, write_json
 
 _FORMAT = 2
@@ -31,7 +31,7 @@ def save_checkpoint(
     """Write policy, optimizer and counters; the previous checkpoint stays until the new one is whole.
 
     Raises:
-        UserError: The folder cannot be written.
+        RunError: The folder cannot be written.
     """
     draft = folder.with_name(folder.name + ".tmp")
     names = {id(p): name for name, p in model.named_parameters()}
@@ -52,11 +52,11 @@ def save_checkpoint(
         write_json(draft / _MANIFEST, {"format": _FORMAT, "sha256": hashes})
         replace_folder(draft, folder, keep_old=True)
     except OSError as error:
-        raise UserError(
+        raise RunError(
             f"cannot write checkpoint '{folder}': {error.strerror or error}; the previous one is untouched"
         ) from None
     except SafetensorError as error:  # safetensors reports a full disk by its own error
-        raise UserError(f"cannot write checkpoint '{folder}': {error}; the previous one is untouched") from None
+        raise RunError(f"cannot write checkpoint '{folder}': {error}; the previous one is untouched") from None
 
 
 def load_checkpoint(

@@ -41,6 +41,7 @@ class Progression:
     best_iteration: int = -1
     trees: int = 0
     eliciting: int = 0
+    skipped_in_a_row: int = 0
 
 
 class Clock:
