@@ -63,11 +63,11 @@ class Process:
 class Zygote:
     """The process that others are forked from."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder, self._count = folder, 0
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"} | environment,
         )  # fmt: skip
 
     def ask(self, what: dict[str, Any]) -> Any:
@@ -76,19 +76,19 @@ class Zygote:
         print(json.dumps(what), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
-    def start(self, *arguments: str, stdin: str = os.devnull, **environment: str) -> Process:
+    def start(self, *arguments: str, stdin: str = os.devnull, cwd: str = ".", **environment: str) -> Process:
         """Start ``astprompter ARGUMENTS``."""
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
         for name in ("out", "err"):
             (folder / name).touch()
-        told = {"arguments": arguments, "stdin": stdin, "folder": str(folder), "environment": environment}
+        told = {"arguments": arguments, "stdin": stdin, "cwd": cwd, "folder": str(folder), "environment": environment}
         return Process(self, self.ask({"start": told}), folder)
 
-    def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    def run(self, *arguments: str, cwd: str = ".", **environment: str) -> tuple[int, str, str]:
         """Exit code and output of ``astprompter ARGUMENTS``."""
-        process = self.start(*arguments, **environment)
+        process = self.start(*arguments, cwd=cwd, **environment)
         return process.wait(), process.out, process.err
 
     def close(self) -> None:
@@ -97,8 +97,8 @@ class Zygote:
 
 
 @contextlib.contextmanager
-def zygote(folder: Path) -> Iterator[Zygote]:
-    made = Zygote(folder)
+def zygote(folder: Path, **environment: str) -> Iterator[Zygote]:
+    made = Zygote(folder, environment)
     try:
         yield made
     finally:
@@ -117,6 +117,7 @@ def _become(told: dict[str, Any]) -> None:
                                 (2, folder / "err", os.O_WRONLY)):  # fmt: skip
         handle = os.open(name, flags)
         os.dup2(handle, target)
+    os.chdir(told["cwd"])
     sys.argv = ["astprompter", *told["arguments"]]
     code = 1
     try:
