@@ -190,6 +190,21 @@ def test_a_passing_failure_is_tried_again(server: TinyServer, fault: str) -> Non
     assert (remote.endpoint.retried, remote.endpoint.failures) == (2, 0)
 
 
+def test_a_server_that_goes_away_ends_its_rows_only(parts: Any) -> None:
+    with serving(*parts) as server:
+        remote = speaker(server, likelihood=False, retries=1)
+        session = remote.start(["Hello."], turns=2)
+        assert session.speak(keys_for(1))[0].error is None
+    assert [speech.error for speech in session.speak(keys_for(1, 1))] == ["remote: connection"]
+
+
+def test_half_a_surrogate_pair_is_no_text(server: TinyServer) -> None:
+    remote = speaker(server, likelihood=False)
+    server.fault = lambda number, body: "surrogate"
+    (speech,) = remote.start(["Hello."], turns=1).speak(keys_for(1))
+    assert speech == Speech(" half \ufffd")
+
+
 def test_failures_while_hearing_are_errors_too(server: TinyServer) -> None:
     remote = speaker(server, retries=0)
     session = remote.start(["good", "bad"], turns=1)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from astprompter.config import Settings, settings_from
-from astprompter.errors import UserError
+from astprompter.errors import RunError, UserError
 from astprompter.models.lm import LanguageModel, load_model, weights_hash
 from astprompter.progress import Silent
 from astprompter.runlog import LOG, RunDirectory, read_rows
@@ -253,6 +254,24 @@ def test_best_folder_is_a_normal_model_folder(tmp_path: Path, tokenizer: Any) ->
     assert "Content warning" in (best / "README.md").read_text()
     assert (best / "tokenizer.json").exists()
     assert not list((tmp_path / "a").rglob("*.bin")) + list((tmp_path / "a").rglob("*.pt"))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_a_full_disk_leaves_the_previous_best(
+    tmp_path: Path, tokenizer: Any, error: Exception, monkeypatch: Any
+) -> None:
+    run = trainer(tmp_path / "a", tokenizer, settings(updates=1))
+    run._evaluate_dev()
+    before = {path.name: path.read_bytes() for path in run.directory.best.iterdir()}
+
+    def full(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(run.cast.adversary.model, "save_pretrained", full)
+    run.state.best_reward = -9.0
+    with pytest.raises(RunError, match=r"cannot write the best adversary to '.*best': No space left on device"):
+        run._evaluate_dev()
+    assert {path.name: path.read_bytes() for path in run.directory.best.iterdir()} == before
 
 
 def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, tokenizer: Any) -> None:

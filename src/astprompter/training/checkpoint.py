@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import RunError, UserError
+from ..processes import is_main
 from ..runlog import replace_folder, write_json
 
 _FORMAT = 2
@@ -69,7 +70,8 @@ def load_checkpoint(
     """Restore policy and optimizer in place; returns the counters.
 
     Args:
-        folder: The checkpoint; where it is damaged, the one before it is used.
+        folder: The checkpoint; where it is damaged, the one before it is used, and this one is removed, or the next one
+            would push out the good one and keep this.
         model: The policy.
         optimizer: Its optimizer.
         note: Told when the one before is used, and why.
@@ -104,6 +106,8 @@ def load_checkpoint(
         # The step counter stays on the CPU, where AdamW keeps it.
         slot = value if key == "step" else value.to(parameters[name].device)
         optimizer.state[parameters[name]][key] = slot
+    if reasons and is_main():
+        shutil.rmtree(folder)
     return state
 
 
