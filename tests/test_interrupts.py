@@ -111,22 +111,44 @@ def test_what_is_ignored_stays_ignored_and_handlers_come_back() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SLOW = """
+import os, pathlib, time
+def score(texts):
+    pathlib.Path(os.environ["REACHED"]).touch()
+    time.sleep(60)
+"""
+
+
 @pytest.mark.parametrize(
-    ("command", "number", "code"), [("evaluate", signal.SIGTERM, 143), ("play", signal.SIGINT, 130)]
+    ("command", "number", "code"),
+    [("evaluate", signal.SIGTERM, 143), ("data prepare", signal.SIGINT, 130), ("play", signal.SIGINT, 130)],
 )
 def test_other_commands_say_so_too(
-    forks: Zygote, whole: Path, tmp_path: Path, command: str, number: signal.Signals, code: int
+    forks: Zygote, inputs: list[str], whole: Path, tmp_path: Path, command: str, number: signal.Signals, code: int
 ) -> None:
+    """In the middle of somebody else's code: a scorer, or the wait for a key."""
     os.mkfifo(tmp_path / "keys")
     typist = os.open(tmp_path / "keys", os.O_RDWR)  # nothing is typed, and the end never comes
-    more = ["-o", str(tmp_path / "results"), "evaluation.resamples=10000000"] if command == "evaluate" else []
-    process = forks.start(command, str(whole), *more, stdin=str(tmp_path / "keys"))
-    process.until(lambda: "Content warning" in process.err and (command == "evaluate" or "prefix:" in process.out))
+    (tmp_path / "slow.py").write_text(SLOW)
+    reached, slow = tmp_path / "reached", "scorer.spec=python:slow:score"
+    texts = next(value for value in inputs if value.startswith("data.test=")).partition("=")[2]
+    arguments = {
+        "evaluate": [str(whole), "-o", str(tmp_path / "results"), slow],
+        "data prepare": [texts, "--as", "prefixes", "--name", "mine", slow],
+        "play": [str(whole)],
+    }
+    process = forks.start(
+        *command.split(), *arguments[command], stdin=str(tmp_path / "keys"),
+        PYTHONPATH=str(tmp_path), REACHED=str(reached), ASTPROMPTER_CACHE=str(tmp_path / "cache"),
+    )  # fmt: skip
+    process.until(lambda: reached.exists() or "prefix:" in process.out)
     process.send(number)
     assert process.wait() == code, process.err
     os.close(typist)
     assert process.err.strip().splitlines()[-1] == f"interrupted by {number.name}: run the command again"
+    assert "Traceback" not in process.err
     assert not (tmp_path / "results").exists()
+    assert not list(tmp_path.rglob("cache/**/*.jsonl"))
 
 
 def test_a_run_that_stopped_before_its_first_checkpoint_begins_again(

@@ -195,6 +195,7 @@ def test_a_server_that_goes_away_ends_its_rows_only(parts: Any) -> None:
         remote = speaker(server, likelihood=False, retries=1)
         session = remote.start(["Hello."], turns=2)
         assert session.speak(keys_for(1))[0].error is None
+        server.fault = lambda number, body: "drop"  # what is connected is cut off, what connects anew is refused
     assert [speech.error for speech in session.speak(keys_for(1, 1))] == ["remote: connection"]
 
 
