@@ -15,7 +15,6 @@ import io
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -159,8 +158,6 @@ def main() -> int:
             run, code = folder / f"run{runs}", None
             while code is None:
                 begun = (run / "config.json").is_file()
-                if not begun and run.exists():
-                    shutil.rmtree(run)  # killed while it was made
                 arguments = ["-o", str(run), "--resume"] if begun else ["-o", str(run), *settings]
                 number = signal.SIGTERM if chance.random() < 0.25 else signal.SIGKILL
                 code = attempt(arguments, chance.uniform(0, length), number)

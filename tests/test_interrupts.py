@@ -96,6 +96,25 @@ def test_a_second_signal_leaves_at_once() -> None:
         assert process.wait(10) == -signal.SIGTERM  # a shell calls it 143
 
 
+def test_a_reader_that_was_interrupted_too_is_no_error() -> None:
+    program = (
+        "import os, signal, sys, time; from astprompter import cli\n"
+        "@cli.app.command()\n"
+        "def stop():\n"
+        "    print('unread'); sys.stdin.read(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
+        "sys.argv = ['astprompter', 'stop']; cli.main()\n"
+    )
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.close()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 143, err
+    assert err == b"interrupted by SIGTERM: run the command again\n"
+
+
 def test_what_is_ignored_stays_ignored_and_handlers_come_back() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

@@ -145,6 +145,7 @@ FAULTS = {
     "status:500": "remote: HTTP 500",
     "status:429": "remote: HTTP 429",
     "status:503": "remote: HTTP 503",
+    **{f"status:{code}": f"remote: HTTP {code}" for code in (408, 409, 425, 502)},
     "status:400": "remote: HTTP 400",
     "redirect": "remote: HTTP 302",
     "hang:2.5": "remote: timeout",

@@ -282,6 +282,9 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, tokenizer: Any) ->
     (tmp_path / "b" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not an empty folder"):
         trainer(tmp_path / "b", tokenizer, settings())
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "config.json.tmp").write_text("{")  # killed while it was made
+    trainer(tmp_path / "c", tokenizer, settings())
 
 
 def test_batches_of_trees_hold_the_same_pairs(tmp_path: Path, tokenizer: Any) -> None:

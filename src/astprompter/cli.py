@@ -50,9 +50,7 @@ def main() -> None:
         try:
             app()
         except Interrupted as stop:
-            if is_main():
-                ERR.print(escape(plain(f"{stop}: {stop.remedy}")), highlight=False, soft_wrap=True)
-            _leave_at_once(stop.code)
+            _leave_at_once(stop)
         except SystemExit:
             leave()
             raise
@@ -81,11 +79,15 @@ def _words_and_code(error: Exception) -> tuple[str, int]:
     return f"unexpected {said} ({place}); this should not happen: {_DEBUG}=1 shows the traceback", 1
 
 
-def _leave_at_once(code: int) -> None:
-    """End the process without waiting for requests under way, or for other processes to part from."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+def _leave_at_once(stop: Interrupted) -> None:
+    """Say how to go on, and end the process without waiting for requests under way or for other processes."""
+    try:
+        if is_main():
+            ERR.print(escape(plain(f"{stop}: {stop.remedy}")), highlight=False, soft_wrap=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(stop.code)  # also where Ctrl-C ended whoever read the output
 
 
 if __name__ == "__main__":

@@ -224,7 +224,8 @@ def refuse_used(path: Path) -> None:
     """
     if (path / CONFIG).exists():
         raise UserError(f"'{path}' already holds a run; use --resume to continue it, or another --out")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # Drafts are what a process leaves that was killed while it wrote its first file.
+    if path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
         raise UserError(f"'{path}' exists and is not an empty folder; choose another --out")
 
 

@@ -103,16 +103,14 @@ class Trainer(ABC):
         Raises:
             RunError: One of them is not; then no figure of the run means anything.
         """
-        if not is_main():
-            return
-        begun = self.directory.config().get("models_sha256", {})
-        before = {"defender": begun.get("defender"), "reference": begun.get("adversary")}
+        before = {"defender": self.cast.defender_sha256, "reference": self.cast.adversary_sha256}
         speakers = {"defender": self.cast.defender, "reference": self.cast.reference}
         after = {
             name: weights_hash(speaker.model) if before[name] and isinstance(speaker, LanguageModel) else None
             for name, speaker in speakers.items()
         }
-        write_json(self.directory.path / FROZEN, {"before": before, "after": after})
+        if is_main():
+            write_json(self.directory.path / FROZEN, {"before": before, "after": after})
         changed = [name for name in before if before[name] != after[name]]
         if changed:
             raise RunError(f"training changed the weights of the {' and the '.join(changed)}; this should not happen")
