@@ -155,12 +155,13 @@ def main() -> int:
         print(f"an unbroken run takes {length:.1f} s")
         while kills < kills_wanted and not wrong:
             runs += 1
-            run, code = folder / f"run{runs}", None
+            run, code, patience = folder / f"run{runs}", None, length
             while code is None:
                 begun = (run / "config.json").is_file()
                 arguments = ["-o", str(run), "--resume"] if begun else ["-o", str(run), *settings]
                 number = signal.SIGTERM if chance.random() < 0.25 else signal.SIGKILL
-                code = attempt(arguments, chance.uniform(0, length), number)
+                code = attempt(arguments, chance.uniform(0, patience), number)
+                patience *= 1.1  # on a machine that has become busy no attempt might get anywhere
                 if code is None:
                     kills, terms = kills + (number == signal.SIGKILL), terms + (number == signal.SIGTERM)
                     damaged += damage(run, chance) if (kills + terms) % 3 == 0 else 0
