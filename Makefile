@@ -48,7 +48,7 @@ $(BENCH)/.installed: pyproject.toml benchmarks/constraints.txt
 bench: $(BENCH)/.installed  ## Benchmarks beside Hugging Face generate and TRL (QUICK=1: small shape only; DEVICE=cuda)
 	benchmarks/run.sh $(CURDIR)/$(BENCH)/bin/python $(if $(QUICK),--quick)
 
-stress: $(STAMP)  ## Kill training 50 times at random moments; the result must be that of an unbroken run
+stress: $(STAMP)  ## Kill training 50 times at random moments, and stop it; the result must be an unbroken run's
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/stress.py 50
 
 soak: $(STAMP)  ## Train for two hours; neither memory nor the time of an iteration may grow

@@ -2,8 +2,9 @@
 
     python scripts/stress.py [KILLS] [SEED]
 
-Every attempt is a process of its own that runs the real command line and dies by SIGKILL. Every third time the newest
-checkpoint is damaged too. Exits with 1 when a single byte or log row differs.
+Every attempt is a process of its own that runs the real command line and dies by SIGKILL, or in one of four cases is
+asked to stop by SIGTERM and must say 143. Every third time the newest checkpoint is damaged too. Exits with 1 when a
+single byte or log row differs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import io
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -77,8 +77,8 @@ def train(arguments: list[str]) -> None:
     os._exit(code)
 
 
-def attempt(arguments: list[str], seconds: float | None) -> int | None:
-    """Exit code of a training, or ``None`` when it was killed after ``seconds``."""
+def attempt(arguments: list[str], seconds: float | None, number: int = signal.SIGKILL) -> int | None:
+    """Exit code of a training, or ``None`` when it was ended by a signal after ``seconds``, as is right."""
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -89,9 +89,9 @@ def attempt(arguments: list[str], seconds: float | None) -> int | None:
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+    os.kill(child, number)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return None if code in (-number, 128 + number) else code  # -number: before it listens; 0: it was done just then
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -110,6 +110,12 @@ def differences(run: Path, reference: Path) -> list[str]:
             at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
             found.append(f"{name} from row {at + 1} on ({len(ours)} and {len(theirs)} rows)")
     return found
+
+
+def lost(run: Path, reference: Path) -> int:
+    """Rows of the unbroken run's logs that a run lacks."""
+    pairs = [(rows_of(reference / name), rows_of(run / name)) for name in LOGS]
+    return sum(row not in ours for theirs, ours in pairs for row in theirs)
 
 
 def damage(run: Path, chance: random.Random) -> bool:
@@ -132,7 +138,7 @@ def main() -> int:
     import astprompter.cli  # noqa: F401
 
     torch.set_num_threads(1)
-    kills = damaged = runs = 0
+    kills = terms = damaged = runs = rows_lost = 0
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -149,21 +155,26 @@ def main() -> int:
         print(f"an unbroken run takes {length:.1f} s")
         while kills < kills_wanted and not wrong:
             runs += 1
-            run, code = folder / f"run{runs}", None
+            run, code, patience = folder / f"run{runs}", None, length
             while code is None:
-                begun = (run / "checkpoint").is_dir() or (run / "checkpoint.old").is_dir()
-                if not begun and run.exists():
-                    shutil.rmtree(run)  # killed before the first checkpoint: nothing to resume
+                begun = (run / "config.json").is_file()
                 arguments = ["-o", str(run), "--resume"] if begun else ["-o", str(run), *settings]
-                code = attempt(arguments, chance.uniform(0, length))
-                kills += code is None
-                if code is None and kills % 3 == 0:
-                    damaged += damage(run, chance)
+                number = signal.SIGTERM if chance.random() < 0.25 else signal.SIGKILL
+                code = attempt(arguments, chance.uniform(0, patience), number)
+                patience *= 1.1  # on a machine that has become busy no attempt might get anywhere
+                if code is None:
+                    kills, terms = kills + (number == signal.SIGKILL), terms + (number == signal.SIGTERM)
+                    damaged += damage(run, chance) if (kills + terms) % 3 == 0 else 0
             wrong += [f"run {runs}: exit code {code}"] if code else differences(run, folder / "whole")
+            rows_lost += 0 if code else lost(run, folder / "whole")
             print(
-                f"run {runs} done after {kills} kills in all, {damaged} damaged checkpoints; different: {wrong or 'nothing'}"
+                f"run {runs} done after {kills} kills and {terms} SIGTERMs in all, {damaged} damaged checkpoints; "
+                f"different: {wrong or 'nothing'}"
             )
-    print(f"kills survived {kills}, damaged checkpoints {damaged}, runs {runs}, files or logs that differ {len(wrong)}")
+    print(
+        f"kills survived {kills}, SIGTERMs {terms}, damaged checkpoints {damaged}, runs {runs}, rows lost {rows_lost}, "
+        f"files or logs that differ {len(wrong)}"
+    )
     return 1 if wrong else 0
 
 

@@ -154,6 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             "empty": {"choices": []},
             "none": {"choices": [{"index": 0}]},
             "list": [1, 2],
+            "surrogate": b'{"choices": [{"index": 0, "text": " half \\ud83d"}]}',
             "truncated": b'{"choices": [',
         }
         if kind in refusals:

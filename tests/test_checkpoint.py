@@ -71,14 +71,17 @@ def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, name: st
     else:
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
+    shutil.copytree(folder, tmp_path / "alone")
+    with pytest.raises(UserError, match=r"is damaged .* no earlier one is left"):
+        loaded(tmp_path / "alone")
     updates, model, notes = loaded(folder)
     assert updates == 1
     assert same(model, first)
     assert len(notes) == 1
     assert f"checkpoint '{folder}' is damaged" in notes[0]
-    shutil.rmtree(tmp_path / "checkpoint.old")
-    with pytest.raises(UserError, match=r"is damaged .* no earlier one is left"):
-        loaded(folder)
+    saved(folder, 3.0, 3)  # does not push the good one out in favour of the damaged one
+    (folder / "state.json").unlink()
+    assert loaded(folder)[0] == 1
 
 
 def test_none_and_foreign_ones_are_refused(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_train_evaluate_and_look(files: dict[str, str], tmp_path: Path, capsys: 
     assert "astprompter evaluate" in out
     assert "Content warning" in err
     assert {p.name for p in run.iterdir()} == {
-        "config.json", "log.jsonl", "trees.jsonl", "checkpoint", "checkpoint.old", "best",
+        "config.json", "log.jsonl", "trees.jsonl", "checkpoint", "checkpoint.old", "best", "frozen.json",
     }  # fmt: skip
     code, out, err = call(capsys, "evaluate", str(run), files["model"])
     assert code == 0, err

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from astprompter.processes import decode_tree, encode_tree, is_main, join, rank,
 from astprompter.reward import RewardWeights
 from astprompter.rollout import grow_trees
 from astprompter.runlog import read_rows
+from astprompter.training.checkpoint import damage
 from astprompter.types import Node, Prefix, RolloutTree, Speech, Turn
 from conftest import PREFIXES, WordScorer, keys_for
 
@@ -122,6 +124,27 @@ def test_two_processes_train_and_evaluate_as_one(inputs: list[str], tmp_path: Pa
     same_rows(one / "trajectories.jsonl", two / "trajectories.jsonl")
     adversaries = [json.loads((path / "summary.json").read_text())["adversaries"] for path in (one, two)]
     assert flat(adversaries[0]) == pytest.approx(flat(adversaries[1]), rel=1e-4, abs=1e-4)
+
+
+def test_processes_that_are_stopped_leave_a_run_that_goes_on(
+    inputs: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    run = tmp_path / "run"
+    log = run / "log.jsonl"
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, *LAUNCH, "-m", "astprompter", "train", "-o", str(run), *inputs, "training.updates=30"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while not log.exists() or log.read_text().count('"type": "iteration"') < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60)  # the launcher's own code
+    assert damage(run / "checkpoint") is None
+    alone(monkeypatch, "train", "-o", str(run), "--resume")
+    made = [row for row in read_rows(log) if row["type"] == "iteration"]
+    assert [row["iteration"] for row in made] == list(range(1, len(made) + 1))
+    assert made[-1]["updates"] == 30
 
 
 def test_a_launcher_that_starts_one_process_only_is_found_out(monkeypatch: Any) -> None:

@@ -18,7 +18,7 @@ from astprompter.build import build_defender
 from astprompter.cli import main
 from astprompter.config import settings_from
 from astprompter.endpoint import Endpoint, EndpointOptions, Failed, backoff, retry_after
-from astprompter.errors import UserError
+from astprompter.errors import RunError, UserError
 from astprompter.models.lm import LanguageModel
 from astprompter.models.remote import RemoteSpeaker
 from astprompter.models.standin import StandIn
@@ -146,6 +146,7 @@ FAULTS = {
     "status:500": "remote: HTTP 500",
     "status:429": "remote: HTTP 429",
     "status:503": "remote: HTTP 503",
+    **{f"status:{code}": f"remote: HTTP {code}" for code in (408, 409, 425, 502)},
     "status:400": "remote: HTTP 400",
     "redirect": "remote: HTTP 302",
     "hang:2.5": "remote: timeout",
@@ -191,6 +192,22 @@ def test_a_passing_failure_is_tried_again(server: TinyServer, fault: str) -> Non
     assert (remote.endpoint.retried, remote.endpoint.failures) == (2, 0)
 
 
+def test_a_server_that_goes_away_ends_its_rows_only(parts: Any) -> None:
+    with serving(*parts) as server:
+        remote = speaker(server, likelihood=False, retries=1)
+        session = remote.start(["Hello."], turns=2)
+        assert session.speak(keys_for(1))[0].error is None
+        server.fault = lambda number, body: "drop"  # what is connected is cut off, what connects anew is refused
+    assert [speech.error for speech in session.speak(keys_for(1, 1))] == ["remote: connection"]
+
+
+def test_half_a_surrogate_pair_is_no_text(server: TinyServer) -> None:
+    remote = speaker(server, likelihood=False)
+    server.fault = lambda number, body: "surrogate"
+    (speech,) = remote.start(["Hello."], turns=1).speak(keys_for(1))
+    assert speech == Speech(" half \ufffd")
+
+
 def test_failures_while_hearing_are_errors_too(server: TinyServer) -> None:
     remote = speaker(server, retries=0)
     session = remote.start(["good", "bad"], turns=1)
@@ -233,7 +250,7 @@ def test_the_error_budget_stops_the_run_with_a_clear_line(server: TinyServer) ->
     remote = speaker(server, likelihood=False, retries=0, error_budget=3)
     server.fault = lambda number, body: "status:500"
     with pytest.raises(
-        UserError, match=r"\d of the last \d+ requests failed.*remote\.error_budget=3.*HTTP 500.*--resume"
+        RunError, match=r"\d of the last \d+ requests failed.*remote\.error_budget=3.*HTTP 500.*--resume"
     ):
         remote.start(["Hello."] * 30, turns=1).speak(keys_for(30))
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from astprompter.config import Settings, settings_from
-from astprompter.errors import UserError
+from astprompter.errors import RunError, UserError
 from astprompter.models.lm import LanguageModel, load_model, weights_hash
 from astprompter.progress import Silent
 from astprompter.runlog import LOG, RunDirectory, read_rows
@@ -255,6 +256,24 @@ def test_best_folder_is_a_normal_model_folder(tmp_path: Path, tokenizer: Any) ->
     assert not list((tmp_path / "a").rglob("*.bin")) + list((tmp_path / "a").rglob("*.pt"))
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_a_full_disk_leaves_the_previous_best(
+    tmp_path: Path, tokenizer: Any, error: Exception, monkeypatch: Any
+) -> None:
+    run = trainer(tmp_path / "a", tokenizer, settings(updates=1))
+    run._evaluate_dev()
+    before = {path.name: path.read_bytes() for path in run.directory.best.iterdir()}
+
+    def full(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(run.cast.adversary.model, "save_pretrained", full)
+    run.state.best_reward = -9.0
+    with pytest.raises(RunError, match=r"cannot write the best adversary to '.*best': No space left on device"):
+        run._evaluate_dev()
+    assert {path.name: path.read_bytes() for path in run.directory.best.iterdir()} == before
+
+
 def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, tokenizer: Any) -> None:
     trainer(tmp_path / "a", tokenizer, settings())
     with pytest.raises(UserError, match="--resume"):
@@ -263,6 +282,9 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, tokenizer: Any) ->
     (tmp_path / "b" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not an empty folder"):
         trainer(tmp_path / "b", tokenizer, settings())
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "config.json.tmp").write_text("{")  # killed while it was made
+    trainer(tmp_path / "c", tokenizer, settings())
 
 
 def test_batches_of_trees_hold_the_same_pairs(tmp_path: Path, tokenizer: Any) -> None:

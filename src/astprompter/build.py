@@ -213,12 +213,13 @@ def build_cast(settings: Settings) -> Cast:
     adversary = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
     defender, scorer = build_defender(settings), build_scorer(settings)
     start = weights_hash(adversary.model)
+    theirs = weights_hash(defender.model) if isinstance(defender, LanguageModel) else None
     same = (
         isinstance(defender, LanguageModel)
         and settings.adversary.dtype == settings.defender.dtype
         and settings.adversary.autocast == settings.defender.autocast
         and adversary.vocabulary == defender.vocabulary
-        and start == weights_hash(defender.model)
+        and start == theirs
     )
     reference = defender if isinstance(defender, LanguageModel) else adversary
     chosen = settings.adversary
@@ -236,7 +237,9 @@ def build_cast(settings: Settings) -> Cast:
         )  # fmt: skip
     # Under a chat template the same words have another likelihood for each side.
     free = same and not isinstance(adversary, ChatModel) and not isinstance(defender, ChatModel)
-    return Cast(adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start)
+    return Cast(
+        adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start, defender_sha256=theirs
+    )
 
 
 def load_texts(settings: Settings, progress: Progress) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:

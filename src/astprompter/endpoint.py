@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from .errors import UserError
+from .errors import RunError, UserError
 from .randomness import uniform
 
 _log = logging.getLogger(__name__)
@@ -136,21 +136,23 @@ class Endpoint:
             In the order of the bodies, what ``read`` made of each answer, or why there is none.
 
         Raises:
-            UserError: The key or the model is refused, or the error budget is spent.
+            UserError: The key or the model is refused.
+            RunError: The error budget is spent.
         """
         if not bodies:
             return []
-        with ThreadPoolExecutor(max_workers=min(self.options.concurrency, len(bodies))) as pool:
+        pool = ThreadPoolExecutor(max_workers=min(self.options.concurrency, len(bodies)))
+        try:
             futures = [
                 pool.submit(self.one, path, body, key, read, patient=patient)
                 for body, key in zip(bodies, keys, strict=True)
             ]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                self._stopped.set()  # nobody waits for what is still to be tried again
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            return [future.result() for future in futures]
+        except BaseException:
+            self._stopped.set()  # nobody waits for what is still to be tried again
+            raise
+        finally:
+            pool.shutdown(wait=not self._stopped.is_set(), cancel_futures=True)
 
     def one(
         self, path: str, body: Mapping[str, Any], key: int, read: Callable[[Any], T], *, patient: bool = True
@@ -241,11 +243,17 @@ class Endpoint:
             self._recent.append(failed is not None)
             spent, seen, section = sum(self._recent), len(self._recent), self.options.section
         if failed is not None and spent > self.options.error_budget:
-            raise UserError(
+            raise RunError(
                 f"server {self.url}: {spent} of the last {seen} requests failed for good, more than "
                 f"{section}.error_budget={self.options.error_budget} (last: {failed.reason}; {failed.detail}); mend "
                 f"the server or lower {section}.concurrency, then go on with --resume"
             )
+
+
+def ended_by(failed: Failed) -> type[UserError]:
+    """Whose fault it is that a server cannot be used: the user's where it refuses the request, else the run's."""
+    refused = failed.status is not None and failed.status < 500 and failed.status not in PASSING
+    return UserError if refused else RunError
 
 
 def backoff(key: int, attempt: int) -> float:

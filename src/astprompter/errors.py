@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one clear line, exit code 2, no traceback."""
+"""Errors that are told in one line, without a traceback: the user's to mend (exit code 2), or the run's own (1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ class UserError(Exception):
     """A mistake in input or settings.
 
     The message is one line that names the file, line, setting or model concerned and the remedy.
+
+    Attributes:
+        code: Exit code of the command line.
     """
+
+    code = 2
+
+
+class RunError(UserError):
+    """What ended a run though its input was right: a server that is down, a full disk, losses that are no numbers."""
+
+    code = 1
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -107,6 +107,8 @@ def supervised_pairs(
         ids = adversary.encode_prefix(text.text, turns=1)
         if len(ids) >= 2:
             prompt, chosen = split_eliciting(ids, rng)
+            while len(chosen) > 1 and adversary.decode(chosen).startswith("\ufffd"):
+                prompt, chosen = (*prompt, chosen[0]), chosen[1:]  # a character is never cut in two
             splits.append((adversary.prompt_of(prompt), chosen))
             kept.append(key)
     pairs: list[PreferencePair] = []

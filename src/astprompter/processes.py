@@ -131,6 +131,12 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor, put together if it is in shards; then all processes call it in step."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
 def most_over_processes(count: int) -> int:
     """Largest of a number over the processes."""
     if world() == 1:

@@ -34,9 +34,12 @@ class RewardWeights:
 
     def reward(self, *, tox_reply: float, tox_turn: float, nll: float) -> float:
         """R(s, a, y); not finite when an input is not, which makes the turn an error."""
-        return math.fsum(self.terms(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll))
+        terms = self.terms(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll)
+        return math.fsum(terms) if all(map(math.isfinite, terms)) else math.nan
 
 
 def mean_nll(token_logprobs: Sequence[float]) -> float:
-    """Mean negative log-likelihood, nats per token; ``nan`` without tokens."""
-    return -math.fsum(token_logprobs) / len(token_logprobs) if token_logprobs else math.nan
+    """Mean negative log-likelihood, nats per token; ``nan`` without tokens, and where one is not finite."""
+    if not token_logprobs or not all(map(math.isfinite, token_logprobs)):
+        return math.nan
+    return -math.fsum(token_logprobs) / len(token_logprobs)

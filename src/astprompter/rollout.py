@@ -158,7 +158,9 @@ def assess(
         nll = mean_nll(logprobs[i])
         tox_reply, tox_turn = scores[count + i], scores[2 * count + i]
         reward = weights.reward(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll)
-        error = utterance.error or reply.error or _error(utterance, nll, (scores[i], tox_reply, tox_turn), reward)
+        error = (
+            utterance.error or reply.error or _error(utterance, logprobs[i], (scores[i], tox_reply, tox_turn), reward)
+        )
         turns.append(
             Turn(
                 utterance, reply, nll, logprobs[i], scores[i], tox_reply, tox_turn, math.nan if error else reward, error
@@ -167,10 +169,10 @@ def assess(
     return turns
 
 
-def _error(utterance: Speech, nll: float, scores: tuple[float, ...], reward: float) -> str | None:
+def _error(utterance: Speech, logprobs: tuple[float, ...], scores: tuple[float, ...], reward: float) -> str | None:
     if not utterance.text and not utterance.token_ids:
         return "empty utterance"
-    if math.isnan(nll):
+    if not logprobs:
         return "no likelihood: the utterance does not fit in the defender's context"
     if not all(map(math.isfinite, scores)):
         return "score is not finite"

@@ -14,9 +14,10 @@ from typing import Any
 
 from . import __version__
 from .config import Settings, settings_from
-from .errors import UserError
+from .errors import RunError, UserError
 
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
+FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
 
 
@@ -24,7 +25,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader sees the old or the new one, never half.
 
     Raises:
-        UserError: The disk is full or the folder is not writable; the old file is untouched.
+        RunError: The disk is full or the folder is not writable; the old file is untouched.
     """
     draft = path.with_name(path.name + ".tmp")
     try:
@@ -35,7 +36,7 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write '{path}': {error.strerror or error}") from None
+        raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
 
 
 def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
@@ -175,7 +176,7 @@ class RunDirectory:
         """Append rows to a JSON-lines file.
 
         Raises:
-            UserError: The file cannot be written.
+            RunError: The file cannot be written.
         """
         text = "".join(_line(row) for row in rows)
         try:
@@ -184,7 +185,14 @@ class RunDirectory:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise UserError(f"cannot write '{self.path / name}': {error.strerror or error}") from None
+            raise RunError(f"cannot write '{self.path / name}': {error.strerror or error}") from None
+
+    def begun(self) -> bool:
+        """Whether there is a checkpoint, or a log of iterations that must have left one."""
+        if any(self.checkpoint.with_name(self.checkpoint.name + end).is_dir() for end in ("", ".old")):
+            return True
+        log = self.path / LOG
+        return log.is_file() and any(row.get("type") == "iteration" for row in read_rows(log, growing=True))
 
     def updates(self) -> int | None:
         """Optimizer steps of the last checkpoint; ``None`` before the first."""
@@ -216,7 +224,8 @@ def refuse_used(path: Path) -> None:
     """
     if (path / CONFIG).exists():
         raise UserError(f"'{path}' already holds a run; use --resume to continue it, or another --out")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # Drafts are what a process leaves that was killed while it wrote its first file.
+    if path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
         raise UserError(f"'{path}' exists and is not an empty folder; choose another --out")
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ..console import RichProgress, grid_table
 from ..errors import UserError
+from ..interrupts import going_on
 from .shared import OUT, say, warn
 
 
@@ -52,7 +53,8 @@ def experiment(
     warn()
     try:
         if not tables_only:
-            with RichProgress(OUT) as progress:
+            remedy = "what is done stays; run the same command again to go on"
+            with going_on(remedy), RichProgress(OUT) as progress:
                 Runner(out, jobs=jobs, progress=progress).run(work)
     finally:
         summary = summarise(plan, out)

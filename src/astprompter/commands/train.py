@@ -8,7 +8,8 @@ import typer
 
 from ..config import load_settings, to_yaml
 from ..console import RichProgress, quiet_libraries
-from ..errors import UserError
+from ..errors import RunError, UserError
+from ..interrupts import going_on
 from ..processes import is_main, join
 from ..trackers import check_trackers, tracking
 from .shared import OUT, Overrides, PresetName, RunOut, say, warn
@@ -56,11 +57,16 @@ def train(
     quiet_libraries()
     from ..build import new_trainer
 
+    remedy = f"what is done up to the last iteration is kept; go on with 'astprompter train --out {out} --resume'"
     with RichProgress(OUT, quiet=not is_main()) as progress:
         trainer = new_trainer(settings, out, resume=resume, progress=progress)
-        with tracking(tracker or [], out) as trackers:
+        with going_on(remedy), tracking(tracker or [], out) as trackers:
             trainer.watch = trackers.log
             trainer.run()
+    if trainer.state.best_iteration < 0:
+        raise RunError(
+            f"no dev turn of '{out}' could be assessed, so no adversary was kept; log.jsonl counts the errors"
+        )
     if not is_main():
         return
     say(f"\nBest adversary: {out / 'best'} (iteration {trainer.state.best_iteration})")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import RunError, UserError
 from ..progress import Progress, Silent
 from ..runlog import write_json
 from .readers import shown
@@ -61,7 +61,8 @@ def fetch(
         sleep: How to wait between requests.
 
     Raises:
-        UserError: No such file there, no network, no space, offline without the file, or another checksum.
+        UserError: No such file there, offline without the file, or another checksum.
+        RunError: No network, or no space.
     """
     record = path.with_name(path.name + ".sha256.json")
     known = sha256.lower() if sha256 else _recorded(record, url)
@@ -141,13 +142,13 @@ class _Transfer:
             except _Broken as error:
                 failures = 1 if self._size() > before else failures + 1
                 if failures >= self._attempts:
-                    raise UserError(
+                    raise RunError(
                         f"cannot download '{self._url}' ({error}; {self._size():,} bytes are kept); "
                         "run the command again to continue"
                     ) from None
                 self._sleep(min(2.0**failures / 2, _LONGEST_WAIT))
             except OSError as error:
-                raise UserError(f"cannot write {shown(self._part)}: {error.strerror or error}") from None
+                raise RunError(f"cannot write {shown(self._part)}: {error.strerror or error}") from None
 
     def _size(self) -> int:
         return self._part.stat().st_size if self._part.exists() else 0
@@ -187,7 +188,7 @@ class _Transfer:
             self._part.unlink(missing_ok=True)
             raise _Broken("the server sent another part than was asked for")
         if total is not None and total - start > shutil.disk_usage(self._part.parent).free:
-            raise UserError(
+            raise RunError(
                 f"'{self._url}' has {total:,} bytes, more than the disk of {shown(self._part.parent)} has free"
             )
         validator = headers.get("ETag") or headers.get("Last-Modified")

@@ -18,12 +18,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import yaml
 
 from ..config import settings_from
-from ..errors import UserError
+from ..errors import RunError, UserError
+from ..interrupts import Interrupted
 from ..progress import Advance, Progress
 from ..resuming import check_resumable
 from ..runlog import CONFIG, SUMMARY, RunDirectory, write_text
@@ -43,7 +44,10 @@ def is_done(job: Job) -> bool:
         run = _recorded(job)
         return run is not None and (run.updates() or 0) >= job.settings.training.updates and run.best.is_dir()
     try:
-        config = json.loads((job.folder / SUMMARY).read_text(encoding="utf-8"))["config"]
+        summary = json.loads((job.folder / SUMMARY).read_text(encoding="utf-8"))
+        config = summary["config"]
+        if not all(row["tox_reply"]["valid"] for row in summary.get("adversaries", {}).values()):
+            return False  # nothing could be assessed, so it is measured again
         # A trained adversary is known by its folder, which may have moved; a file of dialogues is known by its path.
         same = job.needs is not None or config["targets"] == [job.target]
         return same and settings_from(config["settings"]) == job.settings
@@ -115,7 +119,8 @@ class Runner:
         A failed job takes with it only what needs it; the others go on.
 
         Raises:
-            UserError: The folder is in use, or a job failed: names the first one's output file.
+            UserError: The folder is in use.
+            RunError: A job failed: names the first one's output file.
         """
         waiting = [job for job in plan if not is_done(job)]
         if not waiting:
@@ -123,7 +128,6 @@ class Runner:
         updates = sum(self._left(job) for job in waiting)
         with (
             _lock(self._out) as handle,
-            _terminable(),
             self._progress.task("experiment", len(waiting), "jobs") as jobs_done,
             self._progress.task("training", updates, "updates") as updates_done,
         ):
@@ -132,11 +136,14 @@ class Runner:
                     waiting = self._start_ready(waiting, handle)
                     time.sleep(_POLL_SECONDS)
                     self._collect(jobs_done, updates_done)
+            except Interrupted as stop:
+                self._stop(stop.number)
+                raise
             finally:
-                self._stop()
+                self._stop(signal.SIGTERM)
         if self._failed:
             first = self._failed[0]
-            raise UserError(
+            raise RunError(
                 f"{len(self._failed)} of the jobs failed, first '{first}': {_last_line(output_file(first))} "
                 f"(see '{output_file(first)}'); mend it and run the experiment again, what is done stays"
             )
@@ -193,12 +200,14 @@ class Runner:
             else:
                 self._progress.note(f"done in {seconds:.0f} s: {entry.job}")
 
-    def _stop(self) -> None:
+    def _stop(self, number: int) -> None:
+        """Send a signal to every job under way, and wait until they have ended."""
         for entry in self._running:
-            entry.process.terminate()
+            entry.process.send_signal(number)  # nothing is sent to one that has ended
         for entry in self._running:
             entry.process.wait()
             entry.output.close()
+        self._running.clear()
 
     def _left(self, job: Job) -> int:
         return job.settings.training.updates - self._trained(job) if isinstance(job, Training) else 0
@@ -237,7 +246,7 @@ def _lock(out: Path) -> Iterator[int | None]:
         out.mkdir(parents=True, exist_ok=True)
         file = (out / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"cannot write to '{out}': {error.strerror or error}") from None
+        raise RunError(f"cannot write to '{out}': {error.strerror or error}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -247,21 +256,3 @@ def _lock(out: Path) -> Iterator[int | None]:
                 "another --out"
             ) from None
         yield file.fileno()
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """A termination signal ends the jobs too, as Ctrl-C does."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: its owner decides
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..processes import whole
 from ..types import Session, Speech
 from .sampling import Sampling
 from .session import LMSession
@@ -108,11 +109,12 @@ def vocabulary_of(tokenizer: Any) -> str:
 
 
 def weights_hash(model: torch.nn.Module) -> str:
-    """SHA-256 over names and values of all parameters: proves which weights were used, and that they stayed."""
+    """SHA-256 over names and values of all parameters but adapters: which weights were used, and that they stayed."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        if ".lora_" not in name:
+            digest.update(name.replace(".base_layer.", ".").encode())
+            digest.update(whole(tensor.detach()).cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

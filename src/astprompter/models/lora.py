@@ -39,7 +39,7 @@ def add_adapters(model: Any, *, rank: int, alpha: int, seed: int) -> None:
     chosen = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear")
     model.requires_grad_(False)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng():  # peft draws a start of its own, replaced below
             warnings.filterwarnings("ignore", message="fan_in_fan_out")  # GPT-2's transposed layers, which peft handles
             inject_adapter_in_model(chosen, model)
     except ValueError as error:

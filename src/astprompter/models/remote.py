@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..endpoint import BadAnswerError, Endpoint, Failed
-from ..errors import UserError
+from ..endpoint import BadAnswerError, Endpoint, Failed, ended_by
 from ..randomness import key_of
 from ..types import Keys, Speech
 from .probing import DIALECTS, Dialect, Route, distrust, routes_for
@@ -64,7 +63,8 @@ class RemoteSpeaker:
             likelihood: Whether to look for log-probabilities of prompts.
 
         Raises:
-            UserError: The server does not answer, or refuses every form of request.
+            UserError: The server refuses every form of request.
+            RunError: It does not answer.
         """
         self.endpoint, self.model, self.api, self.sampling = endpoint, model, api, sampling
         self.dialect = self._find_dialect()
@@ -168,7 +168,8 @@ class RemoteSpeaker:
         """The first form of request that the server does not refuse.
 
         Raises:
-            UserError: It refuses all, or does not answer at all.
+            UserError: It refuses all.
+            RunError: It does not answer at all.
         """
         failed = Failed("")
         for dialect in DIALECTS:
@@ -179,7 +180,7 @@ class RemoteSpeaker:
             failed = answer
             if failed.reason not in ("remote: HTTP 400", "remote: HTTP 422"):
                 break
-        raise UserError(
+        raise ended_by(failed)(
             f"server {self.endpoint.url} does not serve '{self.model}' by remote.api={self.api}: "
             f"{failed.reason} ({failed.detail})"
         )

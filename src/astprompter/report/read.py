@@ -16,7 +16,7 @@ Row = dict[str, Any]
 _NEEDED = {
     TRAJECTORIES: ("adversary", "prefix_id", "prefix", "turns"),
     FAILURES: ("rank", "adversary", "prefix_id", "turn", "path_nll", "tox_reply", "utterance", "reply"),
-    LOG: ("type", "updates", "reward", "nll", "tox_reply"),
+    LOG: ("type", "updates"),
     TREES: ("iteration", "prefix", "nodes"),
 }
 

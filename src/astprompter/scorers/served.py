@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..endpoint import PASSING, BadAnswerError, Endpoint, EndpointOptions, Failed
+from ..endpoint import PASSING, BadAnswerError, Endpoint, EndpointOptions, Failed, ended_by
 from ..errors import UserError, nearest
 from ..randomness import key_of
 from .judge import messages_for, verdict
@@ -58,7 +58,7 @@ class _ServedScorer(RememberingScorer):
     def _no_answer(self, failed: Failed) -> UserError:
         why = f"{failed.reason}: {failed.detail}" if failed.detail else failed.reason
         where = f"{self._server.url}/{self._path}"
-        return UserError(
+        return ended_by(failed)(
             f"scorer '{self.name}' has no answer from {where} ({why}); check scorer.base_url and the server"
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Settings
-from ..errors import UserError
+from ..errors import RunError
 from ..models.chat import ChatModel
 from ..models.lm import LanguageModel
 from ..models.lora import merged_weights
@@ -46,8 +46,9 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
     All processes call it in step; the first one writes.
 
     Raises:
-        UserError: The folder cannot be written.
+        RunError: The folder cannot be written.
     """
+    from safetensors import SafetensorError
     from transformers import GenerationConfig
 
     weights = merged_weights(adversary.model) or kept_weights(adversary.model)
@@ -91,8 +92,9 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
         replace_folder(draft, folder, keep_old=False)
-    except OSError as error:
-        raise UserError(f"cannot write the best adversary to '{folder}': {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk by its own error
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write the best adversary to '{folder}': {reason}") from None
 
 
 def _method(settings: Settings) -> str:

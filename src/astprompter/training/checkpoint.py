@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import UserError
+from ..errors import RunError, UserError
 from ..processes import is_main
 from ..runlog import replace_folder, write_json
 from .sharding import kept, placed_like
@@ -35,7 +35,7 @@ def save_checkpoint(
     All processes call it in step; the first one writes.
 
     Raises:
-        UserError: The folder cannot be written.
+        RunError: The folder cannot be written.
     """
     draft = folder.with_name(folder.name + ".tmp")
     names = {id(p): name for name, p in model.named_parameters()}
@@ -58,11 +58,11 @@ def save_checkpoint(
         write_json(draft / _MANIFEST, {"format": _FORMAT, "sha256": hashes})
         replace_folder(draft, folder, keep_old=True)
     except OSError as error:
-        raise UserError(
+        raise RunError(
             f"cannot write checkpoint '{folder}': {error.strerror or error}; the previous one is untouched"
         ) from None
     except SafetensorError as error:  # safetensors reports a full disk by its own error
-        raise UserError(f"cannot write checkpoint '{folder}': {error}; the previous one is untouched") from None
+        raise RunError(f"cannot write checkpoint '{folder}': {error}; the previous one is untouched") from None
 
 
 def load_checkpoint(
@@ -75,7 +75,8 @@ def load_checkpoint(
     """Restore policy and optimizer in place; returns the counters.
 
     Args:
-        folder: The checkpoint; where it is damaged, the one before it is used.
+        folder: The checkpoint; where it is damaged, the one before it is used, and this one is removed, or the next one
+            would push out the good one and keep this.
         model: The policy.
         optimizer: Its optimizer.
         note: Told when the one before is used, and why.
@@ -110,6 +111,8 @@ def load_checkpoint(
         # The step counter stays on the CPU, where AdamW keeps it.
         slot = value if key == "step" else placed_like(value, parameters[name])
         optimizer.state[parameters[name]][key] = slot
+    if reasons and is_main():
+        shutil.rmtree(folder)
     return state
 
 

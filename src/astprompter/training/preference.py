@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import RunError
 from ..processes import rank, share, sum_over_processes, world
 from ..runlog import PAIRS, TREES
 from ..types import PreferencePair
@@ -53,7 +53,7 @@ class PreferenceTrainer(Trainer):
         turns = [turn for tree in trees for turn in turns_of(tree.children)]
         self.idle = 0 if pairs else self.idle + 1
         if self.idle == _IDLE_ITERATIONS_IN_A_ROW:
-            raise UserError(
+            raise RunError(
                 f"{self.idle} iterations in a row gave no preference pair: turns have equal rewards or are errors "
                 f"(last errors: {self._turn_metrics(turns)['errors']}); use livelier data.train, "
                 "supervision.q above 0, or reward.lambda above 0"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..config import Settings
 from ..errors import UserError
 from ..models.lm import LanguageModel
-from ..processes import is_main, most_over_processes, sum_gradients, world
+from ..processes import is_main, most_over_processes, sum_gradients, whole, world
 from .packing import Packed, sequence_logps
 
 
@@ -139,12 +139,6 @@ def _blocks_of(model: Any) -> nn.ModuleList:
     """The transformer blocks: the outermost list of as many modules as there are layers."""
     lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
     return next((found for found in lists if len(found) == model.config.num_hidden_layers), nn.ModuleList())
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor, put together if it is in shards; then all processes call it in step."""
-    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
 
 
 def kept(tensor: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ class Cast:
         scorer: Toxicity R_φ.
         free_reference: The defender has the reference's weights, so its likelihoods serve twice.
         adversary_sha256: Hash of the weights that the adversary started from.
+        defender_sha256: Hash of the defender's weights; ``None`` for a served one.
     """
 
     adversary: LanguageModel
@@ -29,6 +30,7 @@ class Cast:
     scorer: Scorer
     free_reference: bool
     adversary_sha256: str | None = None
+    defender_sha256: str | None = None
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class Progression:
     best_iteration: int = -1
     trees: int = 0
     eliciting: int = 0
+    skipped_in_a_row: int = 0
 
 
 class Clock:

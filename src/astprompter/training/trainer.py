@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import Settings
-from ..errors import UserError
+from ..errors import RunError, UserError
+from ..models.lm import LanguageModel, weights_hash
 from ..models.memory import wave_of
 from ..processes import barrier, is_main
 from ..progress import Progress, Silent
 from ..randomness import keys_of
 from ..reward import RewardWeights
 from ..rollout import grow_trajectories
-from ..runlog import LOG, RunDirectory
+from ..runlog import FROZEN, LOG, RunDirectory, write_json
 from ..types import ElicitingText, Prefix, Turn
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -75,6 +76,7 @@ class Trainer(ABC):
                 )
         try:
             self._loop()
+            self._prove_frozen()
         finally:
             self.directory.unlock()
 
@@ -95,8 +97,35 @@ class Trainer(ABC):
                     self._evaluate_dev()
                 self._save()
 
+    def _prove_frozen(self) -> None:
+        """Write down that defender and reference are what they were when the run began (``frozen.json``).
+
+        Raises:
+            RunError: One of them is not; then no figure of the run means anything.
+        """
+        before = {"defender": self.cast.defender_sha256, "reference": self.cast.adversary_sha256}
+        speakers = {"defender": self.cast.defender, "reference": self.cast.reference}
+        after = {
+            name: weights_hash(speaker.model) if before[name] and isinstance(speaker, LanguageModel) else None
+            for name, speaker in speakers.items()
+        }
+        if is_main():
+            write_json(self.directory.path / FROZEN, {"before": before, "after": after})
+        changed = [name for name in before if before[name] != after[name]]
+        if changed:
+            raise RunError(f"training changed the weights of the {' and the '.join(changed)}; this should not happen")
+
     def resume(self) -> None:
-        """Continue from the run's checkpoint; what was logged after it is dropped and made again."""
+        """Continue from the run's checkpoint; what was logged after it is dropped and made again.
+
+        A run that stopped before its first checkpoint begins again.
+        """
+        if not self.directory.begun():
+            self.progress.note("the run stopped before its first checkpoint; it begins again")
+            barrier()
+            if is_main():
+                self.directory.cut_logs({})
+            return
         saved = load_checkpoint(
             self.directory.checkpoint, self.cast.adversary.model, self.updater.optimizer, note=self.progress.note
         )

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from ..config import TrainingSettings
-from ..errors import UserError
+from ..errors import RunError
 from ..models.lm import LanguageModel
+from ..processes import whole
 from ..progress import Progress
 from .metrics import mean
-from .sharding import Placement, whole
+from .sharding import Placement
 from .state import Progression
 
 _BAD_UPDATES_IN_A_ROW = 10
@@ -58,11 +59,11 @@ class Updater:
             Means of the steps' metrics, the learning rate, and how many updates were skipped.
 
         Raises:
-            UserError: Too many steps in a row changed nothing.
+            RunError: Too many steps in a row changed nothing, whether in one pass or several.
         """
         training = self.settings
         rows: list[dict[str, float]] = []
-        skipped, in_a_row = 0, 0
+        skipped = 0
         with self.progress.task("updating", count, "examples") as advance:
             for start in range(0, count, training.batch_size):
                 if self.state.updates >= training.updates:
@@ -71,17 +72,22 @@ class Updater:
                 row = step(part)
                 advance(part.stop - part.start)
                 if row is None:
-                    skipped, in_a_row = skipped + 1, in_a_row + 1
-                    if in_a_row == _BAD_UPDATES_IN_A_ROW:
-                        raise UserError(
-                            f"{in_a_row} updates in a row had a non-finite loss or gradient; the last checkpoint is "
-                            "good: lower training.learning_rate, or use adversary.dtype=float32"
-                        )
+                    skipped += 1
+                    self._skipped()
                     continue
-                in_a_row = 0
+                self.state.skipped_in_a_row = 0
                 rows.append(row)
         means = {key: mean([row[key] for row in rows]) for key in (rows[0] if rows else ())}
         return {**means, "learning_rate": self.learning_rate(), "skipped_updates": skipped}
+
+    def _skipped(self) -> None:
+        """Count an update that changed nothing; the count goes on from one pass to the next."""
+        self.state.skipped_in_a_row += 1
+        if self.state.skipped_in_a_row >= _BAD_UPDATES_IN_A_ROW:
+            raise RunError(
+                f"{self.state.skipped_in_a_row} updates in a row had a non-finite loss or gradient; the last "
+                "checkpoint is good: lower training.learning_rate, or use adversary.dtype=float32"
+            )
 
     def apply(self, loss: float) -> float | None:
         """Clip the gradients and take the optimizer step; returns their norm.

@@ -1,0 +1,34 @@
+"""The tables of docs/reliability.md name tests that exist, so that no promise outlives its test."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+DOCUMENT = TESTS.parent / "docs" / "reliability.md"
+
+
+def rows() -> list[str]:
+    lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("| ") and not line.startswith(("| promise", "| code"))]
+
+
+def functions(path: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_promise_names_a_test_and_every_test_named_exists() -> None:
+    assert len(rows()) > 30
+    for row in rows():
+        named = re.findall(r"`(test_\w+\.py)::(\w+)`", row)
+        assert named, row
+        for file, function in named:
+            assert function.startswith("test_"), row
+            assert function in functions(TESTS / file), f"{file}::{function}"
+
+
+def test_commands_that_are_named_exist() -> None:
+    made = re.findall(r"^([a-z]+):", (TESTS.parent / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
+    assert set(re.findall(r"`make (\w+)`", DOCUMENT.read_text("utf-8"))) <= set(made)
