@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from .config import ModelSettings, RemoteSettings, RolloutSettings, Settings
-from .data import load_prefixes, overlap, read_eliciting
+from .data import BadRows, load_prefixes, overlap, read_eliciting
 from .endpoint import Endpoint, EndpointOptions
 from .errors import UserError
 from .evaluation.evaluate import likelihood_of
@@ -235,23 +235,40 @@ def build_cast(settings: Settings) -> Cast:
     return Cast(adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start)
 
 
-def load_texts(settings: Settings, progress: Progress) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
+def load_texts(
+    settings: Settings, progress: Progress, bad: Mapping[str, BadRows] | None = None
+) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
     """Training prefixes, dev prefixes and eliciting texts.
+
+    Args:
+        settings: ``data.*`` name them.
+        progress: Told what was left out and skipped.
+        bad: Where bad rows of ``train``, ``dev`` and ``eliciting`` are counted.
 
     Raises:
         UserError: A file is missing or malformed.
     """
-    prefixes = load_prefixes(settings.data.train, split="train")
-    dev = load_prefixes(settings.data.dev, split="dev")
-    if not settings.needs_eliciting:
-        return prefixes, dev, []
-    found = read_eliciting(settings.data.eliciting)
-    if found.mild or found.unscored:
-        progress.note(
-            f"{len(found.texts):,} eliciting texts; left out: {found.mild:,} with a continuation at or below 0.5, "
-            f"{found.unscored:,} without a score"
-        )
-    return prefixes, dev, found.texts
+    bad = bad or bad_rows(settings)
+    prefixes = load_prefixes(settings.data.train, split="train", bad=bad["train"])
+    dev = load_prefixes(settings.data.dev, split="dev", bad=bad["dev"])
+    eliciting: list[ElicitingText] = []
+    if settings.needs_eliciting:
+        found = read_eliciting(settings.data.eliciting, bad=bad["eliciting"])
+        eliciting = found.texts
+        if found.mild or found.unscored:
+            progress.note(
+                f"{len(found.texts):,} eliciting texts; left out: {found.mild:,} with a continuation at or below 0.5, "
+                f"{found.unscored:,} without a score"
+            )
+    for name, rows in bad.items():
+        if rows.count:
+            progress.note(f"warning: data.{name}: {rows}")
+    return prefixes, dev, eliciting
+
+
+def bad_rows(settings: Settings) -> dict[str, BadRows]:
+    """What becomes of rows that cannot be read, by the set that they stand in."""
+    return {name: BadRows(settings.data.skip_bad_rows) for name in ("train", "dev", "eliciting")}
 
 
 def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progress | None = None) -> Trainer:
@@ -261,7 +278,8 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         UserError: Bad input, or an output folder in use.
     """
     progress = progress or Silent()
-    prefixes, dev, eliciting = load_texts(settings, progress)
+    bad = bad_rows(settings)
+    prefixes, dev, eliciting = load_texts(settings, progress, bad)
     shared = overlap(prefixes, dev)
     if shared:
         progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
@@ -281,6 +299,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
     facts = {
         "models_sha256": hashes,
         "data_counts": {name: len(rows) for name, rows in texts.items()},
+        "rows_skipped": {name: rows.facts() for name, rows in bad.items()},
         "data_sha256": {name: texts_hash(rows) for name, rows in texts.items()},
         "free_reference": cast.free_reference,
         **told,

@@ -13,6 +13,16 @@ class UserError(Exception):
     """
 
 
+class RowError(UserError):
+    """A mistake in one row of a file; the rows around it may be read without it."""
+
+
+def one_line(text: str, most: int = 4096) -> str:
+    """The text for a message: line breaks, control codes and half characters escaped, cut to ``most`` characters."""
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, else a list of all."""
     names = sorted(known)

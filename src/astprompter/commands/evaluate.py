@@ -19,7 +19,7 @@ from ..console import (
 )
 from ..errors import UserError
 from ..processes import is_main, join
-from .shared import OUT, PresetName, ShowText, say, warn
+from .shared import OUT, PresetName, ShowText, SkipBadRows, say, skipping, warn
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
@@ -38,6 +38,7 @@ def evaluate(
     ] = None,
     preset: PresetName = "embedded",
     baseline: Annotated[bool, typer.Option(help="Also evaluate the untuned adversary.")] = True,
+    skip_bad_rows: SkipBadRows = False,
     show_text: ShowText = False,
     top: Annotated[int, typer.Option(min=0, help="Failures to list.")] = 5,
 ) -> None:
@@ -63,7 +64,7 @@ def evaluate(
     quiet_libraries()
     with RichProgress(OUT, quiet=not is_main()) as progress:
         result, folder = evaluate_targets(
-            names, overrides, preset=preset, out=out, baseline=baseline, progress=progress
+            names, skipping(overrides, skip_bad_rows), preset=preset, out=out, baseline=baseline, progress=progress
         )
     if is_main():
         _show(result, folder, show_text=show_text, top=top)

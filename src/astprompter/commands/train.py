@@ -11,7 +11,7 @@ from ..console import RichProgress, quiet_libraries
 from ..errors import UserError
 from ..processes import is_main, join
 from ..trackers import check_trackers, tracking
-from .shared import OUT, Overrides, PresetName, RunOut, say, warn
+from .shared import OUT, Overrides, PresetName, RunOut, SkipBadRows, say, skipping, warn
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")]
@@ -25,6 +25,7 @@ def train(
     tracker: Annotated[
         list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, trackio or mlflow; may be repeated.")
     ] = None,
+    skip_bad_rows: SkipBadRows = False,
     print_config: PrintConfig = False,
 ) -> None:
     """Train an adversary against a defender.
@@ -33,7 +34,8 @@ def train(
 
     Example: astprompter train -o runs/mine defender.path=./my-model data.train=prefixes.jsonl
     """
-    settings = load_settings(preset, overrides or [])
+    overrides = skipping(overrides, skip_bad_rows)
+    settings = load_settings(preset, overrides)
     if print_config:
         typer.echo(to_yaml(settings), nl=False)
         return
@@ -48,7 +50,7 @@ def train(
 
         recorded = RunDirectory.open(out).settings()
         if preset == "embedded":
-            settings = RunDirectory.open(out).settings(overrides or [])
+            settings = RunDirectory.open(out).settings(overrides)
         settings = check_resumable(settings, recorded)
     elif is_main():
         refuse_used(out)
@@ -72,6 +74,7 @@ def sft(
     preset: PresetName = "embedded",
     out: RunOut = None,
     resume: Resume = False,
+    skip_bad_rows: SkipBadRows = False,
     print_config: PrintConfig = False,
 ) -> None:
     """Train the SFT baseline: the base policy tuned on the eliciting texts, for as many updates as 'train' takes.
@@ -81,4 +84,4 @@ def sft(
     Example: astprompter sft -o runs/sft defender.path=./my-model data.eliciting=eliciting.jsonl
     """
     chosen = preset if resume and preset == "embedded" else f"{preset}+sft"
-    train(overrides, chosen, out, resume=resume, print_config=print_config)
+    train(overrides, chosen, out, resume=resume, skip_bad_rows=skip_bad_rows, print_config=print_config)

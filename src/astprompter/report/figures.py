@@ -247,8 +247,9 @@ def _curves(title: str, lines: Sequence[_Line], best: Row | None) -> Markup | No
         d.path(pixels, f"stroke s{slot}") if len(pixels) > 1 else d.circle(pixels[0], 3, f"mark s{slot}")
         if len(lines) > 1:
             d.text(_free((pixels[-1][0] + 6, pixels[-1][1] + 4), taken), name, "label")
-    if best is not None:
-        d.circle((x(best["updates"]), y(best["reward"]["mean"])), 5, "ring s0")
+    kept = None if best is None else _dig(best, ("reward", "mean"))
+    if best is not None and kept is not None:
+        d.circle((x(best["updates"]), y(kept)), 5, "ring s0")
     return d.render(f"{title} over the updates")
 
 
