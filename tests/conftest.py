@@ -38,7 +38,9 @@ disable_progress_bar()
 # large, or HYPOTHESIS_PROFILE=large. No database: nothing is remembered between runs.
 _COMMON: dict[str, Any] = {"database": None, "deadline": None}
 _SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-hypothesis_settings.register_profile("quick", derandomize=True, suppress_health_check=_SHARED, **_COMMON)
+hypothesis_settings.register_profile(
+    "quick", max_examples=50, derandomize=True, suppress_health_check=_SHARED, **_COMMON
+)
 hypothesis_settings.register_profile("large", max_examples=5000, suppress_health_check=_SHARED, **_COMMON)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

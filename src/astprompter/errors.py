@@ -9,8 +9,12 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake in input or settings.
 
-    The message is one line that names the file, line, setting or model concerned and the remedy.
+    The message is one line that names the file, line, setting or model concerned and the remedy. Whatever it quotes,
+    it can be shown: line breaks, control codes and half characters are escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(" ".join(message.split("\n")), 8000))
 
 
 class RowError(UserError):

@@ -194,9 +194,9 @@ class RunDirectory:
         """Optimizer steps of the last checkpoint; ``None`` before the first."""
         for folder in (self.checkpoint, self.checkpoint.with_name("checkpoint.old")):
             try:
-                state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+                state = parse((folder / "state.json").read_bytes(), {"progression": {"updates": int}})
                 return int(state["progression"]["updates"])
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError):
                 continue
         return None
 

@@ -69,7 +69,10 @@ def load_settings(preset: str = "embedded", overrides: Sequence[str] = ()) -> Se
     while (parent := chain[-1].extends) is not None:
         if any(parent == item.name for item in chain):
             raise UserError(f"preset '{parent}' extends itself")
-        chain.append(load_preset(parent))
+        try:
+            chain.append(load_preset(parent))
+        except UserError as error:
+            raise UserError(f"preset '{chain[-1].name}' extends another: {error}") from None
     values: dict[str, Any] = {}
     for item in [*reversed(chain), *map(load_preset, tops)]:
         merge(values, item.settings)
@@ -104,12 +107,13 @@ def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = (), *, s
     merge(merged, values)
     for override in overrides:
         key, sign, text = override.partition("=")
+        shown = one_line(override, 200)
         if not sign:
-            raise UserError(f"override '{override}' is not of the form key=value, for instance loss.tau=0.2")
+            raise UserError(f"override '{shown}' is not of the form key=value, for instance loss.tau=0.2")
         try:
             merge(merged, nested(key.strip().split("."), plain_yaml(text)))
         except yaml.YAMLError as error:
-            raise UserError(f"override '{override}': the value cannot be read ({words_of(error)})") from None
+            raise UserError(f"override '{shown}': the value cannot be read ({words_of(error)})") from None
     where = f"{source}: " if source else ""
     try:
         _check_keys(merged)
