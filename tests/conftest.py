@@ -41,7 +41,7 @@ _SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthChec
 hypothesis_settings.register_profile(
     "quick", max_examples=50, derandomize=True, suppress_health_check=_SHARED, **_COMMON
 )
-hypothesis_settings.register_profile("large", max_examples=5000, suppress_health_check=_SHARED, **_COMMON)
+hypothesis_settings.register_profile("large", max_examples=1000, suppress_health_check=_SHARED, **_COMMON)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 SENTENCES = [

@@ -7,7 +7,6 @@ wrong with it and where.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ Shape = Any
 alternatives, ``[shape]`` for a list, ``[shape, shape]`` for a list of so many, or ``{key: shape}`` for an object, where
 ``key?`` may be missing and ``*`` stands for every other key. What a shape does not name is not looked at."""
 
-_LARGEST = 2**53
+_LARGEST_FLOAT, _LARGEST_INT = 1e300, 2**53
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
 
 
@@ -112,9 +111,9 @@ def mismatch(value: object, shape: Shape, where: str = "") -> str:
 
 def _scalar_mismatch(value: object, shape: Shape, where: str) -> str:
     if shape is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return "" if math.isfinite(value) and abs(value) <= _LARGEST else _wrong(where, "is too large a number")
+        return "" if abs(value) <= _LARGEST_FLOAT else _wrong(where, "is too large a number")
     if shape is int and isinstance(value, int) and not isinstance(value, bool):
-        return "" if abs(value) <= _LARGEST else _wrong(where, "is too large a number")
+        return "" if abs(value) <= _LARGEST_INT else _wrong(where, "is too large a number")
     if shape is str and isinstance(value, str):
         return "" if _encodable(value) else _wrong(where, "holds half a character (a lone surrogate)")
     if shape is bool and isinstance(value, bool):
