@@ -164,3 +164,16 @@ def test_the_size_of_a_family_counts_distinct_tokens() -> None:
     # 3 of the prompt, 3 9 and 4 below it; then 5 below the 4, and 3 9 and 4 below that: 3 + 3 + 1 + 3 = 10.
     assert forward_groups(pairs, 10) == [[0, 1]]
     assert forward_groups(pairs, 9) == [[0], [1]]
+    apart = [like((1, 2, 3), (7,), (6,)), like((1, 2, 3, 4, 5), (7,), (6,))]  # 3 + 2, then 2 + 2
+    assert forward_groups(apart, 9) == [[0, 1]]
+    assert forward_groups(apart, 8) == [[0], [1]]
+
+
+def test_prompts_that_share_half_of_the_shorter_one_stand_together() -> None:
+    def rows(*prompts: tuple[int, ...]) -> int:
+        return pack([(prompt, (50,)) for prompt in prompts]).ids.shape[0]
+
+    assert rows((1, 2, 9, 9), (1, 2, 8, 8)) == 1
+    assert rows((1, 2, 9, 9, 9), (1, 2, 8, 8, 8)) == 2
+    assert rows((1, 2), (1, 2, 8, 8, 8)) == 1
+    assert rows((1,), (2,), (1, 3)) == 2

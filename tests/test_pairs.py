@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from astprompter.pairs import pairs_of_tree, ranked, split_eliciting, supervised_pairs, swap_per_pair
+from astprompter.config import RewardSettings
+from astprompter.reward import RewardWeights
 from astprompter.types import ElicitingText, Node, PreferencePair, Prefix, RolloutTree, Speech, Turn
 
 
@@ -116,3 +118,8 @@ def test_a_mask_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         swap_per_pair([pair, pair], iter([]), [True])
     assert swap_per_pair([pair, pair], iter([]), [True, False]) == [pair, pair]
+
+
+def test_the_weights_are_those_of_the_settings() -> None:
+    assert RewardWeights.of(RewardSettings(alpha=2.0, beta=3.0, **{"lambda": 4.0})) == RewardWeights(2.0, 3.0, 4.0)
+    assert RewardWeights.of(RewardSettings()) == RewardWeights() == RewardWeights(1.0, 0.5, 0.1)

@@ -231,6 +231,38 @@ def test_resampling_in_parts_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> 
         assert overall(values, seed=1, resamples=105) == whole
 
 
+@pytest.mark.parametrize(("chunk", "sizes"), [(3, [1] * 5), (7, [1] * 5), (14, [2, 2, 1]), (35, [5]), (700, [5])])
+def test_no_more_is_drawn_than_asked_for(monkeypatch: pytest.MonkeyPatch, chunk: int, sizes: list[int]) -> None:
+    drawn: list[int] = []
+    real = stats._means
+
+    def counting(weights: Any, sums: Any, counts: Any) -> Any:
+        drawn.append(len(weights))
+        return real(weights, sums, counts)
+
+    monkeypatch.setattr(stats, "_means", counting)
+    monkeypatch.setattr(stats, "_CHUNK", chunk)
+    overall(np.ones((7, 2)), seed=1, resamples=5)
+    assert drawn == [1, *sizes]  # the figure itself, then the resamples
+
+
+def test_two_thousand_resamples_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, float]] = []
+    real = stats._bootstrap
+
+    def listening(tables: Any, combine: Any, seed: int, resamples: int, level: float) -> Any:
+        asked.append((resamples, level))
+        return real(tables, combine, seed, 10, level)
+
+    monkeypatch.setattr(stats, "_bootstrap", listening)
+    values = table([0.1, 0.9], [0.4, 0.2])
+    describe(values, seed=0)
+    overall(values, seed=0)
+    failure_within_horizon(values, seed=0)
+    paired_difference(values, values, seed=0)
+    assert asked == [(2000, 0.95)] * 6
+
+
 def test_the_least_that_can_be_told() -> None:
     two = overall(table([0.2], [0.6]), seed=0)
     assert two.std == pytest.approx(0.4 / np.sqrt(2))

@@ -112,9 +112,9 @@ def stats(
     OUT.print(table)
     for line in leaks:
         say(line)
-    for part in bad:
-        if part.count:
-            say(f"warning: {part}")
+    for skipped in bad:
+        if skipped.count:
+            say(f"warning: {skipped}")
 
 
 def _describe(chosen: Plan) -> None:

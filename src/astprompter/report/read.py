@@ -74,10 +74,18 @@ def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFil
         summary = _json(folder / SUMMARY, SUMMARY_FILE)
         if summary and not summary["adversaries"]:
             raise UserError(f"'{folder / SUMMARY}' lists no adversaries; run 'astprompter evaluate' again")
-        logs = [rows(folder / file) for file in (LOG, TREES)]
-        results = [rows(folder / file) for file in (FAILURES, TRAJECTORIES)]
-        unique = name if names.count(name) == 1 else str(folder)
-        runs.append(RunFiles(folder, unique, _config(folder / CONFIG), *logs, summary, *results))
+        runs.append(
+            RunFiles(
+                folder,
+                name if names.count(name) == 1 else str(folder),
+                _config(folder / CONFIG),
+                rows(folder / LOG),
+                rows(folder / TREES),
+                summary,
+                rows(folder / FAILURES),
+                rows(folder / TRAJECTORIES),
+            )
+        )
     return runs
 
 
