@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astprompter.pairs import pairs_of_tree, ranked, split_eliciting, supervised_pairs, swap_per_pair
 from astprompter.config import RewardSettings
+from astprompter.pairs import pairs_of_tree, ranked, split_eliciting, supervised_pairs, swap_per_pair
 from astprompter.reward import RewardWeights
 from astprompter.types import ElicitingText, Node, PreferencePair, Prefix, RolloutTree, Speech, Turn
 
