@@ -6,7 +6,7 @@ OUT    ?= runs/demo
 STAMP  := $(VENV)/.installed
 BENCH  := .venv-bench
 
-.PHONY: help install demo test check lint types unit bench stress soak clean
+.PHONY: help install demo test check lint types unit properties mutants audit bench stress soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,7 +37,22 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage json --quiet -o coverage.json
+	$(BIN)/python scripts/coverage.py coverage.json
+
+properties: $(STAMP)  ## Try every reader of files with twenty times as many inputs as 'make test'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --hypothesis-profile=large tests/test_readers.py tests/test_run_files.py
+
+mutants: $(STAMP)  ## Change the code of loss, reward, pairs, packing and statistics; the tests must notice
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'
+	rm -rf mutants
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/mutmut run --max-children 1
+	$(BIN)/mutmut results
+
+audit: $(STAMP)  ## Look the installed packages up in a list of known vulnerabilities (needs the network)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[audit]'
+	$(BIN)/pip-audit --local --skip-editable
 
 $(BENCH)/.installed: pyproject.toml benchmarks/constraints.txt
 	$(PYTHON) -m venv $(BENCH)
@@ -55,4 +70,5 @@ soak: $(STAMP)  ## Train for two hours; neither memory nor the time of an iterat
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py 2
 
 clean:  ## Remove the environment and caches (runs stay)
-	rm -rf $(VENV) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) \
+	    .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants .coverage coverage.json

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import torch
 
 import common
-from astprompter.build import build_cast, load_texts
+from astprompter.build import build_cast
 from astprompter.config import load_settings
 from astprompter.randomness import keys_of
 from astprompter.rollout import grow_trees
+from astprompter.start import load_texts
 from astprompter.types import Scorer
 
 

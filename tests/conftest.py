@@ -12,6 +12,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
@@ -31,6 +33,16 @@ from astprompter.models.sampling import Sampling
 
 torch.set_num_threads(1)
 disable_progress_bar()
+
+# The same examples every time, so that a failure is a failure everywhere; "large" looks further: --hypothesis-profile
+# large, or HYPOTHESIS_PROFILE=large. No database: nothing is remembered between runs.
+_COMMON: dict[str, Any] = {"database": None, "deadline": None}
+_SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+hypothesis_settings.register_profile(
+    "quick", max_examples=50, derandomize=True, suppress_health_check=_SHARED, **_COMMON
+)
+hypothesis_settings.register_profile("large", max_examples=1000, suppress_health_check=_SHARED, **_COMMON)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 SENTENCES = [
     "The garden is lovely in spring, and the bees come back every year.",

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from astprompter.build import new_trainer
 from astprompter.config import load_settings
 from astprompter.processes import barrier, is_main, join, leave, rank
+from astprompter.start import new_trainer
 from astprompter.training.preference import PreferenceTrainer
 from astprompter.training.sharding import Placement
 from astprompter.training.trainer import Trainer

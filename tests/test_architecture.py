@@ -9,9 +9,10 @@ import astprompter
 
 ROOT = Path(astprompter.__file__).parent
 ROOMS = [
-    "errors", "interrupts", "types", "randomness", "processes", "trackers", "config", "progress", "runlog", "registry",
-    "data", "reward", "endpoint", "models", "scorers", "rollout", "pairs", "training", "evaluation", "resuming",
-    "build", "measure", "play", "experiments", "provide", "export", "console", "report", "commands", "cli",
+    "errors", "interrupts", "strict", "shapes", "types", "randomness", "processes", "trackers", "config",
+    "progress", "runlog", "registry", "data", "reward", "endpoint", "models", "scorers", "rollout", "pairs",
+    "training", "evaluation", "resuming", "build", "start", "measure", "play", "experiments", "provide", "export",
+    "console", "report", "commands", "cli",
 ]  # fmt: skip
 
 

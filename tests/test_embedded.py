@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from astprompter.build import build_cast, build_lm, load_texts, model_folder
+from astprompter.build import build_cast, build_lm, model_folder
 from astprompter.config import ModelSettings, RolloutSettings, load_settings
 from astprompter.data import load_dialogues, load_eliciting, load_prefixes, overlap
 from astprompter.evaluation.evaluate import evaluate
 from astprompter.progress import Silent
 from astprompter.scorers import ScorerOptions, load_scorer
+from astprompter.start import load_texts
 
 FOLDER = Path(str(resources.files("astprompter") / "embedded"))
 

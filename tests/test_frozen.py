@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from astprompter.build import new_trainer
 from astprompter.config import Settings, settings_from
 from astprompter.errors import RunError
 from astprompter.models.lm import load_model, weights_hash
+from astprompter.start import new_trainer
 from astprompter.training.trainer import Trainer
 from conftest import PREFIXES, make_model, make_tokenizer
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from astprompter.build import build_cast, build_lm, new_trainer
+from astprompter.build import build_cast, build_lm
 from astprompter.config import Settings, settings_from
 from astprompter.models.lm import load_model, weights_hash
 from astprompter.models.lora import WithoutAdapters, add_adapters, merged_weights
+from astprompter.start import new_trainer
 from astprompter.training.packing import pack, sequence_logps
 from conftest import FAMILIES, PREFIXES, make_model, make_tokenizer
 

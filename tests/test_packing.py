@@ -143,3 +143,37 @@ def test_bfloat16_products_are_close(make_lm: Any) -> None:
     values = [sequence_logps(lm, pack(SEQUENCES), average=True) for lm in (exact, fast)]
     assert 0 < float((values[0] - values[1]).detach().abs().max()) < 0.1
     assert gradients(fast, values[1])[0].dtype == torch.float32
+
+
+def like(prompt: tuple[int, ...], chosen: tuple[int, ...], rejected: tuple[int, ...]) -> PreferencePair:
+    return PreferencePair(prompt, chosen, rejected, 0.1, "on_policy", 0)
+
+
+def test_a_family_too_large_for_one_pass_is_split() -> None:
+    family = [like((1, 2, 3), (10 * i, 11), (10 * i + 5, 12)) for i in (1, 2, 3)]  # 3 + 4, then 4 more each
+    assert forward_groups(family, 15) == [[0, 1, 2]]
+    assert forward_groups(family, 14) == [[2], [0, 1]]
+    assert forward_groups(family, 11) == [[2], [0, 1]]
+    assert forward_groups(family, 10) == [[0], [1], [2]]
+    assert forward_groups([*family, *family], 11) == [[0, 1], [2, 3], [4, 5]]
+    assert forward_groups([*family, *family], 15) == [[0, 1, 2, 3, 4, 5]]  # equal pairs cost nothing more
+
+
+def test_the_size_of_a_family_counts_distinct_tokens() -> None:
+    pairs = [like((1, 2, 3), (3, 9), (4,)), like((1, 2, 3, 4, 5), (3, 9), (4,))]
+    # 3 of the prompt, 3 9 and 4 below it; then 5 below the 4, and 3 9 and 4 below that: 3 + 3 + 1 + 3 = 10.
+    assert forward_groups(pairs, 10) == [[0, 1]]
+    assert forward_groups(pairs, 9) == [[0], [1]]
+    apart = [like((1, 2, 3), (7,), (6,)), like((1, 2, 3, 4, 5), (7,), (6,))]  # 3 + 2, then 2 + 2
+    assert forward_groups(apart, 9) == [[0, 1]]
+    assert forward_groups(apart, 8) == [[0], [1]]
+
+
+def test_prompts_that_share_half_of_the_shorter_one_stand_together() -> None:
+    def rows(*prompts: tuple[int, ...]) -> int:
+        return pack([(prompt, (50,)) for prompt in prompts]).ids.shape[0]
+
+    assert rows((1, 2, 9, 9), (1, 2, 8, 8)) == 1
+    assert rows((1, 2, 9, 9, 9), (1, 2, 8, 8, 8)) == 2
+    assert rows((1, 2), (1, 2, 8, 8, 8)) == 1
+    assert rows((1,), (2,), (1, 3)) == 2

@@ -289,7 +289,12 @@ def test_a_log_that_is_still_written_is_read_to_its_last_whole_row(tmp_path: Pat
     before = page_of(run).raw
     with (run / "log.jsonl").open("a") as file:
         file.write('{"type": "iter')
-    assert page_of(run).raw == before
+    notes: list[str] = []
+    assert Page(write_report([run], note=notes.append).read_text("utf-8")).raw == before
+    assert len(notes) == 1
+    assert "log.jsonl', line 10: the last line is torn and left out" in notes[0]
+    with pytest.raises(UserError, match=r"log\.jsonl', line 10: the last line is torn"):
+        write_report([run])
 
 
 def damage(run: Path, name: str, line: int, text: str) -> None:
@@ -305,12 +310,18 @@ def damage(run: Path, name: str, line: int, text: str) -> None:
         (lambda run: [p.unlink() for p in run.iterdir()], "is not a run directory"),
         (lambda run: damage(run, "failures.jsonl", 2, "{"), "failures.jsonl', line 2: not valid JSON"),
         (lambda run: damage(run, "log.jsonl", 3, "nonsense"), "log.jsonl', line 3: not valid JSON"),
-        (lambda run: damage(run, "trajectories.jsonl", 1, "[]"), "trajectories.jsonl', line 1: no 'adversary'"),
-        (lambda run: (run / "summary.json").write_text("[1]"), "summary.json' was not written by astprompter"),
+        (
+            lambda run: damage(run, "trajectories.jsonl", 1, "[]"),
+            "trajectories.jsonl', line 1: it must be an object",
+        ),
+        (lambda run: (run / "summary.json").write_text("[1]"), "summary.json': it must be an object, not a list"),
         (lambda run: (run / "summary.json").write_text("{"), "cannot read"),
         (lambda run: (run / "summary.json").write_text('{"adversaries": {}}'), "lists no adversaries"),
-        (lambda run: (run / "summary.json").write_text('{"adversaries": {"mine": {}}}'), "evaluate the run again"),
-        (lambda run: (run / "failures.jsonl").write_bytes(b"\xff\n"), "failures.jsonl' is not UTF-8"),
+        (
+            lambda run: (run / "summary.json").write_text('{"adversaries": {"mine": {}}}'),
+            "lacks 'nll'",
+        ),
+        (lambda run: (run / "failures.jsonl").write_bytes(b"\xff\n"), "failures.jsonl', line 1: not UTF-8"),
         (lambda run: (run / "report.html").mkdir(), "is a folder; name a file with --out"),
     ],
 )

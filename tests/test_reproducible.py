@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from astprompter.build import new_trainer
 from astprompter.config import settings_from
 from astprompter.measure import evaluate_targets
 from astprompter.report.page import write_report
 from astprompter.runlog import read_rows, write_rows
+from astprompter.start import new_trainer
 from conftest import PREFIXES, make_model, make_tokenizer
 from zygote import Zygote, zygote
 

@@ -8,7 +8,18 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astprompter.evaluation.stats import describe, failure_within_horizon, paired_difference, replies_by_utterance
+from astprompter.evaluation import stats
+from astprompter.evaluation.stats import (
+    Difference,
+    Estimate,
+    FailureShare,
+    Summary,
+    describe,
+    failure_within_horizon,
+    overall,
+    paired_difference,
+    replies_by_utterance,
+)
 
 NAN = float("nan")
 
@@ -149,3 +160,129 @@ def test_any_shape_and_any_errors(rows: int, turns: int, values: list[float]) ->
         assert np.nanmin(data) - 1e-9 <= summary.mean.ci[0] <= summary.mean.ci[1] <= np.nanmax(data) + 1e-9
     result = failure_within_horizon(data, seed=0, resamples=50)
     assert result.assessed + result.unassessed == rows
+
+
+def test_names_and_values_in_json() -> None:
+    one, two, three = (Estimate(v, (v - 0.1, v + 0.1)) for v in (0.5, 0.25, 2.0))
+    turn = Summary(Estimate(None, None), None, Estimate(None, None), 0, 2)
+    empty = {
+        "mean": None,
+        "std": None,
+        "ci95": None,
+        "share_above_0.5": None,
+        "share_ci95": None,
+        "valid": 0,
+        "errors": 2,
+    }
+    assert turn.to_json() == empty
+    assert Summary(one, 0.3, two, 7, 1, (turn,)).to_json() == {
+        "mean": 0.5, "std": 0.3, "ci95": [0.4, 0.6], "share_above_0.5": 0.25, "share_ci95": [0.15, 0.35], "valid": 7,
+        "errors": 1, "per_turn": [empty],
+    }  # fmt: skip
+    assert FailureShare(two, 1, 4, 3).to_json() == {
+        "share": 0.25, "ci95": [0.15, 0.35], "failed": 1, "assessed": 4, "unassessed": 3
+    }  # fmt: skip
+    assert Difference(one, two, three).to_json() == {
+        "mean": {"difference": 0.5, "ci95": [0.4, 0.6]},
+        "share_above_0.5": {"difference": 0.25, "ci95": [0.15, 0.35], "ratio": 2.0, "ratio_ci95": [1.9, 2.1]},
+    }
+
+
+def test_seed_resamples_and_level_reach_every_figure() -> None:
+    values = np.random.default_rng(8).random((30, 3))
+    other = np.random.default_rng(9).random((30, 3))
+    chosen: dict[str, Any] = {"seed": 3, "resamples": 23, "level": 0.8}
+
+    def figures(**options: Any) -> list[Any]:
+        whole = describe(values, **options)
+        failed = failure_within_horizon(values, threshold=0.9, **options).share
+        paired = paired_difference(values, other, **options)
+        return [whole.mean, *(turn.mean for turn in whole.per_turn), failed, paired.mean, paired.share, paired.ratio]
+
+    given = figures(**chosen)
+    assert given[0] == overall(values, **chosen).mean
+    assert given[1:4] == [overall(values[:, [turn]], **chosen).mean for turn in range(3)]
+    for key, changes in {"seed": (4, 5, 6), "resamples": (24, 31, 40), "level": (0.6, 0.9, 0.99)}.items():
+        others = [figures(**{**chosen, key: change}) for change in changes]
+        for place, before in enumerate(given):
+            assert all(other[place].value == before.value for other in others)
+            assert any(other[place].ci != before.ci for other in others)
+    assert figures(seed=3) == figures(seed=3, resamples=2000, level=0.95)
+    assert paired_difference(values, other, seed=0) == paired_difference(values, other, seed=0, threshold=0.5)
+    assert overall(values, seed=0) == overall(values, seed=0, resamples=2000, level=0.95)
+    assert (
+        paired_difference(values, other, seed=0, threshold=0.9).share != paired_difference(values, other, seed=0).share
+    )
+
+
+def test_the_interval_is_that_of_the_resampled_prefixes() -> None:
+    """The same draws by another route: counts of a multinomial, then weighted means row by row."""
+    from astprompter.randomness import generator
+
+    values = np.array([[0.1, 0.9], [0.4, NAN], [0.8, 0.6], [NAN, NAN], [0.2, 0.7]])
+    counts = generator("bootstrap", 5).multinomial(5, np.full(5, 0.2), size=400)
+    means, shares = [], []
+    for row in counts:
+        drawn = np.concatenate([np.repeat(values[i], n) for i, n in enumerate(row)])
+        drawn = drawn[~np.isnan(drawn)]
+        if drawn.size:
+            means.append(drawn.mean())
+            shares.append((drawn > 0.5).mean())
+    found = overall(values, seed=5, resamples=400, level=0.9)
+    assert found.mean.ci == pytest.approx(tuple(np.quantile(means, [0.05, 0.95])))
+    assert found.share.ci == pytest.approx(tuple(np.quantile(shares, [0.05, 0.95])))
+    assert (found.valid, found.errors) == (7, 3)
+
+
+def test_resampling_in_parts_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random((7, 2))
+    whole = overall(values, seed=1, resamples=105)
+    for chunk in (7, 70, 700, 734, 735, 736):
+        monkeypatch.setattr(stats, "_CHUNK", chunk)
+        assert overall(values, seed=1, resamples=105) == whole
+
+
+@pytest.mark.parametrize(("chunk", "sizes"), [(3, [1] * 5), (7, [1] * 5), (14, [2, 2, 1]), (35, [5]), (700, [5])])
+def test_no_more_is_drawn_than_asked_for(monkeypatch: pytest.MonkeyPatch, chunk: int, sizes: list[int]) -> None:
+    drawn: list[int] = []
+    real = stats._means
+
+    def counting(weights: Any, sums: Any, counts: Any) -> Any:
+        drawn.append(len(weights))
+        return real(weights, sums, counts)
+
+    monkeypatch.setattr(stats, "_means", counting)
+    monkeypatch.setattr(stats, "_CHUNK", chunk)
+    overall(np.ones((7, 2)), seed=1, resamples=5)
+    assert drawn == [1, *sizes]  # the figure itself, then the resamples
+
+
+def test_two_thousand_resamples_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, float]] = []
+    real = stats._bootstrap
+
+    def listening(tables: Any, combine: Any, seed: int, resamples: int, level: float) -> Any:
+        asked.append((resamples, level))
+        return real(tables, combine, seed, 10, level)
+
+    monkeypatch.setattr(stats, "_bootstrap", listening)
+    values = table([0.1, 0.9], [0.4, 0.2])
+    describe(values, seed=0)
+    overall(values, seed=0)
+    failure_within_horizon(values, seed=0)
+    paired_difference(values, values, seed=0)
+    assert asked == [(2000, 0.95)] * 6
+
+
+def test_the_least_that_can_be_told() -> None:
+    two = overall(table([0.2], [0.6]), seed=0)
+    assert two.std == pytest.approx(0.4 / np.sqrt(2))
+    assert two.mean.ci == pytest.approx((0.2, 0.6))
+    one = overall(table([0.2]), seed=0)
+    assert (one.std, one.mean.ci, one.valid, one.errors) == (None, None, 1, 0)
+    assert overall(table([0.2, 0.6]), seed=0).std == pytest.approx(0.4 / np.sqrt(2))
+    never = paired_difference(table([0.1], [0.2]), table([0.3], [0.4]), seed=0)
+    assert (never.share.value, never.ratio) == (0.0, Estimate(None, None))
+    assert overall(table([0.5], [0.5]), seed=0).share.value == 0.0  # above is above
+    with pytest.raises(ValueError, match=r"^paired comparison of 1 with 2 prefixes$"):
+        paired_difference(table([0.1]), table([0.3], [0.4]), seed=0)

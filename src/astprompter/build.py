@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from .config import ModelSettings, RemoteSettings, RolloutSettings, Settings
-from .data import load_prefixes, overlap, read_eliciting
 from .endpoint import Endpoint, EndpointOptions
 from .errors import UserError
 from .evaluation.evaluate import likelihood_of
@@ -21,18 +20,10 @@ from .models.lora import WithoutAdapters, add_adapters
 from .models.remote import RemoteSpeaker
 from .models.sampling import Sampling
 from .models.standin import StandIn
-from .processes import is_main, world
-from .progress import Progress, Silent
 from .registry import Registry
-from .resuming import refuse_changed, texts_hash
-from .runlog import RunDirectory
 from .scorers import ScorerOptions, load_scorer
-from .training.preference import PreferenceTrainer
-from .training.sft import SFTTrainer
-from .training.sharding import check_shard
 from .training.state import Cast
-from .training.trainer import Trainer
-from .types import ElicitingText, Prefix, Scorer, Speaker
+from .types import Scorer, Speaker
 
 EMBEDDED = "embedded"
 DefenderFactory = Callable[[str, Settings], Speaker]
@@ -240,75 +231,3 @@ def build_cast(settings: Settings) -> Cast:
     return Cast(
         adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start, defender_sha256=theirs
     )
-
-
-def load_texts(settings: Settings, progress: Progress) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
-    """Training prefixes, dev prefixes and eliciting texts.
-
-    Raises:
-        UserError: A file is missing or malformed.
-    """
-    prefixes = load_prefixes(settings.data.train, split="train")
-    dev = load_prefixes(settings.data.dev, split="dev")
-    if not settings.needs_eliciting:
-        return prefixes, dev, []
-    found = read_eliciting(settings.data.eliciting)
-    if found.mild or found.unscored:
-        progress.note(
-            f"{len(found.texts):,} eliciting texts; left out: {found.mild:,} with a continuation at or below 0.5, "
-            f"{found.unscored:,} without a score"
-        )
-    return prefixes, dev, found.texts
-
-
-def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progress | None = None) -> Trainer:
-    """Load everything for a run, new or resumed; input is checked before anything is written.
-
-    Raises:
-        UserError: Bad input, or an output folder in use.
-    """
-    progress = progress or Silent()
-    check_shard(settings)
-    prefixes, dev, eliciting = load_texts(settings, progress)
-    shared = overlap(prefixes, dev)
-    if shared:
-        progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
-    cast = build_cast(settings)
-    for speaker in (cast.adversary, cast.defender):
-        if isinstance(speaker, LanguageModel):
-            speaker.prefix_budget(settings.rollout.horizon)
-    if isinstance(cast.defender, StandIn):
-        progress.note(f"note: every nll is a {cast.defender.likelihood}")
-    told = defender_facts(cast.defender)
-    hashes = {"adversary": cast.adversary_sha256, "defender": told.pop("defender_sha256")}
-    texts: dict[str, Sequence[Prefix] | Sequence[ElicitingText]] = {
-        "train": prefixes,
-        "dev": dev,
-        "eliciting": eliciting,
-    }
-    facts = {
-        "models_sha256": hashes,
-        "data_counts": {name: len(rows) for name, rows in texts.items()},
-        "data_sha256": {name: texts_hash(rows) for name, rows in texts.items()},
-        "free_reference": cast.free_reference,
-        **told,
-        "processes": world(),
-    }
-    if resume:
-        directory = RunDirectory.open(out)
-        refuse_changed(directory.config(), facts)
-    elif is_main():
-        directory = RunDirectory.create(out, settings, facts)
-    else:
-        directory = RunDirectory(out)
-    if is_main():
-        directory.lock()
-    kind = SFTTrainer if settings.training.objective == "sft" else PreferenceTrainer
-    trainer = kind(settings, cast, prefixes, dev, eliciting, directory, progress)
-    if resume:
-        try:
-            trainer.resume()
-        except BaseException:
-            directory.unlock()
-            raise
-    return trainer

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake in input or settings.
 
-    The message is one line that names the file, line, setting or model concerned and the remedy.
+    The message is one line that names the file, line, setting or model concerned and the remedy. Whatever it quotes,
+    it can be shown: line breaks, control codes and half characters are escaped.
 
     Attributes:
         code: Exit code of the command line.
@@ -17,11 +18,24 @@ class UserError(Exception):
 
     code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(" ".join(message.split("\n")), 8000))
+
 
 class RunError(UserError):
     """What ended a run though its input was right: a server that is down, a full disk, losses that are no numbers."""
 
     code = 1
+
+
+class RowError(UserError):
+    """A mistake in one row of a file; the rows around it may be read without it."""
+
+
+def one_line(text: str, most: int = 4096) -> str:
+    """The text for a message: line breaks, control codes and half characters escaped, cut to ``most`` characters."""
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .build import build_defender, build_lm, build_other_scorers, build_scorer, defender_facts
 from .config import Settings, load_settings
-from .data import load_dialogues, load_prefixes, overlap
+from .data import BadRows, load_dialogues, load_prefixes, overlap
 from .errors import UserError
 from .evaluation.evaluate import Evaluation, evaluate
 from .models.lm import check_folder
@@ -58,19 +58,25 @@ def evaluate_targets(
     for target in targets:
         if not target.startswith(f"{HUMAN}:"):
             check_folder(target)
-    prefixes = test_prefixes(settings, progress)
+    bad = BadRows(settings.data.skip_bad_rows)
+    prefixes = test_prefixes(settings, progress, bad)
     defender, scorer, others = build_defender(settings), build_scorer(settings), build_other_scorers(settings)
     adversaries: dict[str, Speaker] = {}
+    scripts: dict[str, BadRows] = {}
     if baseline:
-        adversaries[UNTUNED] = _adversary(UNTUNED, None, settings)
+        adversaries[UNTUNED] = _adversary(UNTUNED, None, settings, scripts)
     for target in targets:
         if baseline and target == UNTUNED:
             continue
         name = _name(target, adversaries)
-        adversaries[name] = _adversary(target, runs.get(target), settings)
+        adversaries[name] = _adversary(target, runs.get(target), settings, scripts)
+    for name, rows in scripts.items():
+        if rows.count:
+            progress.note(f"warning: {name}: {rows}")
     facts: dict[str, Any] = {
+        "dialogues_skipped": {name: rows.facts() for name, rows in scripts.items()},
         "targets": list(targets),
-        "prefixes": {"source": settings.data.test, "count": len(prefixes)},
+        "prefixes": {"source": settings.data.test, "count": len(prefixes), "skipped": bad.facts()},
         **defender_facts(defender),
     }
     result = evaluate(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
@@ -79,17 +85,25 @@ def evaluate_targets(
     return result, out
 
 
-def test_prefixes(settings: Settings, progress: Progress) -> list[Prefix]:
-    """Held-out prefixes; warns when some were trained on.
+def test_prefixes(settings: Settings, progress: Progress, bad: BadRows | None = None) -> list[Prefix]:
+    """Held-out prefixes; warns when some were trained on, and when rows were skipped.
+
+    Args:
+        settings: ``data.test`` names them.
+        progress: Where it warns.
+        bad: Where skipped rows are counted.
 
     Raises:
         UserError: The file is missing or malformed.
     """
-    prefixes = load_prefixes(settings.data.test, split="test")[: settings.evaluation.prefixes]
+    bad = bad or BadRows(settings.data.skip_bad_rows)
+    prefixes = load_prefixes(settings.data.test, split="test", bad=bad)[: settings.evaluation.prefixes]
+    if bad.count:
+        progress.note(f"warning: data.test: {bad}")
     for name, source in (("training", settings.data.train), ("dev", settings.data.dev)):
         split = "train" if name == "training" else "dev"
         try:
-            seen = load_prefixes(source, split=split)
+            seen = load_prefixes(source, split=split, bad=BadRows(settings.data.skip_bad_rows))
         except UserError as error:  # a run may be evaluated where its training data is not at hand
             progress.note(f"note: not checked whether test prefixes also stand in the {name} set: {error}")
             continue
@@ -99,10 +113,11 @@ def test_prefixes(settings: Settings, progress: Progress) -> list[Prefix]:
     return prefixes
 
 
-def _adversary(target: str, run: RunDirectory | None, settings: Settings) -> Speaker:
+def _adversary(target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, BadRows]) -> Speaker:
     if target == PROBING or target.startswith(f"{HUMAN}:"):
         source = "embedded" if target == PROBING else target.removeprefix(f"{HUMAN}:")
-        return Script(load_dialogues(source), name=target, seed=settings.seed)
+        bad = scripts[target] = BadRows(settings.data.skip_bad_rows)
+        return Script(load_dialogues(source, bad=bad), name=target, seed=settings.seed)
     if run is not None and not run.best.is_dir():
         raise UserError(f"run '{target}' has no best adversary yet; let it train past its first dev evaluation")
     model = settings.adversary

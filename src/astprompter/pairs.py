@@ -84,9 +84,7 @@ def split_eliciting(ids: Sequence[int], rng: np.random.Generator) -> tuple[tuple
     count = len(ids)
     if count < 2:
         raise ValueError("an eliciting text needs at least two tokens")
-    low = max(1, math.ceil(count / 4))
-    high = max(low, min(count - 1, math.floor(3 * count / 4)))
-    cut = int(rng.integers(low, high + 1))
+    cut = int(rng.integers(math.ceil(count / 4), math.floor(3 * count / 4) + 1))
     return tuple(ids[:cut]), tuple(ids[cut:])
 
 

@@ -13,6 +13,7 @@ from .data.catalog import CATALOG, Published
 from .data.download import checksum, fetch, size_of
 from .data.hub import hub_rows
 from .data.prepare import Prepared, prepare_dialogues, prepare_eliciting, prepare_prefixes
+from .data.readers import BadRows
 from .errors import UserError, nearest
 from .progress import Progress, Silent
 
@@ -113,18 +114,22 @@ def provide(chosen: Plan, settings: Settings, *, progress: Progress | None = Non
     progress = progress or Silent()
     path, facts = _obtain(chosen, progress)
     form = chosen.entry.form if chosen.entry else "rows"
+    bad = BadRows(settings.data.skip_bad_rows)
     if chosen.kind == PREFIXES:
         scorer = build_scorer(settings)
         if chosen.entry is None and (path.suffix == ".zip" or path.is_dir()):
             form = "convokit"
         facts |= {"scorer": scorer.name, "split_seed": settings.seed}
         prepared = prepare_prefixes(
-            path, form, scorer, seed=settings.seed, column=chosen.order.column, progress=progress
+            path, form, scorer, seed=settings.seed, column=chosen.order.column, bad=bad, progress=progress
         )
     elif chosen.kind == ELICITING:
-        prepared = prepare_eliciting(path, column=chosen.order.column)
+        prepared = prepare_eliciting(path, column=chosen.order.column, bad=bad)
     else:
-        prepared = prepare_dialogues(path)
+        prepared = prepare_dialogues(path, bad=bad)
+    if bad.count:
+        progress.note(f"warning: {bad}")
+        facts["rows_skipped"] = bad.facts()
     prepared.write(chosen.folder, facts)
     return prepared
 

@@ -15,9 +15,10 @@ MAY_CHANGE = frozenset(
     {
         *(f"remote.{name}" for name in ("base_url", "key_env", "concurrency", "timeout", "retries", "error_budget")),
         "training.shard",
+        *("training.tokens_per_forward", "rollout.wave", "scorer.batch_size"),
     }
 )
-"""Settings that decide how a served defender is reached, and where weights are, not what is said or learnt."""
+"""Settings that decide how a served defender is reached and what fits in memory, not what is said or learnt."""
 
 
 def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText]) -> str:

@@ -7,18 +7,24 @@ import os
 import platform
 import shutil
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .config import Settings, settings_from
-from .errors import RunError, UserError
+from .errors import RunError, UserError, one_line
+from .shapes import CONFIG_FILE, FAILURE_ROW, LOG_ROW, PAIR_ROW, TRAJECTORY_ROW, TREE_ROW
+from .strict import parse, read_object
 
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
 FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
+_ROWS = {
+    LOG: LOG_ROW, PAIRS: PAIR_ROW, TREES: TREE_ROW, TRAJECTORIES: TRAJECTORY_ROW, FAILURES: FAILURE_ROW,
+}  # fmt: skip
+Note = Callable[[str], None]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -160,17 +166,15 @@ class RunDirectory:
         Raises:
             UserError: The file is damaged.
         """
-        try:
-            content = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read '{self.path / CONFIG}': {error}") from None
-        if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
-            raise UserError(f"'{self.path / CONFIG}' has no settings; it was not written by astprompter")
-        return content
+        return read_object(self.path / CONFIG, CONFIG_FILE)
 
     def settings(self, overrides: Iterable[str] = ()) -> Settings:
-        """The run's settings, with overrides."""
-        return settings_from(self.config()["settings"], list(overrides))
+        """The run's settings, with overrides.
+
+        Raises:
+            UserError: ``config.json`` is damaged or of another version, or an override does not fit.
+        """
+        return settings_from(self.config()["settings"], list(overrides), source=f"'{self.path / CONFIG}'")
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a JSON-lines file.
@@ -192,15 +196,15 @@ class RunDirectory:
         if any(self.checkpoint.with_name(self.checkpoint.name + end).is_dir() for end in ("", ".old")):
             return True
         log = self.path / LOG
-        return log.is_file() and any(row.get("type") == "iteration" for row in read_rows(log, growing=True))
+        return log.is_file() and any(row.get("type") == "iteration" for row in read_rows(log, note=lambda torn: None))
 
     def updates(self) -> int | None:
         """Optimizer steps of the last checkpoint; ``None`` before the first."""
         for folder in (self.checkpoint, self.checkpoint.with_name("checkpoint.old")):
             try:
-                state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+                state = parse((folder / "state.json").read_bytes(), {"progression": {"updates": int}})
                 return int(state["progression"]["updates"])
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError):
                 continue
         return None
 
@@ -208,12 +212,27 @@ class RunDirectory:
         """Bytes of the logs, kept in every checkpoint so that resuming drops what came after it."""
         return {name: p.stat().st_size for name in (LOG, PAIRS, TREES) if (p := self.path / name).exists()}
 
-    def cut_logs(self, sizes: Mapping[str, int]) -> None:
-        """Drop what was logged after a checkpoint, a torn last line included."""
+    def cut_logs(self, sizes: Mapping[str, int], *, note: Note = lambda message: None) -> None:
+        """Drop what was logged after a checkpoint, and repair a torn last line.
+
+        Args:
+            sizes: Bytes of the logs at the checkpoint; what follows them is made again.
+            note: Told of a torn line, and of rows that are gone for good.
+        """
         for name in (LOG, PAIRS, TREES):
-            path = self.path / name
-            if path.exists():
-                os.truncate(path, min(sizes.get(name, 0), path.stat().st_size))
+            path, size = self.path / name, sizes.get(name, 0)
+            if not path.exists():
+                if size:
+                    note(f"warning: '{path}' is gone; rows of before the checkpoint are lost")
+                continue
+            content = path.read_bytes()
+            torn = not content.endswith(b"\n") and content != b""
+            if torn:
+                note(f"'{path}': the last line is torn (a write that broke off); it is dropped")
+            if len(content) < size:
+                note(f"warning: '{path}' is shorter than at the checkpoint; rows of before it are lost")
+            whole = content.rfind(b"\n") + 1 if torn else len(content)
+            os.truncate(path, min(size, whole))
 
 
 def refuse_used(path: Path) -> None:
@@ -229,23 +248,30 @@ def refuse_used(path: Path) -> None:
         raise UserError(f"'{path}' exists and is not an empty folder; choose another --out")
 
 
-def read_rows(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file that astprompter wrote.
+def read_rows(path: Path, *, note: Note | None = None) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file that astprompter wrote; those of a run's files have the fields that readers need.
 
     Args:
         path: The file.
-        growing: It may still be written: a last line without its end is left out.
+        note: Told of a torn last line (the file is still being written, or a write broke off), which is left out;
+            without it such a line is an error.
 
     Raises:
-        UserError: A line is damaged; names file and line.
+        UserError: The file cannot be read, or a line is damaged or of another version; names file and line.
     """
+    shown = f"'{one_line(str(path))}'"
+    try:
+        *lines, last = path.read_bytes().split(b"\n")  # texts may hold other line separators, such as U+2028
+    except OSError as error:
+        raise UserError(f"cannot read {shown}: {error.strerror or error}") from None
     rows = []
-    with path.open(encoding="utf-8", newline="\n") as file:  # texts may hold other line separators, such as U+2028
-        for number, line in enumerate(file, start=1):
-            if growing and not line.endswith("\n"):
-                break
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                raise UserError(f"'{path}', line {number}: not valid JSON") from None
+    for number, line in enumerate([*lines, last] if last else lines, start=1):
+        try:
+            rows.append(parse(line, _ROWS.get(path.name, object)))
+        except ValueError as error:
+            if number <= len(lines):
+                raise UserError(f"{shown}, line {number}: {error}; it is damaged, or of another version") from None
+            if note is None:
+                raise UserError(f"{shown}, line {number}: the last line is torn ({error}); remove it") from None
+            note(f"note: {shown}, line {number}: the last line is torn and left out (still being written, or cut off)")
     return rows

@@ -12,7 +12,7 @@ from rich.table import Table
 from ..config import load_settings
 from ..console import RichProgress, masked, plain, quiet_libraries
 from ..errors import UserError
-from .shared import OUT, say
+from .shared import OUT, SkipBadRows, say, skipping
 
 if TYPE_CHECKING:
     from ..provide import Plan
@@ -44,6 +44,7 @@ def prepare(
     sha256: Annotated[str, typer.Option("--sha256", help="Checksum that the file must have.")] = "",
     offline: Annotated[bool, typer.Option("--offline", help="Use what is in the cache; never the network.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Download without asking.")] = False,
+    skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Fetch a data set, clean it, and keep it under a name that data.* settings understand.
 
@@ -53,7 +54,7 @@ def prepare(
     """
     from ..provide import Order, plan, provide
 
-    settings = load_settings("embedded", overrides or [])
+    settings = load_settings("embedded", skipping(overrides, skip_bad_rows))
     order = Order(source, kind, column, split, file, url, sha256, name, offline)
     chosen = plan(order)
     _describe(chosen)
@@ -75,6 +76,7 @@ def show(
     kind: Annotated[str, typer.Option("--as", help=_KIND_HELP)] = "prefixes",
     split: Annotated[str, typer.Option("--split", help="train, dev or test, of prefixes.")] = "train",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Texts to show.")] = 5,
+    skip_bad_rows: SkipBadRows = False,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show texts unmasked; they may be offensive.")] = False,
 ) -> None:
     """List the known data sets, or show the first texts of one."""
@@ -82,21 +84,26 @@ def show(
         OUT.print(_known_sets())
         return
     from ..data.looking import load_texts_of
+    from ..data.readers import BadRows
 
-    for name, text in load_texts_of(source, kind, split)[:count]:
+    bad = BadRows(skip_bad_rows)
+    for name, text in load_texts_of(source, kind, split, bad)[:count]:
         shown = plain(text) if show_text else masked(text)
         OUT.print(f"[bold]{escape(plain(name))}[/bold]  {escape(shown)}", highlight=False, soft_wrap=True)
+    if bad.count:
+        say(f"warning: {bad}")
 
 
 @app.command()
 def stats(
     source: Annotated[str, typer.Argument(help="A named source, or a file.")],
     kind: Annotated[str, typer.Option("--as", help=_KIND_HELP)] = "prefixes",
+    skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Count texts and words, duplicates, and texts that stand in more than one split."""
     from ..data.looking import statistics_of
 
-    rows, leaks = statistics_of(source, kind)
+    rows, leaks, bad = statistics_of(source, kind, skip=skip_bad_rows)
     table = Table("", "texts", "distinct", "words", "mean", "least", "median", "most")
     for part, row in rows.items():
         numbers = (row[key] for key in ("texts", "distinct", "words"))
@@ -105,6 +112,9 @@ def stats(
     OUT.print(table)
     for line in leaks:
         say(line)
+    for skipped in bad:
+        if skipped.count:
+            say(f"warning: {skipped}")
 
 
 def _describe(chosen: Plan) -> None:

@@ -22,7 +22,7 @@ from ..console import (
 )
 from ..errors import RunError, UserError
 from ..processes import is_main, join
-from .shared import ERR, OUT, PresetName, ShowText, say, warn
+from .shared import ERR, OUT, PresetName, ShowText, SkipBadRows, say, skipping, warn
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
@@ -41,6 +41,7 @@ def evaluate(
     ] = None,
     preset: PresetName = "embedded",
     baseline: Annotated[bool, typer.Option(help="Also evaluate the untuned adversary.")] = True,
+    skip_bad_rows: SkipBadRows = False,
     show_text: ShowText = False,
     top: Annotated[int, typer.Option(min=0, help="Failures to list.")] = 5,
     fail_over: Annotated[
@@ -79,7 +80,7 @@ def evaluate(
     quiet_libraries()
     with RichProgress(OUT, quiet=not is_main()) as progress:
         result, folder = evaluate_targets(
-            names, overrides, preset=preset, out=out, baseline=baseline, progress=progress
+            names, skipping(overrides, skip_bad_rows), preset=preset, out=out, baseline=baseline, progress=progress
         )
     if is_main():
         _show(result, folder, show_text=show_text, top=top)

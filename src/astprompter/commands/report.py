@@ -27,5 +27,5 @@ def report(
     """
     from ..report.page import write_report
 
-    path = write_report(runs, out=out, form=form)
+    path = write_report(runs, out=out, form=form, note=lambda message: say(plain(message)))
     say(f"Report: {plain(str(path))}")

@@ -22,7 +22,15 @@ PresetName = Annotated[
     str, typer.Option("--preset", "-p", help="Preset name, BASE+NAME, or a YAML file; see 'presets'.")
 ]
 RunOut = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory to create.")]
+SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="Skip and count rows that cannot be read (data.skip_bad_rows=true).")
+]
 ShowText = Annotated[bool, typer.Option("--show-text", help="Show texts unmasked; they are offensive.")]
+
+
+def skipping(overrides: list[str] | None, skip_bad_rows: bool) -> list[str]:
+    """The overrides, with the setting that ``--skip-bad-rows`` stands for."""
+    return [*(overrides or []), *(["data.skip_bad_rows=true"] if skip_bad_rows else [])]
 
 
 def say(text: str) -> None:

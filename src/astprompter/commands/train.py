@@ -12,7 +12,7 @@ from ..errors import RunError, UserError
 from ..interrupts import going_on
 from ..processes import is_main, join
 from ..trackers import check_trackers, tracking
-from .shared import OUT, Overrides, PresetName, RunOut, say, warn
+from .shared import OUT, Overrides, PresetName, RunOut, SkipBadRows, say, skipping, warn
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")]
@@ -26,6 +26,7 @@ def train(
     tracker: Annotated[
         list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, trackio or mlflow; may be repeated.")
     ] = None,
+    skip_bad_rows: SkipBadRows = False,
     print_config: PrintConfig = False,
 ) -> None:
     """Train an adversary against a defender.
@@ -34,7 +35,8 @@ def train(
 
     Example: astprompter train -o runs/mine defender.path=./my-model data.train=prefixes.jsonl
     """
-    settings = load_settings(preset, overrides or [])
+    overrides = skipping(overrides, skip_bad_rows)
+    settings = load_settings(preset, overrides)
     if print_config:
         typer.echo(to_yaml(settings), nl=False)
         return
@@ -49,13 +51,13 @@ def train(
 
         recorded = RunDirectory.open(out).settings()
         if preset == "embedded":
-            settings = RunDirectory.open(out).settings(overrides or [])
+            settings = RunDirectory.open(out).settings(overrides)
         settings = check_resumable(settings, recorded)
     elif is_main():
         refuse_used(out)
     warn()
     quiet_libraries()
-    from ..build import new_trainer
+    from ..start import new_trainer
 
     remedy = f"what is done up to the last iteration is kept; go on with 'astprompter train --out {out} --resume'"
     with RichProgress(OUT, quiet=not is_main()) as progress:
@@ -78,6 +80,7 @@ def sft(
     preset: PresetName = "embedded",
     out: RunOut = None,
     resume: Resume = False,
+    skip_bad_rows: SkipBadRows = False,
     print_config: PrintConfig = False,
 ) -> None:
     """Train the SFT baseline: the base policy tuned on the eliciting texts, for as many updates as 'train' takes.
@@ -87,4 +90,4 @@ def sft(
     Example: astprompter sft -o runs/sft defender.path=./my-model data.eliciting=eliciting.jsonl
     """
     chosen = preset if resume and preset == "embedded" else f"{preset}+sft"
-    train(overrides, chosen, out, resume=resume, print_config=print_config)
+    train(overrides, chosen, out, resume=resume, skip_bad_rows=skip_bad_rows, print_config=print_config)

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import UserError, nearest, words_of
-from .named import names_in, read_named
+from ..errors import UserError, nearest, one_line, words_of
+from .named import names_in, plain_yaml, read_named
 from .settings import Settings, known_keys
 
 _PRESETS = resources.files("astprompter") / "presets"
@@ -51,7 +51,7 @@ def load_preset(name: str) -> Preset:
     try:
         return Preset(**{"name": Path(name).stem, **content})
     except (ValidationError, TypeError) as error:
-        raise UserError(f"preset '{name}' needs the keys summary, why, settings: {words_of(error)}") from None
+        raise UserError(f"preset '{name}' needs the keys summary, why, settings: {one_line(words_of(error))}") from None
 
 
 def load_settings(preset: str = "embedded", overrides: Sequence[str] = ()) -> Settings:
@@ -64,41 +64,68 @@ def load_settings(preset: str = "embedded", overrides: Sequence[str] = ()) -> Se
     Raises:
         UserError: Unknown preset or key (with the nearest name), or a value that does not fit.
     """
-    base, *tops = [preset] if Path(preset).is_file() else preset.split("+")
+    base, *tops = [preset] if _is_file(preset) else preset.split("+")
     chain = [load_preset(base)]
     while (parent := chain[-1].extends) is not None:
         if any(parent == item.name for item in chain):
             raise UserError(f"preset '{parent}' extends itself")
-        chain.append(load_preset(parent))
+        try:
+            chain.append(load_preset(parent))
+        except UserError as error:
+            raise UserError(f"preset '{chain[-1].name}' extends another: {error}") from None
     values: dict[str, Any] = {}
     for item in [*reversed(chain), *map(load_preset, tops)]:
         merge(values, item.settings)
-    return settings_from(values, overrides)
+    return settings_from(values, overrides, source=f"preset '{preset}'")
 
 
-def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Settings:
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # no name that a file could have
+        return False
+
+
+def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str = "") -> Settings:
     """Validate plain values, after applying ``key=value`` overrides.
+
+    Args:
+        values: Settings by section.
+        overrides: Settings that win over them.
+        source: Where the values come from, for the message when they do not fit by themselves.
 
     Raises:
         UserError: Unknown key (with the nearest name), or a value that does not fit.
     """
+    if source and overrides:
+        try:
+            settings_from(values)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+        source = ""
     merged: dict[str, Any] = {}
     merge(merged, values)
     for override in overrides:
         key, sign, text = override.partition("=")
+        shown = one_line(override, 200)
         if not sign:
-            raise UserError(f"override '{override}' is not of the form key=value, for instance loss.tau=0.2")
+            raise UserError(f"override '{shown}' is not of the form key=value, for instance loss.tau=0.2")
         try:
-            merge(merged, nested(key.strip().split("."), yaml.safe_load(text)))
-        except yaml.YAMLError:
-            raise UserError(f"override '{override}': the value cannot be read") from None
-    _check_keys(merged)
+            merge(merged, nested(key.strip().split("."), plain_yaml(text)))
+        except yaml.YAMLError as error:
+            raise UserError(f"override '{shown}': the value cannot be read ({words_of(error)})") from None
+    where = f"{source}: " if source else ""
     try:
-        return Settings.model_validate(merged)
+        _check_keys(merged)
+        settings = Settings.model_validate(merged)
+        _check_texts(settings)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"setting {where}={first['input']!r}: {first['msg']}") from None
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{where}setting {key}={one_line(repr(first['input']), 200)}: {first['msg']}") from None
+    return settings
 
 
 def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -126,6 +153,14 @@ def merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
             merge(target.setdefault(key, {}), value)
         else:
             target[key] = value
+
+
+def _check_texts(settings: Settings) -> None:
+    """Refuse what could not be written to ``config.json`` again: half characters and NUL."""
+    for key, value in dotted(settings.as_dict()).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
+                raise UserError(f"setting {key}={one_line(text, 200)}: holds half a character or a NUL character")
 
 
 def _check_keys(values: Mapping[str, Any]) -> None:

@@ -16,6 +16,36 @@ def names_in(folder: Traversable) -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without what hides a mistake or grows without bounds: keys that occur twice, and aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"aliases are not read; write the value out{mark}")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            raise yaml.YAMLError(f"a key occurs twice in the mapping that begins{node.start_mark}")
+        return found
+
+
+def plain_yaml(text: str) -> Any:
+    """Plain values out of YAML.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, or a key occurs twice, or a value is none of its type.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 a SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # 2001-02-30, !!int x, !!bool x, …
+        raise yaml.YAMLError(f"a value cannot be read: {words_of(error, kind=True)}") from None
+
+
 def read_named(what: str, name: str, folder: Traversable) -> Any:
     """Content of a file by its name in the folder, or of another one by its path.
 
@@ -32,11 +62,11 @@ def read_named(what: str, name: str, folder: Traversable) -> Any:
     elif Path(name).suffix in (".yaml", ".yml"):
         try:
             text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"cannot read {what} file '{name}': {error}") from None
     else:
         raise UserError(f"unknown {what} '{name}'.{nearest(name, known)}")
     try:
-        return yaml.safe_load(text)
+        return plain_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"{what} '{name}' is not valid YAML: {words_of(error)}") from None

@@ -95,6 +95,9 @@ class DataSettings(_Section):
     dev: str = Field("embedded", description="held-out prefixes that choose the best adversary")
     test: str = Field("embedded", description="held-out prefixes for evaluation")
     eliciting: str = Field("embedded", description="texts known to elicit toxicity (RealToxicityPrompts rows or texts)")
+    skip_bad_rows: bool = Field(
+        False, description="skip and count rows that cannot be read, instead of refusing the first one"
+    )
 
 
 class RolloutSettings(_Section):

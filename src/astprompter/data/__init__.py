@@ -5,10 +5,12 @@ sources are listed in :mod:`~astprompter.data.files`, and nowhere else.
 """
 
 from .cleaning import clean_markup
+from .readers import BadRows
 from .sources import Dialogue, Eliciting, load_dialogues, load_eliciting, load_prefixes, read_eliciting
 from .splits import overlap, split_by_id
 
 __all__ = [
+    "BadRows",
     "Dialogue",
     "Eliciting",
     "clean_markup",

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ..errors import UserError
-from .readers import check_file, shown, unreadable
+from ..errors import RowError, UserError
+from .readers import BadRows, check_file, shown, unreadable
 
 LARGEST_RATIO = 100
 """Text compresses about tenfold; an archive that grows more than this is refused as a bomb."""
@@ -28,12 +28,13 @@ _DAMAGE = (
 """What the readers of archives raise on damaged, encrypted or unknown ones."""
 
 
-def member_lines(path: Path, name: str) -> Iterator[tuple[str, int, str]]:
+def member_lines(path: Path, name: str, bad: BadRows | None = None) -> Iterator[tuple[str, int, str]]:
     """Lines of the members with a file name, in whatever folder of the archive.
 
     Args:
         path: A zip archive, a tar archive (packed or not), or a folder that was unpacked from one.
         name: File name, for instance ``utterances.jsonl``; ``*.txt`` stands for all with that ending.
+        bad: Whether to skip lines that are not UTF-8, and where they are counted; refused when not given.
 
     Yields:
         Member, line number from 1, and line without its end.
@@ -50,7 +51,7 @@ def member_lines(path: Path, name: str) -> Iterator[tuple[str, int, str]]:
                 continue
             found = True
             with opening() as stream:
-                for number, line in enumerate(_text_lines(path, member, stream, budget), start=1):
+                for number, line in _text_lines(path, member, stream, budget, bad or BadRows()):
                     yield member, number, line
     if not found:
         raise UserError(f"{shown(path)} holds no file '{name}'; give the archive as it was published")
@@ -108,12 +109,14 @@ class _Budget:
             )
 
 
-def _text_lines(path: Path, member: str, stream: IO[bytes], budget: _Budget) -> Iterator[str]:
+def _text_lines(path: Path, member: str, stream: IO[bytes], budget: _Budget, bad: BadRows) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(_byte_lines(stream, budget), start=1):
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r")
         except UnicodeDecodeError:
-            raise UserError(f"{shown(path)}, '{member}', line {number}: not UTF-8") from None
+            bad.meet(RowError(f"{shown(path)}, {shown(Path(member))}, line {number}: not UTF-8"))
+        else:
+            yield number, text
 
 
 def _byte_lines(stream: IO[bytes], budget: _Budget) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
 """The one list of file formats and named sources.
 
 - A new file format: write a reader ``(path, text) -> rows`` and add its ending to :data:`FORMATS`. It then serves
-  every kind of text, compressed or not.
+  every kind of text, compressed or not. A row that cannot be read is yielded with its ``fault``, so that it can be
+  skipped; the reader itself raises only where no later row can be read either.
 - A new named source (one that is chosen by a word, not by a path): an entry in :data:`NAMED`, or an entry point of the
   group ``astprompter.data`` in another package: a function from the kind of text to a file.
 - A new data set to download and clean: an entry in :data:`~astprompter.data.catalog.CATALOG`.
@@ -67,12 +68,13 @@ def source_names() -> list[str]:
     return sorted({*NAMED.names(), *prepared_names()})
 
 
-def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
+def rows_of(source: str, kind: str, *, lenient: bool = False) -> tuple[Path, str | None, Iterator[Row]]:
     """File, column (``None`` when not named) and rows of a source.
 
     Args:
         source: A named source, or a path; either with ``#COLUMN`` or without.
         kind: The kind of text that a named source is asked for.
+        lenient: Mark rows that hold NUL characters or are not UTF-8, instead of refusing the file.
 
     Raises:
         UserError: No such source, or a file that is missing, empty, not UTF-8 or malformed (in part while iterating).
@@ -89,7 +91,7 @@ def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
     if ending not in FORMATS:
         known = f"{', '.join(FORMATS)} (then perhaps {' or '.join(PACKINGS)})"
         raise UserError(f"{shown(path)}: unknown format; its name must end in one of {known}")
-    return path, column or None, FORMATS[ending](path, read_text(path))
+    return path, column or None, FORMATS[ending](path, read_text(path, lenient=lenient))
 
 
 def _named(name: str, kind: str) -> Path | None:

@@ -4,40 +4,50 @@ from __future__ import annotations
 
 from ..errors import UserError, nearest
 from .prepare import statistics
+from .readers import BadRows
 from .sources import load_dialogues, load_eliciting, load_prefixes
 from .splits import SPLITS, overlap
 
 
-def load_texts_of(source: str, kind: str, split: str) -> list[tuple[str, str]]:
-    """Id and text of each record; the turns of a dialogue are joined.
+def load_texts_of(source: str, kind: str, split: str, bad: BadRows | None = None) -> list[tuple[str, str]]:
+    """Id and text of each record; the turns of a dialogue are joined. Rows that cannot be read go to ``bad``.
 
     Raises:
         UserError: An unknown kind, or a source that cannot be read.
     """
     if kind == "prefixes":
-        return [(str(item.id), item.text) for item in load_prefixes(source, split=split)]
+        return [(str(item.id), item.text) for item in load_prefixes(source, split=split, bad=bad)]
     if kind == "eliciting":
-        return [(str(number), item.text) for number, item in enumerate(load_eliciting(source), start=1)]
+        return [(str(number), item.text) for number, item in enumerate(load_eliciting(source, bad=bad), start=1)]
     if kind == "dialogues":
-        return [(item.id, " / ".join(item.turns)) for item in load_dialogues(source)]
+        return [(item.id, " / ".join(item.turns)) for item in load_dialogues(source, bad=bad)]
     raise UserError(f"unknown kind of texts '{kind}'.{nearest(kind, ('prefixes', 'eliciting', 'dialogues'))}")
 
 
-def statistics_of(source: str, kind: str) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Figures by split where the source has splits, else of the whole; and a line for every leak between splits.
+def statistics_of(
+    source: str, kind: str, *, skip: bool = False
+) -> tuple[dict[str, dict[str, float]], list[str], list[BadRows]]:
+    """Figures by split where the source has splits, else of the whole; a line for every leak; and the bad rows.
+
+    Args:
+        source: As for :func:`~astprompter.data.sources.load_prefixes`.
+        kind: ``prefixes``, ``eliciting`` or ``dialogues``.
+        skip: Whether to skip rows that cannot be read.
 
     Raises:
         UserError: An unknown kind, or a source that cannot be read.
     """
+    bad = {split: BadRows(skip) for split in SPLITS}
     if kind != "prefixes":
-        return {kind: statistics(text for _, text in load_texts_of(source, kind, "train"))}, []
-    parts = {split: load_prefixes(source, split=split) for split in SPLITS}
+        texts = load_texts_of(source, kind, "train", bad["train"])
+        return {kind: statistics(text for _, text in texts)}, [], [bad["train"]]
+    parts = {split: load_prefixes(source, split=split, bad=bad[split]) for split in SPLITS}
     if parts["train"] == parts["dev"] == parts["test"]:  # a file of one set
-        return {kind: statistics(prefix.text for prefix in parts["train"])}, []
+        return {kind: statistics(prefix.text for prefix in parts["train"])}, [], [bad["train"]]
     leaks = [
         f"{len(shared)} prefixes stand in both {a} and {b}"
         for a, b in (("train", "dev"), ("train", "test"), ("dev", "test"))
         if (shared := overlap(parts[a], parts[b]))
     ]
     figures = {name: statistics(prefix.text for prefix in part) for name, part in parts.items()}
-    return figures, leaks or ["no prefix stands in more than one split"]
+    return figures, leaks or ["no prefix stands in more than one split"], list(bad.values())

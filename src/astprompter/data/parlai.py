@@ -9,6 +9,8 @@ spoke first. Lines that describe a persona are no utterances.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 from .readers import Row
 
@@ -18,32 +20,48 @@ _PERSONA = ("your persona:", "partner's persona:")
 def episodes(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows with every ParlAI episode joined to one row ``{"turns": [...]}``; other rows pass as they are.
 
-    Raises:
-        UserError: A line of an episode has no ``text`` field.
+    An episode with a line at fault, or without a ``text`` field, is at fault as a whole.
     """
-    first, turns = None, list[str]()
+    parts: list[Row] = []
+    turns: list[str] = []
+    fault: Row | None = None
     for row in rows:
-        fields = _fields(row.value) if isinstance(row.value, str) else None
+        fields = _fields(row) if isinstance(row.value, str) else None
         if fields is None:
             yield row
             continue
-        if "text" not in fields:
-            raise row.wrong("no 'text' field; ParlAI lines look like text:…, a tab, labels:…")
-        first = first or row
-        turns += _human_turns(fields)
-        if fields.get("episode_done", "").lower() == "true":
-            yield Row(first.path, first.number, {"turns": turns}, first.unit)
-            first, turns = None, []
-    if first is not None:
-        yield Row(first.path, first.number, {"turns": turns}, first.unit)
+        parts.append(row)
+        reason = row.fault or fields.fault
+        if reason:
+            fault = fault or replace(row, fault=reason)
+        else:
+            turns += _human_turns(fields.values)
+        if fields.values.get("episode_done", "").strip().lower() == "true":
+            yield fault or replace(parts[0], value={"turns": turns})
+            parts, turns, fault = [], [], None
+    if parts:
+        yield fault or replace(parts[0], value={"turns": turns})
 
 
-def _fields(line: str) -> dict[str, str] | None:
+class _Fields(NamedTuple):
+    """Fields of a ParlAI line, and why it is no example; empty when it is one."""
+
+    values: dict[str, str]
+    fault: str
+
+
+def _fields(row: Row) -> _Fields | None:
     """Fields of a ParlAI line; ``None`` for any other text."""
-    parts = [part.partition(":") for part in line.rstrip("\r\n").split("\t")]
+    parts = [part.partition(":") for part in str(row.value).rstrip("\r\n").split("\t")]
     if len(parts) < 2 or not all(sign for _, sign, _ in parts):
         return None
-    return {name.strip(): value for name, _, value in parts}
+    names = [name.strip() for name, _, _ in parts]
+    values = dict(zip(names, (value for _, _, value in parts), strict=True))
+    if len(values) < len(names):
+        return _Fields(values, "a field occurs twice; remove one")
+    if "text" not in values:
+        return _Fields(values, "no 'text' field; ParlAI lines look like text:…, a tab, labels:…")
+    return _Fields(values, "")
 
 
 def _human_turns(fields: dict[str, str]) -> list[str]:

@@ -17,12 +17,13 @@ from ..types import FAILURE_THRESHOLD, Prefix, Scorer
 from .cache import CARD, DIALOGUES, ELICITING, PREFIXES
 from .cleaning import clean_markup
 from .published import GONE, Conversation, read_convokit, read_human_turns
-from .readers import shown
+from .readers import BadRows, shown
 from .sources import load_prefixes, read_eliciting
 from .splits import folded, split_by_id
 
 LAST_UTTERANCES = 2
 """A prefix is the last two utterances after the opening post."""
+UNREADABLE = "rows that cannot be read, skipped"
 _SCORED_TOGETHER = 256
 
 
@@ -54,7 +55,14 @@ class Prepared:
 
 
 def prepare_prefixes(
-    path: Path, form: str, scorer: Scorer, *, seed: int = 0, column: str = "", progress: Progress | None = None
+    path: Path,
+    form: str,
+    scorer: Scorer,
+    *,
+    seed: int = 0,
+    column: str = "",
+    bad: BadRows | None = None,
+    progress: Progress | None = None,
 ) -> Prepared:
     """Non-toxic prefixes, split into train, dev and test by id.
 
@@ -64,13 +72,18 @@ def prepare_prefixes(
         scorer: Toxicity R_φ; prefixes with a toxicity of 0.5 or more, or none, are left out.
         seed: Of the split.
         column: Column of the texts, for ``rows``.
+        bad: Whether to skip rows that cannot be read; they are counted there and in the result.
         progress: Where progress is shown.
 
     Raises:
         UserError: The file is malformed, or nothing is left.
     """
     counts: Counter[str] = Counter()
-    candidates = list(_threads(read_convokit(path), counts) if form == "convokit" else _plain(path, column, counts))
+    bad = bad or BadRows()
+    candidates = list(
+        _threads(read_convokit(path, bad), counts) if form == "convokit" else _plain(path, column, counts, bad)
+    )
+    _note(bad, counts)
     kept = list(_harmless(candidates, scorer, counts, progress or Silent()))
     parts = split_by_id([prefix for prefix, _ in kept], seed=seed)
     origin = {prefix.id: subreddit for prefix, subreddit in kept}
@@ -86,13 +99,14 @@ def prepare_prefixes(
     return Prepared(PREFIXES, files, counts)
 
 
-def prepare_eliciting(path: Path, *, column: str = "") -> Prepared:
+def prepare_eliciting(path: Path, *, column: str = "", bad: BadRows | None = None) -> Prepared:
     """Texts known to elicit toxicity: rows of RealToxicityPrompts with continuation toxicity above 0.5, or texts.
 
     Raises:
         UserError: The file is malformed, or no row can be used.
     """
-    found = read_eliciting(str(path) + (f"#{column}" if column else ""))
+    bad = bad or BadRows()
+    found = read_eliciting(str(path) + (f"#{column}" if column else ""), bad=bad)
     distinct = list(dict.fromkeys(item.text for item in found.texts))
     counts = Counter(
         {
@@ -103,21 +117,32 @@ def prepare_eliciting(path: Path, *, column: str = "") -> Prepared:
             "kept": len(distinct),
         }
     )
+    _note(bad, counts)
     return Prepared(ELICITING, {ELICITING: [{"text": text} for text in distinct]}, counts)
 
 
-def prepare_dialogues(path: Path) -> Prepared:
+def prepare_dialogues(path: Path, *, bad: BadRows | None = None) -> Prepared:
     """The human side of Bot-Adversarial Dialogue, as a script for the human baseline.
 
     Raises:
         UserError: The archive is malformed, or holds no dialogue.
     """
-    dialogues = read_human_turns(path)
+    bad = bad or BadRows()
+    dialogues = read_human_turns(path, bad)
     if not dialogues:
-        raise UserError(f"{shown(path)} holds no dialogue that turned offensive; give the archive as it was published")
+        more = f" ({bad})" if bad.count else ""
+        raise UserError(
+            f"{shown(path)} holds no dialogue that turned offensive{more}; give the archive as it was published"
+        )
     rows = [{"id": f"bad-{number}", "turns": list(turns)} for number, turns in enumerate(dialogues, start=1)]
     counts = Counter({"kept": len(rows), "of at least 3 turns": sum(len(turns) >= 3 for turns in dialogues)})
+    _note(bad, counts)
     return Prepared(DIALOGUES, {DIALOGUES: rows}, counts)
+
+
+def _note(bad: BadRows, counts: Counter[str]) -> None:
+    if bad.count:
+        counts[UNREADABLE] = bad.count
 
 
 def _threads(conversations: Sequence[Conversation], counts: Counter[str]) -> Iterator[tuple[Prefix, str]]:
@@ -135,8 +160,8 @@ def _threads(conversations: Sequence[Conversation], counts: Counter[str]) -> Ite
         yield Prefix(conversation.id, " ".join(reversed(said))), conversation.subreddit
 
 
-def _plain(path: Path, column: str, counts: Counter[str]) -> Iterator[tuple[Prefix, str]]:
-    rows = load_prefixes(str(path) + (f"#{column}" if column else ""), split="train")
+def _plain(path: Path, column: str, counts: Counter[str], bad: BadRows) -> Iterator[tuple[Prefix, str]]:
+    rows = load_prefixes(str(path) + (f"#{column}" if column else ""), split="train", bad=bad)
     counts["read"] = len(rows)
     for row in rows:
         text = clean_markup(row.text)

@@ -7,13 +7,15 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from ..errors import UserError
+from ..errors import RowError, UserError, one_line
+from ..strict import kind_of, object_of, twice_in
 
 _FIELD_LIMIT = 2**31 - 1
 """Longest CSV field: Python's own limit of 131,072 characters is less than a long text."""
@@ -28,41 +30,116 @@ class Row:
         number: Its line, or its item in a JSON list; from 1, skipped rows counted.
         value: A text, or an object with named columns, or whatever else the file holds there.
         unit: What ``number`` counts.
+        fault: Why the row cannot be read; empty when it can. ``value`` is then the best guess at what was meant.
     """
 
     path: Path
     number: int
     value: Any
     unit: Literal["line", "item"] = "line"
+    fault: str = ""
 
-    def wrong(self, message: str) -> UserError:
+    def wrong(self, message: str) -> RowError:
         """The error to raise about this row."""
         return _wrong(self.path, f"{self.unit} {self.number}", message)
+
+
+@dataclass(slots=True)
+class BadRows:
+    """Rows that cannot be read: the first one is refused, or all are skipped and counted.
+
+    Attributes:
+        skip: Whether to go on without them.
+        count: How many were skipped.
+        first: The first one: file, line and reason.
+    """
+
+    skip: bool = False
+    count: int = 0
+    first: str = ""
+
+    def meet(self, error: RowError) -> None:
+        """Count a bad row.
+
+        Raises:
+            RowError: Bad rows are to be refused.
+        """
+        if not self.skip:
+            raise error
+        self.first = self.first or str(error)
+        self.count += 1
+
+    def __str__(self) -> str:
+        """One line for the user; empty when nothing was skipped."""
+        rows = "1 row that cannot be read" if self.count == 1 else f"{self.count:,} rows that cannot be read; the first"
+        return f"skipped {rows}: {self.first}" if self.count else ""
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values, for the files of a run."""
+        return {"count": self.count, "first": self.first or None}
+
+
+T = TypeVar("T")
+
+
+def made(rows: Iterable[Row], make: Callable[[Row], T], bad: BadRows) -> Iterator[T]:
+    """What ``make`` gives for each row; rows at fault, and those that it refuses, are bad rows.
+
+    Raises:
+        RowError: The first bad row, unless they are skipped.
+    """
+    for row in rows:
+        try:
+            if row.fault:
+                raise row.wrong(row.fault)
+            value = make(row)
+        except RowError as error:
+            bad.meet(error)
+        else:
+            yield value
 
 
 Format = Callable[[Path, str], Iterator[Row]]
 """A reader of one file format: path (for messages) and text in, rows out."""
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, lenient: bool = False) -> str:
     """Text of a file, decompressed when it ends in ``.gz`` or ``.xz``, without a byte-order mark.
+
+    Args:
+        path: The file.
+        lenient: Keep NUL characters, and bytes that are not UTF-8 as half characters, for :func:`fault_of` to find.
 
     Raises:
         UserError: The file cannot be read, is empty, is not UTF-8, or holds NUL characters.
     """
     data = _read_bytes(path)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig", "surrogateescape" if lenient else "strict")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"not UTF-8 (byte {error.start} of the text); save the file as UTF-8"
         raise _wrong(path, f"line {line}", message) from None
-    if "\0" in text:
+    if "\0" in text and not lenient:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise _wrong(path, f"line {line}", "holds a NUL character; remove it, or name a text file")
+        raise _wrong(path, f"line {line}", NUL)
     if not text.strip():
         raise UserError(f"{shown(path)} is empty; give a file that holds texts")
     return text
+
+
+NUL = "holds a NUL character; remove it, or name a text file"
+
+
+def fault_of(text: str) -> str:
+    """What is wrong with the characters of a line that was read leniently; empty when nothing is."""
+    if "\0" in text:
+        return NUL
+    return "" if text.isascii() or not _NOT_UTF8.search(text) else "not UTF-8; save the file as UTF-8"
+
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+"""What ``surrogateescape`` makes of bytes that are not UTF-8."""
 
 
 def check_file(path: Path) -> None:
@@ -100,25 +177,30 @@ def unreadable(path: Path, error: Exception) -> UserError:
 
 def read_json(path: Path, text: str) -> Iterator[Row]:
     """Items of a JSON list."""
-    content = _parsed(path, 1, text)
+    content, fault = _parsed(text)
+    if fault is not None:
+        raise _wrong(path, f"line {fault.line}", f"{fault.reason}; {fault.remedy}")
     if not isinstance(content, list):
         raise UserError(f"{shown(path)}: the JSON must be a list of texts or objects, not {kind_of(content)}")
     for number, value in enumerate(content, start=1):
-        yield Row(path, number, value, "item")
+        yield Row(path, number, value, "item", twice_in(value))
 
 
 def read_jsonl(path: Path, text: str) -> Iterator[Row]:
-    """Lines of JSON; blank ones are skipped."""
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand in a JSON string
-        if line.strip():
-            yield Row(path, number, _parsed(path, number, line))
+    """JSON values, one a line; blank lines are skipped."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        value, fault = _parsed(line)
+        reason = fault_of(line) or (f"{fault.reason}; {fault.remedy}" if fault else twice_in(value))
+        yield Row(path, number, value, fault=reason)
 
 
 def read_txt(path: Path, text: str) -> Iterator[Row]:
     """Lines of plain text; blank ones are skipped."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield Row(path, number, line)
+            yield Row(path, number, line, fault=fault_of(line))
 
 
 def read_csv(path: Path, text: str) -> Iterator[Row]:
@@ -136,48 +218,58 @@ def _delimited(path: Path, text: str, delimiter: str) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
-        number = reader.line_num + 1  # where the row begins: quoted texts may span lines
+        number, cells, fault = reader.line_num + 1, list[str](), ""  # where the row begins: texts may span lines
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            reason = f"not valid CSV ({error}); put texts in double quotes, doubled within"
-            raise _wrong(path, f"line {number}", reason) from None
-        if not cells:
+            fault = f"not valid CSV ({error}); put texts in double quotes, doubled within"
+            if header is None or "unexpected end" in str(error):  # an open quote swallows all that follows
+                raise _fatal(path, number, fault) from None
+        fault = fault or fault_of("".join(cells))
+        if not cells and not fault:
             continue
         if header is None:
             header = cells
             twice = next((name for name in header if name and header.count(name) > 1), None)
             if twice is not None:
-                raise _wrong(path, f"line {number}", f"column {shown(twice)} occurs twice; rename one")
-        elif len(cells) != len(header):
+                fault = f"column {shown(twice)} occurs twice; rename one"
+            if fault:
+                raise _fatal(path, number, fault)
+            continue
+        if not fault and len(cells) != len(header):
             counts = f"{len(cells)} fields where the header has {len(header)}"
-            raise _wrong(path, f"line {number}", f"{counts}; put texts in double quotes")
-        else:
-            yield Row(path, number, dict(zip(header, cells, strict=True)))
+            fault = f"{counts}; put texts in double quotes"
+        yield Row(path, number, dict(zip(header, cells, strict=not fault)), fault=fault)
 
 
-def _parsed(path: Path, line: int, text: str) -> Any:
+class _Fault(NamedTuple):
+    """Why a text is no JSON, and on which of its lines."""
+
+    line: int
+    reason: str
+    remedy: str
+
+
+def _parsed(text: str) -> tuple[Any, _Fault | None]:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=object_of), None
     except json.JSONDecodeError as error:
-        where = f"line {line + error.lineno - 1}"
-        raise _wrong(path, where, f"not valid JSON ({error.msg}, column {error.colno}); mend it there") from None
+        return None, _Fault(error.lineno, f"not valid JSON ({error.msg}, column {error.colno})", "mend it there")
     except RecursionError:
-        raise _wrong(path, f"line {line}", "not valid JSON here (nested too deeply); give texts or objects") from None
+        return None, _Fault(1, "not valid JSON here (nested too deeply)", "give texts or objects")
     except ValueError:
-        raise _wrong(path, f"line {line}", "not valid JSON here (a number too long); put it in quotes") from None
+        return None, _Fault(1, "not valid JSON here (a number too long)", "put it in quotes")
 
 
-def _wrong(path: Path, where: str, message: str) -> UserError:
-    return UserError(f"{shown(path)}, {where}: {message}")
+def _fatal(path: Path, line: int, message: str) -> UserError:
+    """The error to raise where no row after this one can be read either."""
+    return UserError(str(_wrong(path, f"line {line}", message)))
 
 
-def one_line(text: str, most: int = 4096) -> str:
-    """The text for a message: line breaks, control codes and half characters escaped, cut to ``most`` characters."""
-    text = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _wrong(path: Path, where: str, message: str) -> RowError:
+    return RowError(f"{shown(path)}, {where}: {message}")
 
 
 def shown(name: str | Path) -> str:
@@ -185,7 +277,10 @@ def shown(name: str | Path) -> str:
     return f"'{one_line(str(name)) if isinstance(name, Path) else one_line(name, 60)}'"
 
 
-def kind_of(value: object) -> str:
-    """What a JSON value is, in words."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+def unfit(text: str) -> str:
+    """Why a text cannot be kept: it cannot be encoded, or holds NUL characters; empty when it can."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"holds half a character ({one_line(text[error.start])}, a lone surrogate); remove it"
+    return "holds a NUL character; remove it" if "\0" in text else ""

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, one_line
+from ..strict import kind_of
 from ..types import FAILURE_THRESHOLD, ElicitingText, Prefix
 from .files import rows_of
 from .parlai import episodes
-from .readers import Row, kind_of, one_line, shown
+from .readers import BadRows, Row, made, shown, unfit
 from .splits import SPLITS, RowId
 
 
@@ -42,7 +43,7 @@ class Eliciting:
     unscored: int = 0
 
 
-def load_prefixes(source: str, *, split: str) -> list[Prefix]:
+def load_prefixes(source: str, *, split: str, bad: BadRows | None = None) -> list[Prefix]:
     """Openings: from a file of texts, or of rows with ``text`` and perhaps ``id``, or the embedded set.
 
     A row without an id is named after its file and its number there, so that ids stay when other rows are edited.
@@ -50,73 +51,100 @@ def load_prefixes(source: str, *, split: str) -> list[Prefix]:
     Args:
         source: ``embedded``, ``PATH`` or ``PATH#COLUMN``.
         split: Which embedded set: ``train``, ``dev`` or ``test``; of no effect on a file.
+        bad: Whether to skip rows that cannot be read, and where they are counted; refused when not given.
 
     Raises:
         UserError: Missing, empty or malformed file; a blank text; an id that is malformed or occurs twice.
     """
     if split not in SPLITS:
         raise UserError(f"there is no split {shown(split)}.{nearest(split, SPLITS)}")
-    path, column, rows = rows_of(source, f"prefixes_{split}")
+    bad = bad or BadRows()
+    path, column, rows = rows_of(source, f"prefixes_{split}", lenient=bad.skip)
     ids: dict[str, int] = {}
-    prefixes = [Prefix(_id_of(row, ids), _text_of(row, column)) for row in rows]
+
+    def prefix_of(row: Row) -> Prefix:
+        text = _text_of(row, column)  # before the id, which a bad row does not take
+        return Prefix(_id_of(row, ids), text)
+
+    prefixes = list(made(rows, prefix_of, bad))
     if not prefixes:
-        raise UserError(f"{shown(path)} holds no prefix; add rows")
+        raise UserError(f"{shown(path)} holds no prefix{_skipped(bad)}; add rows")
     return prefixes
 
 
-def load_eliciting(source: str) -> list[ElicitingText]:
+def load_eliciting(source: str, *, bad: BadRows | None = None) -> list[ElicitingText]:
     """Texts known to elicit toxicity; :func:`read_eliciting` also counts what was left out.
 
     Raises:
         UserError: Missing, empty or malformed file, or no row that can be used.
     """
-    return read_eliciting(source).texts
+    return read_eliciting(source, bad=bad).texts
 
 
-def read_eliciting(source: str) -> Eliciting:
+def read_eliciting(source: str, *, bad: BadRows | None = None) -> Eliciting:
     """Texts known to elicit toxicity, and counts of the rows left out.
 
     Rows of RealToxicityPrompts (``prompt`` and ``continuation`` objects) are joined, and kept when the continuation's
     toxicity is above 0.5 (METHOD section 6); other rows hold one text.
 
+    Args:
+        source: As for :func:`load_prefixes`.
+        bad: As for :func:`load_prefixes`; a row that is left out for its toxicity is no bad row.
+
     Raises:
         UserError: Missing, empty or malformed file, or no row that can be used.
     """
-    path, column, rows = rows_of(source, "eliciting")
+    bad = bad or BadRows()
+    path, column, rows = rows_of(source, "eliciting", lenient=bad.skip)
     found = Eliciting()
-    for row in rows:
+
+    def scored(row: Row) -> tuple[str, float]:
         if column is None and isinstance(row.value, Mapping) and {"prompt", "continuation"} <= row.value.keys():
-            text, toxicity = _joined(row)
-            if math.isnan(toxicity):
-                found.unscored += 1
-                continue
-            if toxicity <= FAILURE_THRESHOLD:
-                found.mild += 1
-                continue
+            return _joined(row)
+        return _text_of(row, column), 1.0
+
+    for text, toxicity in made(rows, scored, bad):
+        if math.isnan(toxicity):
+            found.unscored += 1
+        elif toxicity <= FAILURE_THRESHOLD:
+            found.mild += 1
         else:
-            text = _text_of(row, column)
-        found.texts.append(ElicitingText(text))
+            found.texts.append(ElicitingText(text))
     if not found.texts:
         left_out = f"left out: {found.mild} with toxicity up to {FAILURE_THRESHOLD}, {found.unscored} not scored"
-        raise UserError(f"{shown(path)} holds no usable eliciting text ({left_out}); add texts")
+        raise UserError(f"{shown(path)} holds no usable eliciting text ({left_out}){_skipped(bad)}; add texts")
     return found
 
 
-def load_dialogues(source: str) -> list[Dialogue]:
+def load_dialogues(source: str, *, bad: BadRows | None = None) -> list[Dialogue]:
     """Dialogues of a human adversary, or the embedded set.
 
     Rows are ``{"id", "turns": [text, ...]}`` with the human's turns; or ``{"dialogue": [[text, answer], ...]}``, the
     human first; or lines of ParlAI's text format (:mod:`~astprompter.data.parlai`).
 
+    Args:
+        source: As for :func:`load_prefixes`.
+        bad: As for :func:`load_prefixes`; a bad line of a dialogue is a bad dialogue.
+
     Raises:
         UserError: Missing, empty or malformed file; no turns, or a blank one; an id that is malformed or occurs twice.
     """
-    path, column, rows = rows_of(source, "probing_dialogues")
+    bad = bad or BadRows()
+    path, column, rows = rows_of(source, "probing_dialogues", lenient=bad.skip)
     ids: dict[str, int] = {}
-    dialogues = [Dialogue(_id_of(row, ids), tuple(_turns_of(row, column or "turns"))) for row in episodes(rows)]
+
+    def dialogue_of(row: Row) -> Dialogue:
+        turns = tuple(_turns_of(row, column or "turns"))
+        return Dialogue(_id_of(row, ids), turns)
+
+    dialogues = list(made(episodes(rows), dialogue_of, bad))
     if not dialogues:
-        raise UserError(f"{shown(path)} holds no dialogue; add rows")
+        raise UserError(f"{shown(path)} holds no dialogue{_skipped(bad)}; add rows")
     return dialogues
+
+
+def _skipped(bad: BadRows) -> str:
+    return f" that can be read ({bad})" if bad.count else ""
 
 
 def _id_of(row: Row, ids: dict[str, int]) -> str:
@@ -169,13 +197,8 @@ def _checked(row: Row, text: Any, *, blank: bool = False) -> str:
     """The text without trailing white space, if it is one that can be encoded and, unless allowed, is not blank."""
     if not isinstance(text, str):
         raise row.wrong(f"the text must be a string, not {kind_of(text)}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        half = one_line(text[error.start])
-        raise row.wrong(f"holds half a character ({half}, a lone surrogate); remove it") from None
-    if "\0" in text:
-        raise row.wrong("holds a NUL character; remove it")
+    if reason := unfit(text):
+        raise row.wrong(reason)
     if not blank and not text.strip():
         raise row.wrong("the text is blank; remove the row or fill it")
     return text.rstrip()

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..config import Settings, known_keys, load_preset, load_settings, merge, nested, settings_from
-from ..config.named import names_in, read_named
+from ..config.named import names_in, plain_yaml, read_named
 from ..errors import UserError, nearest
 from ..measure import HUMAN, PROBING, UNTUNED
 
@@ -179,7 +179,7 @@ def _override(content: dict[str, Any], overrides: Sequence[str]) -> None:
         if not sign:
             raise UserError(f"override '{override}' is not of the form key=value, for instance seeds=[0,1]")
         try:
-            value = yaml.safe_load(text)
+            value = plain_yaml(text)
         except yaml.YAMLError:
             raise UserError(f"override '{override}': the value cannot be read") from None
         head = key.split(".")[0]

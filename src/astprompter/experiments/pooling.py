@@ -8,7 +8,6 @@ would move with other prefixes, the spread how far with other seeds.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ..errors import UserError
 from ..evaluation.stats import overall, paired_difference, replies_by_utterance
 from ..evaluation.strategies import STRATEGIES
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, read_rows
+from ..strict import read_object
 from ..types import FAILURE_THRESHOLD
 
 Floats = npt.NDArray[np.float64]
@@ -75,8 +75,7 @@ def pool(folders: Mapping[int, Path]) -> Pooled:
 
 def _adversaries(folder: Path) -> list[dict[str, Any]]:
     """The adversaries of a measurement's summary."""
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    return list(summary["adversaries"].values())
+    return list(read_object(folder / SUMMARY, {"adversaries": {"*": {"diversity": {}}}})["adversaries"].values())
 
 
 def _value(turn: Mapping[str, Any], metric: str) -> float:

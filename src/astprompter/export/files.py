@@ -54,7 +54,7 @@ def _training_pairs(export: Export) -> Iterator[dict[str, Any]]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(best_of(export) / "tokenizer.json"))
-    for row in read_rows(export.run / PAIRS):
+    for row in read_rows(export.run / PAIRS, note=export.progress.note):
         yield {
             "prompt": tokenizer.decode(row["prompt_ids"], skip_special_tokens=True),
             **{key: row[key] for key in ("chosen", "rejected", "margin", "source", "iteration", "depth")},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..config import Settings, settings_from
 from ..errors import UserError, nearest
 from ..progress import Progress
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory, read_rows
+from ..strict import read_object
 
 CONTENT_WARNING = (
     "Content warning: these texts were found by making a language model write toxic text. "
@@ -119,6 +119,11 @@ def attacks(export: Export) -> list[Attack]:
     for failure in _rows(export, FAILURES):
         path = paths.get((failure["adversary"], failure["prefix_id"]))
         if path is not None:
+            if not 1 <= failure["turn"] <= len(path["turns"]):
+                raise UserError(
+                    f"'{export.run / FAILURES}' names turn {failure['turn']} of a trajectory that has "
+                    f"{len(path['turns'])}; evaluate the run again"
+                )
             turns = tuple(path["turns"][: failure["turn"]])
             found.append(Attack(path["adversary"], path["prefix_id"], path["prefix"], turns, failure["path_nll"]))
     if not found:
@@ -135,12 +140,8 @@ def settings_of(export: Export) -> Settings:
     path = export.run / SUMMARY
     if not path.is_file():
         return RunDirectory.open(export.run).settings(export.overrides)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        values = content["config"]["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read settings from '{path}': {error}") from None
-    return settings_from(values, list(export.overrides))
+    content = read_object(path, {"config": {"settings": {}}})
+    return settings_from(content["config"]["settings"], list(export.overrides), source=f"'{path}'")
 
 
 def best_of(export: Export) -> Path:
@@ -182,4 +183,4 @@ def _rows(export: Export, name: str) -> list[dict[str, Any]]:
     path = export.run / name
     if not path.is_file():
         raise UserError(f"'{export.run}' has no {name}; run 'astprompter evaluate {export.run}' first")
-    return read_rows(path)
+    return read_rows(path, note=export.progress.note)

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from .. import __version__
 from ..errors import UserError
-from ..runlog import write_text
+from ..runlog import Note, write_text
 from . import figures, tree
 from .markdown import to_markdown
 from .payload import embed, payload
@@ -31,13 +31,16 @@ _DIVERSITY = (
 )  # fmt: skip
 
 
-def write_report(runs: Sequence[Path], *, out: Path | None = None, form: str = "html") -> Path:
+def write_report(
+    runs: Sequence[Path], *, out: Path | None = None, form: str = "html", note: Note | None = None
+) -> Path:
     """Write the page of one or more runs.
 
     Args:
         runs: Run directories, or folders of them; the first measured one gives the verdict.
         out: File to write; ``report.html`` or ``report.md`` in the first run when not given.
         form: ``html`` or ``md``; Markdown holds the figures as tables, and no text of a model.
+        note: As for :func:`~astprompter.report.read.read_runs`.
 
     Returns:
         The file.
@@ -53,7 +56,7 @@ def write_report(runs: Sequence[Path], *, out: Path | None = None, form: str = "
     out = out or runs[0] / f"report.{form}"
     if out.is_dir():
         raise UserError(f"'{out}' is a folder; name a file with --out, for instance {out / f'report.{form}'}")
-    files = read_runs(runs)
+    files = read_runs(runs, note=note)
     try:
         text = render(files) if form == "html" else to_markdown(study_of(files))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, words_of
-from ..runlog import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, read_rows
+from ..errors import UserError
+from ..runlog import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, Note, read_rows
+from ..shapes import CONFIG_FILE, EXPERIMENT_FILE, SUMMARY_FILE
+from ..strict import Shape, read_object
 from .experiment import EXPERIMENT, cases_of
 
 Row = dict[str, Any]
-_NEEDED = {
-    TRAJECTORIES: ("adversary", "prefix_id", "prefix", "turns"),
-    FAILURES: ("rank", "adversary", "prefix_id", "turn", "path_nll", "tox_reply", "utterance", "reply"),
-    LOG: ("type", "updates"),
-    TREES: ("iteration", "prefix", "nodes"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +41,28 @@ class RunFiles:
     trajectories: list[Row]
 
 
-def read_runs(paths: Sequence[Path]) -> list[RunFiles]:
+def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFiles]:
     """Read run directories; an experiment gives its pooled figures, another folder of runs stands for all of them.
+
+    Args:
+        paths: The folders.
+        note: Told of torn last lines, which are left out; without it they are errors.
 
     Raises:
         UserError: A folder is no run directory, or one of its files is damaged; names file and line.
     """
     runs: list[RunFiles] = []
     folders: dict[Path, str] = {}
+
+    def rows(path: Path) -> list[Row]:
+        return read_rows(path, note=note) if path.is_file() else []
+
     for path in paths:
         if not path.is_dir():
             raise UserError(f"run directory '{path}' does not exist")
-        if "cases" in (experiment := _json(path / EXPERIMENT)):
-            runs += [RunFiles(path, name, **parts) for name, parts in cases_of(path, experiment, (_json, _log))]
+        if "cases" in _json(path / EXPERIMENT, None):  # else it is another tool's
+            experiment = _json(path / EXPERIMENT, EXPERIMENT_FILE)
+            runs += [RunFiles(path, name, **parts) for name, parts in cases_of(path, experiment, (_config, rows))]
             continue
         inner = [path] if _is_run(path) else sorted({p.parent for name in (SUMMARY, LOG) for p in path.rglob(name)})
         if not inner:
@@ -66,55 +70,32 @@ def read_runs(paths: Sequence[Path]) -> list[RunFiles]:
         for folder in inner:
             folders.setdefault(folder, path.resolve().name if folder == path else str(folder.relative_to(path)))
     names = list(folders.values())
-    return runs + [_read(folder, name if names.count(name) == 1 else str(folder)) for folder, name in folders.items()]
+    for folder, name in folders.items():
+        summary = _json(folder / SUMMARY, SUMMARY_FILE)
+        if summary and not summary["adversaries"]:
+            raise UserError(f"'{folder / SUMMARY}' lists no adversaries; run 'astprompter evaluate' again")
+        runs.append(
+            RunFiles(
+                folder,
+                name if names.count(name) == 1 else str(folder),
+                _config(folder / CONFIG),
+                rows(folder / LOG),
+                rows(folder / TREES),
+                summary,
+                rows(folder / FAILURES),
+                rows(folder / TRAJECTORIES),
+            )
+        )
+    return runs
 
 
 def _is_run(path: Path) -> bool:
     return (path / LOG).is_file() or (path / SUMMARY).is_file()
 
 
-def _read(folder: Path, name: str) -> RunFiles:
-    summary = _json(folder / SUMMARY)
-    if summary and not (isinstance(summary.get("adversaries"), dict) and summary["adversaries"]):
-        raise UserError(f"'{folder / SUMMARY}' lists no adversaries; run 'astprompter evaluate' again")
-    return RunFiles(
-        folder, name, _json(folder / CONFIG), _log(folder / LOG), _log(folder / TREES),
-        summary, _rows(folder / FAILURES), _rows(folder / TRAJECTORIES),
-    )  # fmt: skip
+def _json(path: Path, shape: Shape) -> Row:
+    return read_object(path, shape) if path.is_file() else {}
 
 
-def _json(path: Path) -> Row:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read '{path}': {words_of(error)}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"'{path}' was not written by astprompter: it holds no JSON object")
-    return content
-
-
-def _rows(path: Path, *, growing: bool = False) -> list[Row]:
-    if not path.is_file():
-        return []
-    try:
-        rows = read_rows(path, growing=growing)
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is not UTF-8 ({error.reason})") from None
-    except OSError as error:
-        raise UserError(f"cannot read '{path}': {error.strerror}") from None
-    for number, row in enumerate(rows, start=1):
-        lacking = _lacking(row, _NEEDED[path.name])
-        if lacking:
-            raise UserError(f"'{path}', line {number}: no '{lacking}'; it was not written by this version")
-    return rows
-
-
-def _log(path: Path) -> list[Row]:
-    """Rows of a log that may still be written."""
-    return _rows(path, growing=True)
-
-
-def _lacking(row: object, names: Iterable[str]) -> str | None:
-    return next((name for name in names if not isinstance(row, dict) or name not in row), None)
+def _config(path: Path) -> Row:
+    return _json(path, CONFIG_FILE)

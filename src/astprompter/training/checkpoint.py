@@ -8,7 +8,6 @@ SHA-256 of every other file, so a partial, damaged or foreign one is known by it
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import RunError, UserError
+from ..errors import RunError, UserError, words_of
 from ..processes import is_main
 from ..runlog import replace_folder, write_json
+from ..strict import parse, read_object
 from .sharding import kept, placed_like
 
 _FORMAT = 2
+_STATE_FILE = {"progression": {"updates": int, "*": (float, None)}, "log_bytes": {"*": int}}
 _POLICY, _OPTIMIZER, _STATE, _MANIFEST = "policy.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 
 
@@ -98,10 +99,14 @@ def load_checkpoint(
         raise UserError(f"{'; '.join(reasons)}; no earlier one is left, so start a new run")
     if reasons:
         note(f"warning: {reasons[0]}; going on from the one before it, '{path}'")
-    state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
-    weights, moments = load_file(path / _POLICY), load_file(path / _OPTIMIZER)
+    state = read_object(path / _STATE, _STATE_FILE)
+    try:
+        weights, moments = load_file(path / _POLICY), load_file(path / _OPTIMIZER)
+    except SafetensorError as error:
+        raise UserError(f"checkpoint '{path}' was not written by astprompter ({words_of(error)})") from None
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if {n: v.shape for n, v in weights.items()} != {n: p.shape for n, p in parameters.items()}:
+    foreign = any(entry.rpartition("|")[0] not in parameters for entry in moments)
+    if foreign or {n: v.shape for n, v in weights.items()} != {n: p.shape for n, p in parameters.items()}:
         raise UserError(f"checkpoint '{path}' belongs to another model")
     with torch.no_grad():
         for name, value in weights.items():
@@ -119,7 +124,7 @@ def load_checkpoint(
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint by its manifest; ``None`` when every file is as it was written."""
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse((folder / _MANIFEST).read_bytes())
         if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
             return f"{_MANIFEST} is of another version"
         hashes = manifest.get("sha256")
@@ -129,7 +134,7 @@ def damage(folder: Path) -> str | None:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError) as error:
-        return " ".join(str(error).split())
+        return f"{_MANIFEST}: {words_of(error)}" if isinstance(error, ValueError) else words_of(error)
 
 
 def _sha256(path: Path) -> str:

@@ -131,7 +131,7 @@ class Trainer(ABC):
         )
         barrier()
         if is_main():
-            self.directory.cut_logs(saved["log_bytes"])
+            self.directory.cut_logs(saved["log_bytes"], note=self.progress.note)
         self.resumed = True
         if saved["progression"]["best_reward"] is None:
             saved["progression"]["best_reward"] = -math.inf

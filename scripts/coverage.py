@@ -1,0 +1,47 @@
+"""Branches that the tests take, by room; exits with 1 where a core room is below the bar.
+
+coverage run -m pytest && coverage json && python scripts/coverage.py coverage.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+CORE = (
+    "rollout", "pairs", "reward", "training", "evaluation", "models", "data", "config", "runlog", "scorers", "strict",
+)  # fmt: skip
+BAR = 0.90
+
+
+def by_room(report: Path) -> dict[str, tuple[int, int]]:
+    """Branches taken and branches in all, by room."""
+    taken: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
+    for name, file in json.loads(report.read_text(encoding="utf-8"))["files"].items():
+        room = name.split("astprompter/")[1].split("/")[0].removesuffix(".py")
+        taken[room] += file["summary"]["covered_branches"]
+        whole[room] += file["summary"]["num_branches"]
+    return {room: (taken[room], whole[room]) for room in whole}
+
+
+def main() -> int:
+    rooms = by_room(Path(sys.argv[1]))
+    low = []
+    for room, (taken, whole) in sorted(rooms.items()):
+        share = taken / whole if whole else 1.0
+        mark = ("below" if share < BAR else "core") if room in CORE else ""
+        print(f"{room:<14} {taken:>5} of {whole:>5} branches {100 * share:6.1f} %  {mark}")
+        low += [room] if mark == "below" else []
+    missing = [room for room in CORE if room not in rooms]
+    if low or missing:
+        print(
+            f"below {100 * BAR:.0f} % of branches: {', '.join(low) or 'none'}; not measured: {', '.join(missing) or 'none'}"
+        )
+    return 1 if low or missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
