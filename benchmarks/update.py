@@ -33,7 +33,7 @@ class Ours:
         self.lm = common.make_lm(shape, device=device, autocast=autocast)
         self.reference = common.make_lm(shape, seed=1, device=device, autocast=autocast)
         self.reference.model.requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.lm.model.parameters(), lr=RATE, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.lm.model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
         self.losses: list[float] = []
 
     @torch.no_grad()
