@@ -33,6 +33,37 @@ def _time(work: Callable[[], object], device: str) -> float:
     return common.clock(device) - start
 
 
+class Stages:
+    """The three stages as work: prefill of an utterance, decode of a reply, an update over whole trees.
+
+    Attributes:
+        pairs: Pairs of the update.
+        per_tree: Pairs of a tree, which are a minibatch.
+    """
+
+    def __init__(self, shape: common.Shape, device: str, *, rows: int, prefix: int, trees: int) -> None:
+        new = common.SAMPLING.max_new_tokens
+        self._lm = common.make_lm(shape, device=device)
+        self._lm.end_ids, self._lm.banned_early = (), self._lm.banned  # no row ends early: the work is known
+        self._roots = torch.randint(1, shape.vocabulary, (rows, prefix)).tolist()
+        words = torch.randint(1, shape.vocabulary, (rows, new)).tolist()
+        self._said = [Speech("", tuple(row), self._lm.vocabulary) for row in words]
+        self._trainer = Ours(shape, device)
+        self._trainer.references = lambda pairs: torch.zeros(len(pairs), 2)  # type: ignore[method-assign]
+        self.pairs, self.per_tree = common.made_pairs(shape, trees * 7, horizon=3)
+        self._trainer.run(self.pairs[: self.per_tree], self.per_tree)  # once in a training AdamW makes its moments
+
+    def ready(self) -> dict[str, Callable[[], object]]:
+        """The stages, to be run once each and in this order."""
+        session, keys = self._lm.start_ids(self._roots), np.arange(len(self._roots), dtype=np.uint64)
+        session.branch(range(len(self._roots)))  # computes the prefix
+        return {
+            "prefill": lambda: session.hear(self._said, likelihood=True),
+            "decode": lambda: session.speak(keys),
+            "update": lambda: self._trainer.run(self.pairs, self.per_tree),
+        }
+
+
 def main() -> None:
     """Measure and report."""
     parser = common.arguments(__doc__ or "")
@@ -45,13 +76,8 @@ def main() -> None:
     layers, width, vocabulary = shape.layers, shape.width, shape.vocabulary
     body = 12 * layers * width**2  # weights of the matrix products
     new, prefix = common.SAMPLING.max_new_tokens, options.prefix
-    lm = common.make_lm(shape, device=device)
-    lm.end_ids, lm.banned_early = (), lm.banned  # no row ends early: the work is known
-    roots = torch.randint(1, vocabulary, (rows, prefix)).tolist()
-    said = [Speech("", tuple(row), lm.vocabulary) for row in torch.randint(1, vocabulary, (rows, new)).tolist()]
-    trainer = Ours(shape, device)
-    trainer.references = lambda pairs: torch.zeros(len(pairs), 2)  # type: ignore[method-assign]
-    pairs, per_tree = common.made_pairs(shape, options.trees * 7, horizon=3)
+    stages = Stages(shape, device, rows=rows, prefix=prefix, trees=options.trees)
+    pairs, per_tree = stages.pairs, stages.per_tree
     packed = [pack(sequences_of(pairs[i : i + per_tree])) for i in range(0, len(pairs), per_tree)]
 
     def attention(queries: float, columns: float) -> float:
@@ -67,13 +93,8 @@ def main() -> None:
     rate, bandwidth = matmul_rate(device), copy_bandwidth(device)
     times: dict[str, list[float]] = {"prefill": [], "decode": [], "update": []}
     for _ in range(options.repeats):
-        session = lm.start_ids(roots)
-        session.branch(range(rows))  # computes the prefix
-        times["prefill"].append(_time(lambda s=session: s.hear(said, likelihood=True), device))
-        session.branch(range(rows))
-        times["decode"].append(_time(lambda s=session: s.speak(np.arange(rows, dtype=np.uint64)), device))
-
-        times["update"].append(_time(lambda: trainer.run(pairs, per_tree), device))
+        for name, work in stages.ready().items():
+            times[name].append(_time(work, device))
     # The optimizer reads and writes parameters, gradients and two moments once per minibatch.
     optimizer = len(packed) * 10 * (body + width * vocabulary) * 4 / bandwidth
     floors = {

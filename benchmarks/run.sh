@@ -19,12 +19,15 @@ run iteration.py --shape T --trees 4 --repeats 2
 run scaling.py --shape T --repeats 1
 run memory.py --shape T
 run scoring.py --repeats 1
+run profiles.py --shape T
 if [ "$2" != --quick ]; then
     run floor.py --shape S --repeats 2 --rows 64 --trees 2
+    run profiles.py --shape S --rows 64 --trees 1
     run collection.py --shape S --trees 8 --level-trees 4 --repeats 1
     run update.py --shape S --trees 1 --batch 7 --repeats 1 --bf16
     # TRL's batch of a whole tree of 15 pairs would not fit in 16 GB here.
-    run update.py --shape S --trees 1 --batch 8 --horizon 4 --repeats 1 --sides packed "TRL, reference in the step"
+    run update.py --shape S --trees 1 --batch 8 --horizon 4 --repeats 1 --sides packed "packed, reference from collection" \
+        "TRL, reference in the step"
     run memory.py --shape S --trees 1
 fi
 echo; echo "done in $(( $(date +%s) - START )) s"

@@ -11,6 +11,7 @@ import torch
 import common
 from astprompter.build import build_cast
 from astprompter.config import load_settings
+from astprompter.progress import Silent
 from astprompter.randomness import keys_of
 from astprompter.rollout import grow_trees
 from astprompter.start import load_texts
@@ -42,7 +43,7 @@ def main() -> None:
     device, horizon = options.device, options.horizon
     settings = load_settings("embedded", [f"{part}.device={device}" for part in ("adversary", "defender", "scorer")])
     cast = build_cast(settings)
-    prefixes = load_texts(settings)[0][: options.trees]
+    prefixes = load_texts(settings, Silent())[0][: options.trees]
     assert len(prefixes) == options.trees, "fewer prefixes than trees"
     rows = []
     for place, wave in enumerate(options.waves):

@@ -1,6 +1,7 @@
 """The update step against TRL's DPOTrainer (``loss_type="ipo"``) and padded chosen + rejected concatenation.
 
-All sides run the same minibatches from the same weights, forward, backward and AdamW included. TRL's ipo takes the mean
+All sides run the same minibatches from the same weights, forward, backward, AdamW (fused, as is TRL's) and the
+reference's part included; ours also without that part, as where collection has told it. TRL's ipo takes the mean
 log-probability per token, so ours does too (``loss.logp=mean``). The first loss of every side must be the same.
 """
 
@@ -33,7 +34,7 @@ class Ours:
         self.lm = common.make_lm(shape, device=device, autocast=autocast)
         self.reference = common.make_lm(shape, seed=1, device=device, autocast=autocast)
         self.reference.model.requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.lm.model.parameters(), lr=RATE, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.lm.model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
         self.losses: list[float] = []
 
     @torch.no_grad()
@@ -62,6 +63,19 @@ class Ours:
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.losses.append(float(loss.detach()))
+
+
+class Collected(Ours):
+    """The same where reference and defender have the same weights: collection has told log π_ref already."""
+
+    def __init__(self, shape: common.Shape, device: str, pairs: Sequence[PreferencePair]) -> None:
+        super().__init__(shape, device)
+        self.known = super().references(pairs)
+
+    def references(self, pairs: Sequence[PreferencePair]) -> torch.Tensor:
+        """What collection has told, [pairs, 2]."""
+        assert len(pairs) == len(self.known)
+        return self.known
 
 
 class Padded(Ours):
@@ -193,6 +207,7 @@ def main() -> None:
             makers[name] = ready
 
     add("packed", lambda: Ours(shape, device), pairs)
+    add("packed, reference from collection", lambda: Collected(shape, device, pairs), pairs)
     if options.shuffled:
         add("packed, shuffled", lambda: Ours(shape, device), shuffled)
     if options.bf16:
@@ -217,8 +232,11 @@ def main() -> None:
             )
     each = {name: [value / len(pairs) for value in values] for name, values in seconds.items()}
     factor = common.ratios(each, "packed")
+    free = "packed, reference from collection"
+    free_factor = common.ratios(each, free) if free in each else {}
     rows = [
         {"side": name, "s_per_pair": sorted(values)[len(values) // 2], "times_ours": factor[name],
+         **({"times_ours_from_collection": free_factor[name]} if free in each else {}),
          "first_loss": losses[name][0][0]}
         for name, values in each.items()
     ]  # fmt: skip

@@ -152,3 +152,49 @@ def test_a_full_disk_leaves_the_previous_one(tmp_path: Path, monkeypatch: Any) -
     updates, model, _ = loaded(folder)
     assert updates == 1
     assert same(model, first)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_restored_optimizer_goes_on_bit_for_bit(tmp_path: Path, fused: bool, dtype: torch.dtype) -> None:
+    def fresh() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        model = torch.nn.Linear(33, 7).to(dtype)
+        model.bias.requires_grad_(False)  # as a frozen base beside adapters
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, 0.3)
+        tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return model, torch.optim.AdamW(tuned, lr=0.1, weight_decay=0.01, fused=fused)
+
+    def learn(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            model(torch.linspace(-1, 1 + step, 33, dtype=dtype)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    model, optimizer = fresh()
+    learn(model, optimizer, range(3))
+    save_checkpoint(tmp_path / "checkpoint", model, optimizer, {"progression": {"updates": 3}, "log_bytes": {}})
+    learn(model, optimizer, range(3, 6))
+    again, restored = fresh()
+    load_checkpoint(tmp_path / "checkpoint", again, restored)
+    learn(again, restored, range(3, 6))
+    assert same(model, again)
+    kept, got = (o.state_dict()["state"][0] for o in (optimizer, restored))
+    assert set(kept) == set(got) == {"step", "exp_avg", "exp_avg_sq"}
+    assert all(torch.equal(kept[key], got[key]) and kept[key].dtype == got[key].dtype for key in kept)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_every_slot_lives_where_the_optimizer_looks_for_it(tmp_path: Path, fused: bool) -> None:
+    """A fused AdamW wants its step counters beside the parameters, a plain one on the CPU."""
+    saved(tmp_path / "checkpoint", 1.0, 1)
+    model, _ = learner(0.0)
+    elsewhere = model.to("meta")  # stands in for a card
+    optimizer = torch.optim.AdamW(elsewhere.parameters(), fused=fused)
+    load_checkpoint(tmp_path / "checkpoint", elsewhere, optimizer)
+    for slot in optimizer.state.values():
+        assert {key: value.device.type for key, value in slot.items()} == {
+            "step": "meta" if fused else "cpu",
+            "exp_avg": "meta",
+            "exp_avg_sq": "meta",
+        }

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     GPT2Config,
@@ -19,6 +20,7 @@ from transformers import (
 from astprompter.errors import UserError
 from astprompter.scorers import ScorerOptions, load_scorer
 from astprompter.scorers.classifiers import ClassifierScorer
+from astprompter.scorers.first_token import FirstTokenLayer
 from conftest import SENTENCES, make_model, make_tokenizer
 
 LABELS = {0: "obscene", 1: "toxicity", 2: "threat"}
@@ -41,7 +43,7 @@ def classifier(folder: Path, kind: str = "bert", **config: Any) -> Path:
         "problem_type": "multi_label_classification",
         **config,
     }
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if kind == "bert":
@@ -64,26 +66,31 @@ def load(folder: Path, **options: Any) -> ClassifierScorer:
     return scorer
 
 
-def plain_logits(scorer: ClassifierScorer, text: str) -> torch.Tensor:
+def plain_logits(folder: Path, scorer: ClassifierScorer, text: str) -> torch.Tensor:
+    """By the library's own forward pass: the scorer's model leaves out what nobody reads."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     ids = torch.tensor([scorer.tokenizer(text, truncation=True, max_length=40)["input_ids"]])
     with torch.no_grad():
-        logits: torch.Tensor = scorer.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+        logits: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
     return logits
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2"])
 def test_score_is_the_sigmoid_of_the_named_label_whatever_the_batch(tmp_path: Path, kind: str) -> None:
-    scorer = load(classifier(tmp_path / kind, kind), batch_size=3)
+    folder = classifier(tmp_path / kind, kind)
+    scorer = load(folder, batch_size=3)
+    assert any(isinstance(module, FirstTokenLayer) for module in scorer.model.modules()) == (kind != "gpt2")
     got = scorer.score(TEXTS)
     for text, value in zip(TEXTS, got, strict=True):
-        expected = 1 / (1 + math.exp(-float(plain_logits(scorer, text)[1]))) if text.strip() else 0.0
-        assert value == pytest.approx(expected, abs=1e-5)
+        expected = 1 / (1 + math.exp(-float(plain_logits(folder, scorer, text)[1]))) if text.strip() else 0.0
+        assert value == pytest.approx(expected, abs=1e-6)
     assert len(set(got)) > 5
 
 
 def test_softmax_when_asked(tmp_path: Path) -> None:
-    scorer = load(classifier(tmp_path), activation="softmax", label="threat")
-    logits = plain_logits(scorer, "Hi")
+    folder = classifier(tmp_path)
+    scorer = load(folder, activation="softmax", label="threat")
+    logits = plain_logits(folder, scorer, "Hi")
     assert scorer.score(["Hi"])[0] == pytest.approx(float(logits.exp()[2] / logits.exp().sum()), abs=1e-6)
 
 
@@ -129,9 +136,12 @@ def test_identical_texts_are_scored_once(tmp_path: Path, monkeypatch: Any) -> No
 
 
 def test_long_texts_lose_their_end(tmp_path: Path) -> None:
-    scorer = load(classifier(tmp_path))
+    folder = classifier(tmp_path)
+    scorer = load(folder)
     text = SENTENCES[0] * 20
-    assert scorer.score([text])[0] == pytest.approx(1 / (1 + math.exp(-float(plain_logits(scorer, text)[1]))), abs=1e-5)
+    assert scorer.score([text])[0] == pytest.approx(
+        1 / (1 + math.exp(-float(plain_logits(folder, scorer, text)[1]))), abs=1e-5
+    )
 
 
 def test_non_finite_scores_come_back_as_nan_and_are_not_remembered(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, nearest
 from ..models.lm import explained, resolve_device
+from .first_token import shorten_last_layer
 from .remembering import RememberingScorer
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class ClassifierScorer(RememberingScorer):
         super().__init__(f"{name} ({self.labels[self._label]})")
         self._pad = _pad_id(model, tokenizer, name)
         self._limit = _limit_of(model, tokenizer)
+        shorten_last_layer(model)
 
     @classmethod
     def load(
@@ -120,12 +122,9 @@ class ClassifierScorer(RememberingScorer):
             for start in range(0, len(order), self.batch_size):
                 part = order[start : start + self.batch_size]
                 width = max(1, *(len(encoded[i]) for i in part))
-                ids = torch.full((len(part), width), self._pad)
-                mask = torch.zeros(len(part), width, dtype=torch.long)
-                for row, i in enumerate(part):
-                    ids[row, : len(encoded[i])] = torch.tensor(encoded[i])
-                    mask[row, : len(encoded[i])] = 1
-                logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
+                ids = torch.tensor([[*encoded[i], *[self._pad] * (width - len(encoded[i]))] for i in part])
+                mask = torch.arange(width) < torch.tensor([len(encoded[i]) for i in part])[:, None]
+                logits = self.model(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits.float()
                 scores = logits.sigmoid() if self._sigmoid else logits.softmax(dim=1)
                 for i, row_scores in zip(part, scores.tolist(), strict=True):
                     result[i] = row_scores

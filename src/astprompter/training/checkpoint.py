@@ -111,11 +111,14 @@ def load_checkpoint(
     with torch.no_grad():
         for name, value in weights.items():
             parameters[name].copy_(placed_like(value, parameters[name]))
+    names = {id(p): name for name, p in parameters.items()}
+    order = {names[id(p)]: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    slots: dict[int, dict[str, torch.Tensor]] = {}
     for entry, value in moments.items():
         name, _, key = entry.rpartition("|")
-        # The step counter stays on the CPU, where AdamW keeps it.
-        slot = value if key == "step" else placed_like(value, parameters[name])
-        optimizer.state[parameters[name]][key] = slot
+        slots.setdefault(order[name], {})[key] = value if key == "step" else placed_like(value, parameters[name])
+    # Where each slot lives is the optimizer's to say: a fused one keeps its step counters beside the parameters.
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     if reasons and is_main():
         shutil.rmtree(folder)
     return state

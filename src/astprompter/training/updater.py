@@ -31,7 +31,7 @@ class Updater:
         state: Counters of the run; each optimizer step moves that of updates on.
         progress: Where progress is shown.
         placement: Where the adversary's weights are.
-        optimizer: AdamW.
+        optimizer: AdamW, fused: one pass over each parameter instead of one per operation.
     """
 
     settings: TrainingSettings
@@ -45,7 +45,7 @@ class Updater:
         self.placement = Placement(self.adversary, shard=self.settings.shard)
         tuned = [parameter for parameter in self.adversary.model.parameters() if parameter.requires_grad]
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
-        self.optimizer = torch.optim.AdamW(tuned, lr=rate, weight_decay=decay)
+        self.optimizer = torch.optim.AdamW(tuned, lr=rate, weight_decay=decay, fused=True)
 
     def over(self, count: int, step: Callable[[slice], dict[str, float] | None]) -> dict[str, Any]:
         """One pass of minibatch updates over ``count`` examples.
