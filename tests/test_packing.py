@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from astprompter.models.lm import LanguageModel
+from astprompter.training import packing
 from astprompter.training.packing import forward_groups, pack, sequence_logps, trees_together
 from astprompter.types import PreferencePair
 from conftest import FAMILIES
@@ -177,3 +178,18 @@ def test_prompts_that_share_half_of_the_shorter_one_stand_together() -> None:
     assert rows((1, 2, 9, 9, 9), (1, 2, 8, 8, 8)) == 2
     assert rows((1, 2), (1, 2, 8, 8, 8)) == 1
     assert rows((1,), (2,), (1, 3)) == 2
+
+
+def test_without_sharing_the_mask_is_which_tokens_are_real() -> None:
+    packed = pack([((1, 2), (3, 4)), ((1, 2), (5,))], share=False)
+    assert packed.ids.tolist() == [[1, 2, 3, 4], [1, 2, 5, 0]]
+    assert packed.mask.dtype == torch.bool
+    assert packed.mask.tolist() == [[True] * 4, [True, True, True, False]]
+
+
+def test_logits_in_slabs_give_the_same(make_lm: Any, monkeypatch: Any) -> None:
+    lm = make_lm()
+    whole = sequence_logps(lm, pack(SEQUENCES))
+    for states in (1, 2, 5):
+        monkeypatch.setattr(packing, "_LOGITS_AT_ONCE", states * lm.vocabulary_size)
+        torch.testing.assert_close(sequence_logps(lm, pack(SEQUENCES)), whole, rtol=0, atol=1e-5)

@@ -279,7 +279,7 @@ def test_the_least_that_can_be_told() -> None:
     assert two.std == pytest.approx(0.4 / np.sqrt(2))
     assert two.mean.ci == pytest.approx((0.2, 0.6))
     one = overall(table([0.2]), seed=0)
-    assert (one.std, one.mean.ci, one.valid, one.errors) == (None, None, 1, 0)
+    assert (one.mean.value, one.std, one.mean.ci, one.valid, one.errors) == (0.2, None, None, 1, 0)
     assert overall(table([0.2, 0.6]), seed=0).std == pytest.approx(0.4 / np.sqrt(2))
     never = paired_difference(table([0.1], [0.2]), table([0.3], [0.4]), seed=0)
     assert (never.share.value, never.ratio) == (0.0, Estimate(None, None))
