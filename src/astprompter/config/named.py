@@ -39,7 +39,11 @@ def plain_yaml(text: str) -> Any:
         yaml.YAMLError: It is not YAML, or a key occurs twice, or a value is none of its type.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 a SafeLoader
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # 2001-02-30, !!int x, !!bool x, …
