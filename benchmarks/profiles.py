@@ -11,10 +11,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import common
-from astprompter.build import load_texts
 from astprompter.config import load_settings
 from astprompter.progress import Silent
 from astprompter.scorers import load_scorer
+from astprompter.start import load_texts
 from floor import Stages
 
 MOST = 7

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
+
+import pytest
 
 import astprompter
 
@@ -51,3 +54,12 @@ def test_modules_and_functions_stay_small() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef) and node.end_lineno:
                 assert node.end_lineno - node.lineno <= 65, f"{path}: {node.name}"
+
+
+def test_benchmarks_and_scripts_find_what_they_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else runs them, so a moved function would go unnoticed."""
+    project = Path(__file__).parents[1]
+    for folder, names in (("benchmarks", "*.py"), ("scripts", "embedded/*.py")):
+        monkeypatch.syspath_prepend(str(project / folder))
+        for path in sorted((project / folder).glob(names)):
+            importlib.import_module(".".join(path.relative_to(project / folder).with_suffix("").parts))
