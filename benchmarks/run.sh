@@ -19,6 +19,7 @@ run iteration.py --shape T --trees 4 --repeats 2
 run scaling.py --shape T --repeats 1
 run memory.py --shape T
 run scoring.py --repeats 1
+run compiled.py --shape T --repeats 8
 run profiles.py --shape T
 if [ "$2" != --quick ]; then
     run floor.py --shape S --repeats 2 --rows 64 --trees 2
