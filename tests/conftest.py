@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -108,6 +110,31 @@ def make_model(family: str, vocabulary: int, *, seed: int = 0, context: int = 25
             if parameter.ndim == 2:  # sharper than the usual init, so that likelihoods differ by token
                 torch.nn.init.normal_(parameter, std=0.12)
     return model.eval()
+
+
+def write_models(folder: Path, **seeds: int) -> None:
+    """Save a tiny model under each name, and ``texts.jsonl`` with all prefixes."""
+    tokenizer = make_tokenizer()
+    for name, seed in seeds.items():
+        make_model("gpt2", len(tokenizer), seed=seed).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+
+
+def naming(folder: Path, adversary: str, defender: str, *, texts: str = "train dev test eliciting") -> list[str]:
+    """Settings that name what :func:`write_models` wrote."""
+    models = [f"adversary.path={folder / adversary}", f"defender.path={folder / defender}"]
+    return [*models, *(f"data.{name}={folder / 'texts.jsonl'}" for name in texts.split())]
+
+
+def run_command(monkeypatch: Any, *arguments: str) -> int:
+    """Run the command line in this process; returns its exit code."""
+    from astprompter.cli import main
+
+    monkeypatch.setattr("sys.argv", ["astprompter", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
 
 
 SHORT = Sampling(max_new_tokens=6, min_new_tokens=2, temperature=0.7, top_p=0.9, repetition_penalty=1.1)

@@ -16,8 +16,7 @@ import pytest
 import torch
 
 import astprompter
-from astprompter.cli import main
-from conftest import PREFIXES, make_model, make_tokenizer
+from conftest import make_model, make_tokenizer, run_command, write_models
 from server import serving
 
 SOURCES = sorted(Path(astprompter.__file__).parent.rglob("*.py"))
@@ -114,30 +113,18 @@ def pickles(monkeypatch: Any) -> list[str]:
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
     folder = tmp_path / "input"
-    tokenizer = make_tokenizer()
-    make_model("gpt2", len(tokenizer)).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+    write_models(folder, model=0)
     return folder
-
-
-def call(monkeypatch: Any, *arguments: str) -> int:
-    monkeypatch.setattr("sys.argv", ["astprompter", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def everything(monkeypatch: Any, run: Path, folder: Path, *settings: str) -> None:
     """Train, measure, report and export."""
     texts = [f"data.{name}={folder / 'texts.jsonl'}" for name in ("train", "dev", "test")]
     chosen = [f"adversary.path={folder / 'model'}", *texts, *SETTINGS, *settings]
-    assert call(monkeypatch, "train", "-o", str(run), *chosen) == 0
-    assert call(monkeypatch, "evaluate", str(run), "--show-text") == 0
-    assert call(monkeypatch, "report", str(run)) == 0
-    assert call(monkeypatch, "export", str(run), "--to", "trl") == 0
+    assert run_command(monkeypatch, "train", "-o", str(run), *chosen) == 0
+    assert run_command(monkeypatch, "evaluate", str(run), "--show-text") == 0
+    assert run_command(monkeypatch, "report", str(run)) == 0
+    assert run_command(monkeypatch, "export", str(run), "--to", "trl") == 0
 
 
 def files(run: Path) -> Iterator[Path]:
@@ -183,10 +170,10 @@ def test_a_key_is_in_no_output_and_only_its_server_is_reached(
         assert "remote: HTTP 400" in errors  # so the message with the key was there to be written
         for fault, code in (("status:401", 2), ("status:500", 1)):
             broken[:] = [fault]
-            assert call(monkeypatch, "evaluate", str(run)) == code
+            assert run_command(monkeypatch, "evaluate", str(run)) == code
         assert {tuple(address[:2]) for address in connections} == {("127.0.0.1", server.server_port)}
         address = server.url
-    assert call(monkeypatch, "evaluate", str(run)) == 1  # it is gone
+    assert run_command(monkeypatch, "evaluate", str(run)) == 1  # it is gone
     captured = capsys.readouterr()
     said += [captured.out, captured.err, caplog.text]
     assert "[key]" in captured.err + caplog.text

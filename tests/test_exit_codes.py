@@ -15,7 +15,7 @@ import pytest
 from astprompter.cli import _words_and_code
 from astprompter.commands.evaluate import gate_line
 from astprompter.errors import RunError, UserError
-from conftest import PREFIXES, make_model, make_tokenizer
+from conftest import PREFIXES, make_model, make_tokenizer, naming, write_models
 from server import serving
 from zygote import Zygote, zygote
 
@@ -42,18 +42,14 @@ def forks(tmp_path_factory: Any) -> Iterator[Zygote]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Path:
     made = tmp_path_factory.mktemp("input")
-    tokenizer = make_tokenizer()
-    make_model("gpt2", len(tokenizer)).save_pretrained(made / "model")
-    tokenizer.save_pretrained(made / "model")
-    (made / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+    write_models(made, model=0)
     (made / "odd_scorers.py").write_text(SCORERS)
     return made
 
 
 @pytest.fixture(scope="module")
 def chosen(folder: Path) -> list[str]:
-    texts = [f"data.{name}={folder / 'texts.jsonl'}" for name in ("train", "dev", "test")]
-    return [f"adversary.path={folder / 'model'}", f"defender.path={folder / 'model'}", *texts, *SETTINGS]
+    return [*naming(folder, "model", "model", texts="train dev test"), *SETTINGS]
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from astprompter.experiments.summary import summarise
 from astprompter.experiments.tables import grids, guarded, latex, long_csv, markdown, write_all
 from astprompter.progress import Silent
 from astprompter.runlog import read_rows
-from conftest import PREFIXES, SENTENCES, make_model, make_tokenizer
+from conftest import SENTENCES, write_models
 from test_cli import SMALL, call
 
 OPTIONS = EvaluationSettings(prefixes=None, resamples=200, level=0.95)
@@ -536,11 +536,7 @@ class InProcess:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: Any) -> list[str]:
     folder = tmp_path_factory.mktemp("study")
-    tokenizer = make_tokenizer()
-    for name, seed in (("small", 0), ("large", 3)):
-        make_model("gpt2", len(tokenizer), seed=seed).save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-    (folder / "p.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+    write_models(folder, small=0, large=3)
     rows = [{"dialogue": [[text, "Yes."], ["Is it so?", ""]]} for text in SENTENCES]
     (folder / "human.json").write_text(json.dumps(rows))
     plan = """
@@ -554,7 +550,7 @@ def inputs(tmp_path_factory: Any) -> list[str]:
         attacks: [untuned]
     """
     (folder / "mini.yaml").write_text(plan)
-    data = [f"data.{name}={folder / 'p.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
+    data = [f"data.{name}={folder / 'texts.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
     small = [value for value in SMALL if "scorer" not in value and "updates" not in value]
     return [str(folder / "mini.yaml"), f"models.small={folder / 'small'}", f"models.large={folder / 'large'}",
             f"human={folder / 'human.json'}", *data, *small, "scorer.spec=word:e", "training.updates=2"]  # fmt: skip

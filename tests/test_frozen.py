@@ -14,17 +14,13 @@ from astprompter.errors import RunError
 from astprompter.models.lm import load_model, weights_hash
 from astprompter.start import new_trainer
 from astprompter.training.trainer import Trainer
-from conftest import PREFIXES, make_model, make_tokenizer
+from conftest import write_models
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Path:
     made = tmp_path_factory.mktemp("models")
-    tokenizer = make_tokenizer()
-    for name, seed in (("a", 0), ("b", 5)):
-        make_model("gpt2", len(tokenizer), seed=seed).save_pretrained(made / name)
-        tokenizer.save_pretrained(made / name)
-    (made / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+    write_models(made, a=0, b=5)
     return made
 
 

@@ -18,7 +18,7 @@ import pytest
 from astprompter.experiments import runner as module
 from astprompter.interrupts import Interrupted, going_on, interruptible
 from astprompter.runlog import read_rows
-from conftest import PREFIXES, make_model, make_tokenizer
+from conftest import naming, write_models
 from zygote import Zygote, zygote
 
 SETTINGS = [
@@ -39,12 +39,8 @@ def forks(tmp_path_factory: Any) -> Iterator[Zygote]:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: Any) -> list[str]:
     folder = tmp_path_factory.mktemp("input")
-    tokenizer = make_tokenizer()
-    make_model("gpt2", len(tokenizer)).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
-    texts = [f"data.{name}={folder / 'texts.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
-    return [f"adversary.path={folder / 'model'}", f"defender.path={folder / 'model'}", *texts, *SETTINGS]
+    write_models(folder, model=0)
+    return [*naming(folder, "model", "model"), *SETTINGS]
 
 
 @pytest.fixture(scope="module")

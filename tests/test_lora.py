@@ -16,7 +16,7 @@ from astprompter.models.lm import load_model, weights_hash
 from astprompter.models.lora import WithoutAdapters, add_adapters, merged_weights
 from astprompter.start import new_trainer
 from astprompter.training.packing import pack, sequence_logps
-from conftest import FAMILIES, PREFIXES, make_model, make_tokenizer
+from conftest import FAMILIES, make_model, write_models
 
 pytest.importorskip("peft")
 IDS = torch.tensor([[5, 9, 30, 31, 7, 250]])
@@ -31,11 +31,7 @@ def logits(model: Any) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Path:
     path: Path = tmp_path_factory.mktemp("lora")
-    tokenizer = make_tokenizer()
-    for name, seed in (("a", 0), ("b", 4)):
-        make_model("gpt2", len(tokenizer), seed=seed).save_pretrained(path / name)
-        tokenizer.save_pretrained(path / name)
-    (path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+    write_models(path, a=0, b=4)
     return path
 
 

@@ -24,7 +24,7 @@ from astprompter.rollout import grow_trees
 from astprompter.runlog import read_rows
 from astprompter.training.checkpoint import damage
 from astprompter.types import Node, Prefix, RolloutTree, Speech, Turn
-from conftest import PREFIXES, WordScorer, keys_for
+from conftest import PREFIXES, WordScorer, keys_for, naming, write_models
 
 SETTINGS = [
     "rollout.max_new_tokens=5", "rollout.horizon=2", "rollout.top_p=0.95", "training.updates=5",
@@ -59,17 +59,8 @@ def launched(*arguments: str, by: list[str] = LAUNCH) -> str:
 
 def write_inputs(folder: Path) -> list[str]:
     """Two models and their texts; returns the settings that name them."""
-    from astprompter.models.lm import LanguageModel
-    from conftest import SHORT, make_model, make_tokenizer
-
-    tokenizer = make_tokenizer()
-    for name, seed in (("adversary", 0), ("defender", 3)):
-        lm = LanguageModel(make_model("gpt2", len(tokenizer), seed=seed), tokenizer, name=name, sampling=SHORT)
-        lm.model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
-    texts = [f"data.{name}={folder / 'texts.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
-    return [f"adversary.path={folder / 'adversary'}", f"defender.path={folder / 'defender'}", *texts, *SETTINGS]
+    write_models(folder, adversary=0, defender=3)
+    return [*naming(folder, "adversary", "defender"), *SETTINGS]
 
 
 @pytest.fixture(scope="module")

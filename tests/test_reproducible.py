@@ -19,7 +19,7 @@ from astprompter.measure import evaluate_targets
 from astprompter.report.page import write_report
 from astprompter.runlog import read_rows, write_rows
 from astprompter.start import new_trainer
-from conftest import PREFIXES, make_model, make_tokenizer
+from conftest import naming, write_models
 from zygote import Zygote, zygote
 
 SETTINGS = [
@@ -33,12 +33,8 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: Any) -> list[str]:
     folder = tmp_path_factory.mktemp("input")
-    tokenizer = make_tokenizer()
-    make_model("gpt2", len(tokenizer)).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
-    texts = [f"data.{name}={folder / 'texts.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
-    return [f"adversary.path={folder / 'model'}", f"defender.path={folder / 'model'}", *texts, *SETTINGS]
+    write_models(folder, model=0)
+    return [*naming(folder, "model", "model"), *SETTINGS]
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from astprompter.cli import main
 from astprompter.runlog import read_rows
 from astprompter.trackers import Trackers
-from conftest import PREFIXES
-
-
-def call(monkeypatch: Any, *arguments: str) -> int:
-    monkeypatch.setattr("sys.argv", ["astprompter", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
+from conftest import run_command, write_models
 
 
 class Kept:
@@ -43,20 +34,17 @@ def test_only_finite_numbers_pass_under_their_paths() -> None:
     assert kept.rows == [({"dev/updates": 7.0, "dev/best": 1.0, "dev/nll/mean": 1.5}, 7)]
 
 
-def test_tensorboard_holds_the_log_and_nothing_else(make_lm: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_tensorboard_holds_the_log_and_nothing_else(tmp_path: Path, monkeypatch: Any) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    lm = make_lm()
-    lm.model.save_pretrained(tmp_path / "m")
-    lm.tokenizer.save_pretrained(tmp_path / "m")
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+    write_models(tmp_path, m=0)
     chosen = [f"data.{name}={tmp_path / 'texts.jsonl'}" for name in ("train", "dev", "eliciting")]
     chosen += [f"{name}.path={tmp_path / 'm'}" for name in ("adversary", "defender")]
     chosen += ["rollout.max_new_tokens=4", "rollout.horizon=2", "training.updates=4", "training.pairs_per_iteration=4"]
     chosen += ["training.batch_size=2", "training.dev_every=1", "training.dev_prefixes=3", "scorer.spec=word:a"]
     run = tmp_path / "run"
-    assert call(monkeypatch, "train", "-o", str(run), "--tracker", "tensorboard", *chosen) == 0
+    assert run_command(monkeypatch, "train", "-o", str(run), "--tracker", "tensorboard", *chosen) == 0
     events = EventAccumulator(str(run / "trackers" / "run")).Reload()
     assert events.Tags()["tensors"] == []
     assert not any(events.Tags()[kind] for kind in ("images", "audio", "histograms"))
@@ -69,9 +57,9 @@ def test_tensorboard_holds_the_log_and_nothing_else(make_lm: Any, tmp_path: Path
 
 
 def test_a_tracker_that_cannot_be_used_is_refused_at_once(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    assert call(monkeypatch, "train", "-o", str(tmp_path / "a"), "--tracker", "tensorbord") == 2
+    assert run_command(monkeypatch, "train", "-o", str(tmp_path / "a"), "--tracker", "tensorbord") == 2
     assert "Did you mean 'tensorboard'?" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "mlflow" else object())
-    assert call(monkeypatch, "train", "-o", str(tmp_path / "a"), "--tracker", "mlflow") == 2
+    assert run_command(monkeypatch, "train", "-o", str(tmp_path / "a"), "--tracker", "mlflow") == 2
     assert "pip install 'astprompter[mlflow]'" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

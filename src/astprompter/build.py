@@ -185,11 +185,15 @@ def endpoint_options(remote: RemoteSettings) -> EndpointOptions:
     )
 
 
+def defender_hash(defender: Speaker) -> str | None:
+    """Hash of the defender's weights; ``None`` for a served one."""
+    return weights_hash(defender.model) if isinstance(defender, LanguageModel) else None
+
+
 def defender_facts(defender: Speaker) -> dict[str, object]:
-    """What is known about the defender, for ``config.json`` and ``summary.json``: weights by hash, or its server."""
+    """What is known about the defender beside its weights, for ``config.json`` and ``summary.json``."""
     speaker = defender.defender if isinstance(defender, StandIn) else defender
     return {
-        "defender_sha256": weights_hash(speaker.model) if isinstance(speaker, LanguageModel) else None,
         "remote": dataclasses.asdict(speaker.facts) if isinstance(speaker, RemoteSpeaker) else None,
         "likelihood": likelihood_of(defender),
     }
@@ -204,7 +208,7 @@ def build_cast(settings: Settings) -> Cast:
     adversary = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
     defender, scorer = build_defender(settings), build_scorer(settings)
     start = weights_hash(adversary.model)
-    theirs = weights_hash(defender.model) if isinstance(defender, LanguageModel) else None
+    theirs = defender_hash(defender)
     same = (
         isinstance(defender, LanguageModel)
         and settings.adversary.dtype == settings.defender.dtype

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .build import build_defender, build_lm, build_other_scorers, build_scorer, defender_facts
+from .build import build_defender, build_lm, build_other_scorers, build_scorer, defender_facts, defender_hash
 from .config import Settings, load_settings
 from .data import BadRows, load_dialogues, load_prefixes, overlap
 from .errors import UserError
@@ -77,6 +77,7 @@ def evaluate_targets(
         "dialogues_skipped": {name: rows.facts() for name, rows in scripts.items()},
         "targets": list(targets),
         "prefixes": {"source": settings.data.test, "count": len(prefixes), "skipped": bad.facts()},
+        "defender_sha256": defender_hash(defender),
         **defender_facts(defender),
     }
     result = evaluate(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)

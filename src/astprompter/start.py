@@ -76,20 +76,18 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
             speaker.prefix_budget(settings.rollout.horizon)
     if isinstance(cast.defender, StandIn):
         progress.note(f"note: every nll is a {cast.defender.likelihood}")
-    told = defender_facts(cast.defender)
-    hashes = {"adversary": cast.adversary_sha256, "defender": told.pop("defender_sha256")}
     texts: dict[str, Sequence[Prefix] | Sequence[ElicitingText]] = {
         "train": prefixes,
         "dev": dev,
         "eliciting": eliciting,
     }
     facts = {
-        "models_sha256": hashes,
+        "models_sha256": {"adversary": cast.adversary_sha256, "defender": cast.defender_sha256},
         "data_counts": {name: len(rows) for name, rows in texts.items()},
         "rows_skipped": {name: rows.facts() for name, rows in bad.items()},
         "data_sha256": {name: texts_hash(rows) for name, rows in texts.items()},
         "free_reference": cast.free_reference,
-        **told,
+        **defender_facts(cast.defender),
         "processes": world(),
     }
     if resume:

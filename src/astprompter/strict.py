@@ -115,7 +115,7 @@ def _scalar_mismatch(value: object, shape: Shape, where: str) -> str:
     if shape is int and isinstance(value, int) and not isinstance(value, bool):
         return "" if abs(value) <= _LARGEST_INT else _wrong(where, "is too large a number")
     if shape is str and isinstance(value, str):
-        return "" if _encodable(value) else _wrong(where, "holds half a character (a lone surrogate)")
+        return "" if encodable(value) else _wrong(where, "holds half a character (a lone surrogate)")
     if shape is bool and isinstance(value, bool):
         return ""
     names = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", None: "null"}
@@ -136,7 +136,7 @@ def _object_mismatch(value: object, shape: Mapping[str, Shape], where: str) -> s
         else:
             continue
         for k, v in places:
-            if not _encodable(k):
+            if not encodable(k):
                 return _wrong(where, "has a key with half a character (a lone surrogate)")
             if reason := mismatch(v, inner, f"{where}.{k}" if where else k):
                 return reason
@@ -157,7 +157,8 @@ def _wrong(where: str, what: str) -> str:
     return f"'{one_line(where, 80)}' {what}" if where else f"it {what}"
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Whether UTF-8 can hold a text: it has no half characters."""
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import UserError, nearest, one_line, words_of
+from ..strict import encodable
 from .named import names_in, plain_yaml, read_named
 from .settings import Settings, known_keys
 
@@ -159,7 +160,7 @@ def _check_texts(settings: Settings) -> None:
     """Refuse what could not be written to ``config.json`` again: half characters and NUL."""
     for key, value in dotted(settings.as_dict()).items():
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
+            if isinstance(text, str) and ("\0" in text or not encodable(text)):
                 raise UserError(f"setting {key}={one_line(text, 200)}: holds half a character or a NUL character")
 
 

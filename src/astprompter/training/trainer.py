@@ -105,10 +105,9 @@ class Trainer(ABC):
         """
         before = {"defender": self.cast.defender_sha256, "reference": self.cast.adversary_sha256}
         speakers = {"defender": self.cast.defender, "reference": self.cast.reference}
-        after = {
-            name: weights_hash(speaker.model) if before[name] and isinstance(speaker, LanguageModel) else None
-            for name, speaker in speakers.items()
-        }
+        local = {id(speaker): speaker for speaker in speakers.values() if isinstance(speaker, LanguageModel)}
+        found = {key: weights_hash(speaker.model) for key, speaker in local.items()}  # one that is both is hashed once
+        after = {name: found.get(id(speaker)) if before[name] else None for name, speaker in speakers.items()}
         if is_main():
             write_json(self.directory.path / FROZEN, {"before": before, "after": after})
         changed = [name for name in before if before[name] != after[name]]
