@@ -312,14 +312,14 @@ def damage(run: Path, name: str, line: int, text: str) -> None:
         (lambda run: damage(run, "log.jsonl", 3, "nonsense"), "log.jsonl', line 3: not valid JSON"),
         (
             lambda run: damage(run, "trajectories.jsonl", 1, "[]"),
-            "trajectories.jsonl', line 1: it must be an object",
+            "trajectories.jsonl', line 1: Input should be a valid dictionary",
         ),
-        (lambda run: (run / "summary.json").write_text("[1]"), "summary.json': it must be an object, not a list"),
+        (lambda run: (run / "summary.json").write_text("[1]"), "summary.json': Input should be a valid dictionary"),
         (lambda run: (run / "summary.json").write_text("{"), "cannot read"),
         (lambda run: (run / "summary.json").write_text('{"adversaries": {}}'), "lists no adversaries"),
         (
             lambda run: (run / "summary.json").write_text('{"adversaries": {"mine": {}}}'),
-            "lacks 'nll'",
+            "'adversaries.mine.nll': Field required",
         ),
         (lambda run: (run / "failures.jsonl").write_bytes(b"\xff\n"), "failures.jsonl', line 1: not UTF-8"),
         (lambda run: (run / "report.html").mkdir(), "is a folder; name a file with --out"),

@@ -15,15 +15,13 @@ from typing import Any
 from . import __version__
 from .config import Settings, settings_from
 from .errors import RunError, UserError, one_line
-from .shapes import CONFIG_FILE, FAILURE_ROW, LOG_ROW, PAIR_ROW, TRAJECTORY_ROW, TREE_ROW
+from .shapes import ConfigFile, FailureRow, LogRow, PairRow, StateFile, TrajectoryRow, TreeRow
 from .strict import parse, read_object
 
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
 FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
-_ROWS = {
-    LOG: LOG_ROW, PAIRS: PAIR_ROW, TREES: TREE_ROW, TRAJECTORIES: TRAJECTORY_ROW, FAILURES: FAILURE_ROW,
-}  # fmt: skip
+_ROWS = {LOG: LogRow, PAIRS: PairRow, TREES: TreeRow, TRAJECTORIES: TrajectoryRow, FAILURES: FailureRow}
 Note = Callable[[str], None]
 
 
@@ -166,7 +164,7 @@ class RunDirectory:
         Raises:
             UserError: The file is damaged.
         """
-        return read_object(self.path / CONFIG, CONFIG_FILE)
+        return read_object(self.path / CONFIG, ConfigFile)
 
     def settings(self, overrides: Iterable[str] = ()) -> Settings:
         """The run's settings, with overrides.
@@ -202,7 +200,7 @@ class RunDirectory:
         """Optimizer steps of the last checkpoint; ``None`` before the first."""
         for folder in (self.checkpoint, self.checkpoint.with_name("checkpoint.old")):
             try:
-                state = parse((folder / "state.json").read_bytes(), {"progression": {"updates": int}})
+                state = parse((folder / "state.json").read_bytes(), StateFile)
                 return int(state["progression"]["updates"])
             except (OSError, ValueError):
                 continue

@@ -6,19 +6,16 @@ wrong with it and where.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from .errors import UserError, one_line, words_of
 
-Shape = Any
-"""What a value must be: a type (``float`` takes whole numbers too, ``object`` anything), ``None``, a tuple of
-alternatives, ``[shape]`` for a list, ``[shape, shape]`` for a list of so many, or ``{key: shape}`` for an object, where
-``key?`` may be missing and ``*`` stands for every other key. What a shape does not name is not looked at."""
-
-_LARGEST_FLOAT, _LARGEST_INT = 1e300, 2**53
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
 
 
@@ -39,13 +36,18 @@ def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def twice_in(value: object) -> str:
     """What is wrong where an object in the value holds a key twice; empty where none does."""
+    twice = next((item for item in _inside(value) if isinstance(item, Twice)), None)
+    return f"the key '{one_line(twice.key, 60)}' occurs twice in one object; remove one" if twice is not None else ""
+
+
+def _inside(value: object) -> Iterator[object]:
+    """The value and everything in it, keys too."""
     left = [value]  # no recursion: a value may be nested as deeply as the JSON parser goes
     while left:
-        item = left.pop()
-        if isinstance(item, Twice):
-            return f"the key '{one_line(item.key, 60)}' occurs twice in one object; remove one"
+        yield (item := left.pop())
+        if isinstance(item, dict):
+            left.extend(item)
         left.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
-    return ""
 
 
 def kind_of(value: object) -> str:
@@ -53,11 +55,11 @@ def kind_of(value: object) -> str:
     return next((name for kind, name in _KINDS.items() if isinstance(value, kind)), "a number")
 
 
-def parse(text: str | bytes, shape: Shape = object) -> Any:
-    """A JSON value of a shape.
+def parse(text: str | bytes, shape: Any = object) -> Any:
+    """A JSON value of a type (see :func:`mismatch`).
 
     Raises:
-        ValueError: It is not UTF-8, not JSON, or of another shape; the message says why, in one line.
+        ValueError: It is not UTF-8, not JSON, or of another type; the message says why, in one line.
     """
     try:
         content = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -70,23 +72,25 @@ def parse(text: str | bytes, shape: Shape = object) -> Any:
         raise ValueError(f"not valid JSON ({error.msg}, line {error.lineno} column {error.colno})") from None
     except ValueError as error:
         raise ValueError(f"not valid JSON ({words_of(error)})") from None
-    if reason := twice_in(value) or mismatch(value, shape):
+    halves = "\\u" in content and not all(encodable(item) for item in _inside(value) if isinstance(item, str))
+    reason = "it holds half a character (a lone surrogate)" if halves else twice_in(value) or mismatch(value, shape)
+    if reason:
         raise ValueError(reason)
     return value
 
 
-def read_object(path: Path, shape: Shape = None) -> dict[str, Any]:
+def read_object(path: Path, shape: Any = dict[str, Any]) -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Args:
         path: The file.
-        shape: What the object must hold; nothing in particular when not given.
+        shape: Its type; any object when not given.
 
     Raises:
         UserError: The file cannot be read, or holds something else; names the file.
     """
     try:
-        value: dict[str, Any] = parse(path.read_bytes(), {} if shape is None else shape)
+        value: dict[str, Any] = parse(path.read_bytes(), shape)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else words_of(error)
         raise UserError(
@@ -95,66 +99,25 @@ def read_object(path: Path, shape: Shape = None) -> dict[str, Any]:
     return value
 
 
-def mismatch(value: object, shape: Shape, where: str = "") -> str:
-    """Where and how a value differs from a shape, in words; empty where it does not."""
-    if isinstance(shape, tuple):
-        reasons = [mismatch(value, one, where) for one in shape]
-        return "" if "" in reasons else reasons[0]
-    if isinstance(shape, Mapping):
-        return _object_mismatch(value, shape, where)
-    if isinstance(shape, list):
-        return _list_mismatch(value, shape, where)
-    if shape is object or (shape is None and value is None):
-        return ""
-    return _scalar_mismatch(value, shape, where)
+def mismatch(value: object, shape: Any) -> str:
+    """Where and how a value differs from a type, in words; empty where it does not.
 
-
-def _scalar_mismatch(value: object, shape: Shape, where: str) -> str:
-    if shape is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return "" if abs(value) <= _LARGEST_FLOAT else _wrong(where, "is too large a number")
-    if shape is int and isinstance(value, int) and not isinstance(value, bool):
-        return "" if abs(value) <= _LARGEST_INT else _wrong(where, "is too large a number")
-    if shape is str and isinstance(value, str):
-        return "" if encodable(value) else _wrong(where, "holds half a character (a lone surrogate)")
-    if shape is bool and isinstance(value, bool):
-        return ""
-    names = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", None: "null"}
-    return _wrong(where, f"must be {names[shape]}, not {kind_of(value)}")
-
-
-def _object_mismatch(value: object, shape: Mapping[str, Shape], where: str) -> str:
-    if not isinstance(value, dict):
-        return _wrong(where, f"must be an object, not {kind_of(value)}")
-    for name, inner in shape.items():
-        key = name.removesuffix("?")
-        if name == "*":
-            places = [(k, v) for k, v in value.items() if k not in shape and f"{k}?" not in shape]
-        elif key in value:
-            places = [(key, value[key])]
-        elif key == name:
-            return _wrong(where, f"lacks '{key}'")
-        else:
-            continue
-        for k, v in places:
-            if not encodable(k):
-                return _wrong(where, "has a key with half a character (a lone surrogate)")
-            if reason := mismatch(v, inner, f"{where}.{k}" if where else k):
-                return reason
+    Args:
+        value: A JSON value; of an object, keys that the type does not name are not looked at.
+        shape: What pydantic validates: a type of ``shapes.py``, ``str``, ``list[int]``, ….
+    """
+    try:
+        _validator(shape).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
+        return f"'{one_line(where, 80)}': {first['msg']}" if where else first["msg"]
     return ""
 
 
-def _list_mismatch(value: object, shape: Sequence[Shape], where: str) -> str:
-    if not isinstance(value, list):
-        return _wrong(where, f"must be a list, not {kind_of(value)}")
-    if len(shape) > 1 and len(value) != len(shape):
-        return _wrong(where, f"must be a list of {len(shape)}, not of {len(value)}")
-    inner: Callable[[int], Shape] = lambda i: shape[i] if len(shape) > 1 else shape[0]  # noqa: E731
-    reasons = (mismatch(item, inner(i), f"{where}[{i}]") for i, item in enumerate(value))
-    return next(filter(None, reasons), "")
-
-
-def _wrong(where: str, what: str) -> str:
-    return f"'{one_line(where, 80)}' {what}" if where else f"it {what}"
+@functools.cache
+def _validator(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
 
 
 def encodable(text: str) -> bool:

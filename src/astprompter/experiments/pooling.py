@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..evaluation.stats import overall, paired_difference, replies_by_utterance
 from ..evaluation.strategies import STRATEGIES
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, read_rows
+from ..shapes import DiverseFile
 from ..strict import read_object
 from ..types import FAILURE_THRESHOLD
 
@@ -75,7 +76,7 @@ def pool(folders: Mapping[int, Path]) -> Pooled:
 
 def _adversaries(folder: Path) -> list[dict[str, Any]]:
     """The adversaries of a measurement's summary."""
-    return list(read_object(folder / SUMMARY, {"adversaries": {"*": {"diversity": {}}}})["adversaries"].values())
+    return list(read_object(folder / SUMMARY, DiverseFile)["adversaries"].values())
 
 
 def _value(turn: Mapping[str, Any], metric: str) -> float:

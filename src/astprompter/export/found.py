@@ -11,6 +11,7 @@ from ..config import Settings, settings_from
 from ..errors import UserError, nearest
 from ..progress import Progress
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory, read_rows
+from ..shapes import RepeatableFile
 from ..strict import read_object
 
 CONTENT_WARNING = (
@@ -140,7 +141,7 @@ def settings_of(export: Export) -> Settings:
     path = export.run / SUMMARY
     if not path.is_file():
         return RunDirectory.open(export.run).settings(export.overrides)
-    content = read_object(path, {"config": {"settings": {}}})
+    content = read_object(path, RepeatableFile)
     return settings_from(content["config"]["settings"], list(export.overrides), source=f"'{path}'")
 
 

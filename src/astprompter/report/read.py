@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import UserError
 from ..runlog import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, Note, read_rows
-from ..shapes import CONFIG_FILE, EXPERIMENT_FILE, SUMMARY_FILE
-from ..strict import Shape, read_object
+from ..shapes import ConfigFile, ExperimentFile, SummaryFile
+from ..strict import read_object
 from .experiment import EXPERIMENT, cases_of
 
 Row = dict[str, Any]
@@ -60,8 +60,8 @@ def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFil
     for path in paths:
         if not path.is_dir():
             raise UserError(f"run directory '{path}' does not exist")
-        if "cases" in _json(path / EXPERIMENT, None):  # else it is another tool's
-            experiment = _json(path / EXPERIMENT, EXPERIMENT_FILE)
+        if "cases" in _json(path / EXPERIMENT, dict[str, Any]):  # else it is another tool's
+            experiment = _json(path / EXPERIMENT, ExperimentFile)
             runs += [RunFiles(path, name, **parts) for name, parts in cases_of(path, experiment, (_config, rows))]
             continue
         inner = [path] if _is_run(path) else sorted({p.parent for name in (SUMMARY, LOG) for p in path.rglob(name)})
@@ -71,7 +71,7 @@ def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFil
             folders.setdefault(folder, path.resolve().name if folder == path else str(folder.relative_to(path)))
     names = list(folders.values())
     for folder, name in folders.items():
-        summary = _json(folder / SUMMARY, SUMMARY_FILE)
+        summary = _json(folder / SUMMARY, SummaryFile)
         if summary and not summary["adversaries"]:
             raise UserError(f"'{folder / SUMMARY}' lists no adversaries; run 'astprompter evaluate' again")
         runs.append(
@@ -93,9 +93,9 @@ def _is_run(path: Path) -> bool:
     return (path / LOG).is_file() or (path / SUMMARY).is_file()
 
 
-def _json(path: Path, shape: Shape) -> Row:
+def _json(path: Path, shape: Any) -> Row:
     return read_object(path, shape) if path.is_file() else {}
 
 
 def _config(path: Path) -> Row:
-    return _json(path, CONFIG_FILE)
+    return _json(path, ConfigFile)

@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from ..errors import RunError, UserError, words_of
 from ..processes import is_main
 from ..runlog import replace_folder, write_json
+from ..shapes import StateFile
 from ..strict import parse, read_object
 from .sharding import kept, placed_like
 
 _FORMAT = 2
-_STATE_FILE = {"progression": {"updates": int, "*": (float, None)}, "log_bytes": {"*": int}}
 _POLICY, _OPTIMIZER, _STATE, _MANIFEST = "policy.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 
 
@@ -99,7 +99,7 @@ def load_checkpoint(
         raise UserError(f"{'; '.join(reasons)}; no earlier one is left, so start a new run")
     if reasons:
         note(f"warning: {reasons[0]}; going on from the one before it, '{path}'")
-    state = read_object(path / _STATE, _STATE_FILE)
+    state = read_object(path / _STATE, StateFile)
     try:
         weights, moments = load_file(path / _POLICY), load_file(path / _OPTIMIZER)
     except SafetensorError as error:
