@@ -30,6 +30,14 @@ FILES = ("checkpoint/policy.safetensors", "checkpoint/optimizer.safetensors", "b
          "pairs.jsonl", "frozen.json")  # fmt: skip
 
 
+@pytest.fixture(autouse=True, scope="module")
+def listening() -> Iterator[None]:
+    """Children meet SIGINT as in a terminal, also where the tests run as a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def forks(tmp_path_factory: Any) -> Iterator[Zygote]:
     with zygote(tmp_path_factory.mktemp("forks")) as made:
