@@ -170,7 +170,7 @@ if arguments[0] == "train":
     write(out / "config.json", {"settings": settings})
     stop = (out.parents[3] / f"stop-{out.name}").exists()
     updates = 3 if stop else settings["training"]["updates"]
-    write(out / "checkpoint" / "state.json", {"progression": {"updates": updates}, "log_bytes": {}})
+    write(out / "checkpoint" / "state.json", {"progression": {"updates": updates}})
     if stop:
         time.sleep(60)
     (out / "best").mkdir(exist_ok=True)

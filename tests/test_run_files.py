@@ -299,6 +299,9 @@ def test_strict_json_gives_back_what_was_written(value: Any) -> None:
         ([1, True], Interval, "'[1]': Input should be a valid number"),
         (10**400, Number, "Input should be a valid number"),
         (1e301, Number, "Input is too large a number"),
+        (1, bool, "Input should be a valid boolean"),
+        (0, None, "Input should be None"),
+        ({}, list[str], "Input should be a valid list"),
     ],
 )
 def test_shapes(value: Any, shape: Any, reason: str) -> None:

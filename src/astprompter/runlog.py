@@ -15,7 +15,7 @@ from typing import Any
 from . import __version__
 from .config import Settings, settings_from
 from .errors import RunError, UserError, one_line
-from .shapes import ConfigFile, FailureRow, LogRow, PairRow, StateFile, TrajectoryRow, TreeRow
+from .shapes import ConfigFile, CountedFile, FailureRow, LogRow, PairRow, TrajectoryRow, TreeRow
 from .strict import parse, read_object
 
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
@@ -200,7 +200,7 @@ class RunDirectory:
         """Optimizer steps of the last checkpoint; ``None`` before the first."""
         for folder in (self.checkpoint, self.checkpoint.with_name("checkpoint.old")):
             try:
-                state = parse((folder / "state.json").read_bytes(), StateFile)
+                state = parse((folder / "state.json").read_bytes(), CountedFile)
                 return int(state["progression"]["updates"])
             except (OSError, ValueError):
                 continue

@@ -44,10 +44,15 @@ class Progression(TypedDict, extra_items=Number):  # type: ignore[call-arg]  # m
     updates: Whole
 
 
-class StateFile(TypedDict):
-    """``checkpoint/state.json``."""
+class CountedFile(TypedDict):
+    """``checkpoint/state.json``, for those who only count."""
 
     progression: Progression
+
+
+class StateFile(CountedFile):
+    """``checkpoint/state.json``, for those who go on from it."""
+
     log_bytes: dict[str, Whole]
 
 
