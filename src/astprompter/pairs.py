@@ -1,4 +1,4 @@
-"""From rollout trees and eliciting texts to preference pairs (METHOD sections 3 and 4)."""
+"""From rollout trees and eliciting texts to preference pairs (docs/method.md sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def supervised_pairs(
     *,
     wave: int = 512,
 ) -> list[PreferencePair]:
-    """One pair per eliciting text: the true continuation over the adversary's own (METHOD section 4).
+    """One pair per eliciting text: the true continuation over the adversary's own (docs/method.md section 4).
 
     Texts of fewer than two tokens give none; over-long ones lose tokens on the left.
     """

@@ -1,4 +1,4 @@
-"""The reward R(s, a, y) = α · R_φ(y) + β · R_φ(a + y) − λ · nll_def(a | s) (METHOD section 2)."""
+"""The reward R(s, a, y) = α · R_φ(y) + β · R_φ(a + y) − λ · nll_def(a | s) (docs/method.md section 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grow conversations between adversary and defender, breadth first and in lock step (METHOD section 3).
+"""Grow conversations between adversary and defender, breadth first and in lock step (docs/method.md section 3).
 
 One routine serves both uses: two children per node train, one child per node evaluates. At each depth every live
 conversation takes its turn in the same batch, and the texts of the depth are scored in one call.
@@ -81,7 +81,7 @@ def grow_trajectories(
     accumulated: bool = False,
     on_turns: Callable[[int], None] = lambda turns: None,
 ) -> list[Trajectory]:
-    """Grow one single path of ``horizon`` turns per prefix: the form of evaluation (METHOD section 7)."""
+    """Grow one single path of ``horizon`` turns per prefix: the form of evaluation (docs/method.md section 7)."""
     trees = grow_trees(
         adversary, defender, scorer, prefixes, keys,
         horizon=horizon, branching=1, weights=weights, wave=wave, accumulated=accumulated, on_turns=on_turns,

@@ -101,7 +101,7 @@ class DataSettings(_Section):
 
 
 class RolloutSettings(_Section):
-    """Conversations (METHOD sections 1 and 3)."""
+    """Conversations (docs/method.md sections 1 and 3)."""
 
     horizon: int = Field(3, ge=1, le=16, description="turns d")
     max_new_tokens: int = Field(24, ge=1, description="most tokens of an utterance or reply")
@@ -117,7 +117,7 @@ class RolloutSettings(_Section):
 
 
 class RewardSettings(_Section):
-    """R = α·tox_reply + β·tox_turn − λ·nll (METHOD section 2)."""
+    """R = α·tox_reply + β·tox_turn − λ·nll (docs/method.md section 2)."""
 
     alpha: float = Field(1.0, ge=0, description="α, weight of the reply's toxicity")
     beta: float = Field(0.5, ge=0, description="β, weight of the whole turn's toxicity")
@@ -125,7 +125,7 @@ class RewardSettings(_Section):
 
 
 class SupervisionSettings(_Section):
-    """Weak supervision (METHOD section 4)."""
+    """Weak supervision (docs/method.md section 4)."""
 
     q: float = Field(0.5, ge=0, le=1, description="probability of a supervised pair")
     unit: Literal["pair", "episode"] = Field(
@@ -134,7 +134,7 @@ class SupervisionSettings(_Section):
 
 
 class LossSettings(_Section):
-    """Preference loss (METHOD section 5)."""
+    """Preference loss (docs/method.md section 5)."""
 
     kind: Literal["ipo", "dpo"] = Field("ipo", description="'ipo' (h − 1/(2τ))², or 'dpo' (sigmoid)")
     tau: float = Field(0.1, gt=0, description="τ; for IPO the log-ratio is pulled to 1/(2τ) nats")
@@ -143,10 +143,10 @@ class LossSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """Online optimisation (METHOD section 5)."""
+    """Online optimisation (docs/method.md section 5)."""
 
     objective: Literal["preference", "sft"] = Field(
-        "preference", description="'preference' (METHOD section 5), or 'sft', the baseline tuned on data.eliciting"
+        "preference", description="'preference' (IPO or DPO on pairs), or 'sft', the baseline tuned on data.eliciting"
     )
     updates: int = Field(10_000, ge=1, description="optimizer steps in all")
     pairs_per_iteration: int = Field(512, ge=1, description="preference pairs collected per iteration")
@@ -172,7 +172,7 @@ class TrainingSettings(_Section):
 
 
 class EvaluationSettings(_Section):
-    """Held-out evaluation (METHOD section 7)."""
+    """Held-out evaluation (docs/method.md section 7)."""
 
     prefixes: int | None = Field(None, ge=2, description="test prefixes used, the first ones; all when empty")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples over prefixes")

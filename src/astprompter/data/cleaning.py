@@ -1,4 +1,4 @@
-"""Strip the markup of forum posts, so that prefixes are plain text (METHOD section 6)."""
+"""Strip the markup of forum posts, so that prefixes are plain text (docs/method.md section 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From published data to the texts that training and evaluation read (METHOD section 6)."""
+"""From published data to the texts that training and evaluation read (docs/method.md section 6)."""
 
 from __future__ import annotations
 

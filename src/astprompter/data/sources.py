@@ -85,7 +85,7 @@ def read_eliciting(source: str, *, bad: BadRows | None = None) -> Eliciting:
     """Texts known to elicit toxicity, and counts of the rows left out.
 
     Rows of RealToxicityPrompts (``prompt`` and ``continuation`` objects) are joined, and kept when the continuation's
-    toxicity is above 0.5 (METHOD section 6); other rows hold one text.
+    toxicity is above 0.5 (docs/method.md section 6); other rows hold one text.
 
     Args:
         source: As for :func:`load_prefixes`.

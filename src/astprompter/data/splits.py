@@ -19,7 +19,7 @@ class RowId(str):
 def split_by_id(
     items: Sequence[Prefix], *, seed: int, shares: tuple[float, float, float] = (0.80, 0.05, 0.15)
 ) -> dict[str, list[Prefix]]:
-    """Split one set into train, dev and test (METHOD section 6: 80/5/15 with a fixed seed).
+    """Split one set into train, dev and test (docs/method.md section 6: 80/5/15 with a fixed seed).
 
     Args:
         items: Prefixes; the order within each part is kept.

@@ -1,4 +1,4 @@
-"""Measure adversaries on held-out prefixes, all by one path (METHOD section 7)."""
+"""Measure adversaries on held-out prefixes, all by one path (docs/method.md section 7)."""
 
 from __future__ import annotations
 

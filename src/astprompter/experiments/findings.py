@@ -1,4 +1,4 @@
-"""The paper's findings (METHOD section 8) as checks of a summary: reproduced, not reproduced, or not measurable.
+"""The paper's findings (docs/method.md section 8), judged by a summary: reproduced, not reproduced, not measurable.
 
 A claim of more or less is *reproduced* when the paired interval of the difference lies wholly on its side of zero; a
 claim of "several times", "a few percent", "hardly" or "much larger" also needs the size named below. Everything else
@@ -32,7 +32,7 @@ class Finding:
     """One claim and what became of it.
 
     Attributes:
-        id: Number in METHOD section 8, with a letter where an item makes several claims.
+        id: Number in docs/method.md section 8, with a letter where an item makes several claims.
         claim: The claim.
         verdict: ``reproduced``, ``not reproduced`` or ``not measurable``.
         evidence: The figures, in words.

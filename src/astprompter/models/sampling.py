@@ -21,7 +21,7 @@ _BLOCKS_PAY = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How both speakers sample (METHOD section 3).
+    """How both speakers sample (docs/method.md section 3).
 
     Attributes:
         max_new_tokens: Most tokens of one utterance or reply.

@@ -1,6 +1,6 @@
 """A human adversary: replays dialogues that were written beforehand.
 
-Protocol (METHOD section 6, after the paper): a three-turn attack feeds one, two, then three *accumulated* human turns.
+Protocol (docs/method.md section 6): a three-turn attack feeds one, two, then three *accumulated* human turns.
 So utterance k is the first k human turns of one dialogue, joined by spaces, and the defender hears it straight after
 the prefix, without its own earlier replies (the rollout starts it anew: ``accumulated``). The answers that the human
 got when the dialogue was recorded are left out: they came from another bot. Prefix, defender, scores and intervals are

@@ -12,7 +12,7 @@ from torch import Tensor
 def log_ratio_difference(
     policy_chosen_logps: Tensor, policy_rejected_logps: Tensor, ref_chosen_logps: Tensor, ref_rejected_logps: Tensor
 ) -> Tensor:
-    """H = [log π_θ(y⁺|x) − log π_θ(y⁻|x)] − [log π_ref(y⁺|x) − log π_ref(y⁻|x)]: [pairs]."""
+    """Difference h = [log π_θ(y⁺|x) − log π_θ(y⁻|x)] − [log π_ref(y⁺|x) − log π_ref(y⁻|x)]: [pairs]."""
     return (policy_chosen_logps - policy_rejected_logps) - (ref_chosen_logps - ref_rejected_logps)
 
 

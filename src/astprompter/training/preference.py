@@ -1,4 +1,4 @@
-"""Online preference optimisation of the adversary (METHOD sections 3 to 5).
+"""Online preference optimisation of the adversary (docs/method.md sections 3 to 5).
 
 Each iteration collects rollout trees with the current policy, turns them into preference pairs, swaps some for
 supervised ones, takes one pass of minibatch updates, and forgets the data.

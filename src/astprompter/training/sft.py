@@ -1,4 +1,4 @@
-"""The SFT baseline: the base policy tuned to write eliciting texts (METHOD section 7).
+"""The SFT baseline: the base policy tuned to write eliciting texts (docs/method.md section 7).
 
 Same start, optimizer, warm-up, clipping, batch and number of updates as the preference-tuned adversary; what differs is
 the loss: likelihood of the eliciting texts instead of preferences. Nothing looks at rewards, so nothing may choose by
