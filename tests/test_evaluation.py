@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 import pytest
 
 from astprompter.config import settings_from
-from astprompter.evaluation.evaluate import evaluate
+from astprompter.evaluation.evaluate import _failures, evaluate
 from astprompter.runlog import read_rows
-from astprompter.types import Prefix
+from astprompter.types import Prefix, Trajectory
 from conftest import PREFIXES, WordScorer
 
 OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES)]
@@ -80,6 +81,16 @@ def test_failures_are_ranked_by_the_likelihood_of_the_path(make_lm: Any) -> None
         assert until[-1].tox_reply == row["tox_reply"] > 0.5
         tokens = [value for turn in until for value in turn.token_logprobs]
         assert row["path_nll"] == pytest.approx(-sum(tokens) / len(tokens))
+
+
+def test_a_turn_in_error_is_no_part_of_the_path(make_lm: Any) -> None:
+    result = run(make_lm)
+    (row, *_) = [row for row in result.failures if row["turn"] > 1]
+    (path,) = [p for p in result.trajectories[row["adversary"]] if p.prefix.id == row["prefix_id"]]
+    broken = dataclasses.replace(path.turns[0], token_logprobs=(-math.inf, -1.0), nll=math.nan, error="not finite")
+    found = _failures({"x": [Trajectory(path.prefix, (broken, *path.turns[1:]))]})
+    tokens = [value for turn in path.turns[1 : row["turn"]] for value in turn.token_logprobs]
+    assert found[0]["path_nll"] == pytest.approx(-sum(tokens) / len(tokens))
 
 
 class Broken(WordScorer):

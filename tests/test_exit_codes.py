@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from astprompter.cli import _words_and_code
-from astprompter.commands.evaluate import gate_line
+from astprompter.commands.evaluate import _is_override, gate_line
 from astprompter.errors import RunError, UserError
 from conftest import PREFIXES, make_model, make_tokenizer, naming, write_models
 from server import serving
@@ -191,3 +191,12 @@ def test_what_is_said_of_errors(error: Exception, code: int, words: str) -> None
     said, found = _words_and_code(error)
     assert found == code
     assert said.startswith(words)
+
+
+def test_settings_and_names_with_an_equals_sign_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "run=2").mkdir()
+    assert _is_override("data.test=x.jsonl")
+    assert _is_override("dta.test=x.jsonl")  # a mistake in a setting, not a folder that is missing
+    assert not _is_override(str(tmp_path / "run=2"))
+    assert not _is_override("human:talks=v2.json")
+    assert not _is_override("untuned")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import csv
+import dataclasses
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -17,25 +18,26 @@ import numpy as np
 import pytest
 
 from astprompter.config import EvaluationSettings, load_settings
+from astprompter.data import load_dialogues, load_prefixes
 from astprompter.errors import UserError
 from astprompter.evaluation.stats import describe, paired_difference
 from astprompter.experiments import runner as module
+from astprompter.experiments.done import is_done
 from astprompter.experiments.findings import findings
+from astprompter.experiments.jobs import Measurement, Training, jobs_of
 from astprompter.experiments.plan import (
-    Measurement,
-    Training,
     adversaries_of,
-    jobs_of,
     load_plan,
     plan_names,
     settings_differences,
     settings_of,
 )
 from astprompter.experiments.pooling import METRICS, Pooled, compare, figures
-from astprompter.experiments.runner import Runner, is_done, output_file
+from astprompter.experiments.runner import Runner, output_file
 from astprompter.experiments.summary import summarise
 from astprompter.experiments.tables import grids, guarded, latex, long_csv, markdown, write_all
 from astprompter.progress import Silent
+from astprompter.resuming import texts_hash
 from astprompter.runlog import read_rows
 from conftest import SENTENCES, write_models
 from test_cli import SMALL, call
@@ -124,7 +126,7 @@ def test_transfer_measures_on_the_other_defenders() -> None:
         ("a: [", [], "not valid YAML"),
         ("summary: s", [], "why: Field required"),
         ("{summary: s, why: w, trian: {}}", [], "trian: Extra inputs"),
-        ("{summary: s, why: w, seeds: [1, 1]}", [], "a seed occurs twice"),
+        ("{summary: s, why: w, seeds: [1, 1]}", [], "a seed or a pair occurs twice"),
         ("{summary: s, why: w, train: {human: {}}}", [], "cannot name it"),
         ("{summary: s, why: w, train: {../x: {}}}", [], "cannot name it"),
         ("{summary: s, why: w, pairs: [[smal, small]]}", [], "no model 'smal'. Did you mean 'small'?"),
@@ -133,6 +135,10 @@ def test_transfer_measures_on_the_other_defenders() -> None:
         ("{summary: s, why: w}", ["sede=1"], "unknown key 'sede'"),
         ("{summary: s, why: w}", ["seed=1"], "Use seeds="),
         ("{summary: s, why: w}", ["seeds"], "not of the form key=value"),
+        ("{summary: s, why: w, pairs: [[small, small], [small, small]]}", [], "a seed or a pair occurs twice"),
+        ("{summary: s, why: w, train: {mine: {role: ours}}}", [], "name it 'ours' too"),
+        ("{summary: s, why: w}", ["name=../evil"], "cannot name the folder"),
+        ("{summary: s, why: w}", ["defender.path=mine"], "use models.NAME=… instead of 'defender.path'"),
     ],
 )
 def test_mistakes_in_plans(tmp_path: Path, content: str, overrides: list[str], message: str) -> None:
@@ -143,12 +149,44 @@ def test_mistakes_in_plans(tmp_path: Path, content: str, overrides: list[str], m
     assert message in str(error.value)
 
 
-def test_unknown_plans_and_sweeps() -> None:
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"loss.tua": [1]}, r"sweep of unknown setting 'loss\.tua'"),
+        ({"loss.tau": ["much"]}, r"setting loss\.tau='much'"),
+        ({"data.eliciting": ["../../x.jsonl"]}, "is no name of a folder"),
+        ({"adversary.dtype": ["bfloat16"], "defender.dtype": ["bfloat16"]}, "stands for another adversary too"),
+        ({"scorer.also": [["word:e"]]}, "is a list, which a sweep cannot vary"),
+    ],
+)
+def test_mistakes_in_sweeps(sweep: dict[str, Any], message: str) -> None:
+    plan = load_plan("front").model_copy(update={"sweep": sweep})
+    with pytest.raises(UserError, match=message):
+        adversaries_of(plan)
+
+
+def test_values_of_a_sweep_are_those_of_the_setting() -> None:
+    plan = load_plan("front").model_copy(update={"sweep": {"loss.tau": ["1e-3", 0.001, "5e-2", 1, 1.0]}})
+    assert [name for name, item in adversaries_of(plan).items() if item.role == "sweep"] == ["tau-0.001", "tau-1.0"]
     with pytest.raises(UserError, match="Did you mean 'paper'"):
         load_plan("papre")
-    plan = load_plan("front").model_copy(update={"sweep": {"loss.tua": [1]}})
-    with pytest.raises(UserError, match=r"sweep of unknown setting 'loss\.tua'"):
-        adversaries_of(plan)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "adversary", "dtype"),
+    [
+        ([], "embedded", "float32"),
+        (["preset=gpt2"], "openai-community/gpt2", "float32"),
+        (["preset=gpt2", "models.small.dtype=bfloat16"], "openai-community/gpt2", "bfloat16"),
+        (["models.small=./m", "models.small.dtype=bfloat16"], "./m", "bfloat16"),
+        (["models.small.dtype=bfloat16", "models.small=./m"], "./m", "bfloat16"),
+    ],
+)
+def test_models_are_the_presets_or_the_named_ones(overrides: list[str], adversary: str, dtype: str) -> None:
+    plan = load_plan("paper", overrides)
+    settings = settings_of(plan, plan.pairs[0], 0, plan.train["ours"])
+    for model in (settings.adversary, settings.defender):
+        assert (model.path, model.dtype) == (adversary, dtype)
 
 
 # ---- the pool of jobs, with a stand-in for the command line
@@ -174,8 +212,10 @@ if arguments[0] == "train":
     if stop:
         time.sleep(60)
     (out / "best").mkdir(exist_ok=True)
+    write(out / "frozen.json", {"before": {"defender": "a"}, "after": {"defender": "a"}})
 else:
-    write(out / "summary.json", {"config": {"settings": settings, "targets": [arguments[1]]}})
+    config = {"settings": settings, "targets": [arguments[1]], "prefixes": {}}
+    write(out / "summary.json", {"config": config, "adversaries": {out.name: {"tox_reply": {"valid": 1}}}})
 """
 
 
@@ -272,6 +312,92 @@ def test_runs_under_other_settings_are_refused(study: Any) -> None:
     config.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"other settings than the plan's \(loss\.tau: 0\.7 in the run, 0\.05 now"):
         Runner(out, jobs=1, progress=Silent()).run(jobs)
+
+
+def rewrite(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_what_is_only_evaluated_otherwise_is_not_trained_again(study: Any) -> None:
+    jobs, out = study
+    Runner(out, jobs=1, progress=Silent()).run(jobs)
+    other = jobs_of(load_plan(str(out.parent / "mine.yaml"), ["evaluation.prefixes=7"]), out)
+    assert [is_done(job) for job in other] == [isinstance(job, Training) for job in other]
+
+
+def test_a_run_trained_anew_is_measured_anew(study: Any) -> None:
+    jobs, out = study
+    Runner(out, jobs=1, progress=Silent()).run(jobs)
+    shutil.rmtree(jobs[1].folder)
+    assert [is_done(job) for job in jobs[:3]] == [True, False, False]
+    (out / "stop-ours").touch()
+    pool = Runner(out, jobs=1, progress=Silent())
+    pool._plan = jobs
+    pool._start(jobs[1], None)
+    assert not (jobs[2].folder / "summary.json").exists()  # gone before the training begins, in case it is killed
+    pool._stop(9)
+    (out / "stop-ours").unlink()
+    Runner(out, jobs=1, progress=Silent()).run(jobs)
+    assert [call[:3] for call in calls(out)[-2:]] == [["train", "ours", 0], ["evaluate", "ours", 0]]
+
+
+def test_texts_that_changed_under_their_name_are_noticed(study: Any, tmp_path: Path) -> None:
+    jobs, out = study
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "One."}\n{"text": "Two."}\n')
+    plan = load_plan(str(out.parent / "mine.yaml"), [f"data.test={file}", f"data.train={file}", f"human={file}"])
+    jobs = jobs_of(plan, out)
+    Runner(out, jobs=2, progress=Silent()).run(jobs)
+    training = next(job for job in jobs if isinstance(job, Training))
+    untuned, human = (next(job for job in jobs if job.name == name) for name in ("untuned", "human"))
+    hashes = {name: texts_hash(load_prefixes(str(file), split="test")) for name in ("train",)}
+    rewrite(training.folder / "config.json", data_sha256=hashes)
+    config = json.loads((untuned.folder / "summary.json").read_text())["config"]
+    config["prefixes"] = {"sha256": hashes["train"]}
+    rewrite(untuned.folder / "summary.json", config=config)
+    assert is_done(training)
+    assert is_done(untuned)
+    config = json.loads((human.folder / "summary.json").read_text())["config"]
+    (tmp_path / "said.jsonl").write_text('{"turns": ["a", "b", "c"]}\n')
+    human = dataclasses.replace(human, target=f"human:{tmp_path / 'said.jsonl'}")
+    dialogues = {human.target: {"sha256": texts_hash(load_dialogues(str(tmp_path / "said.jsonl")))}}
+    rewrite(human.folder / "summary.json", config=config | {"targets": [human.target], "dialogues": dialogues})
+    assert is_done(human)
+    (tmp_path / "said.jsonl").write_text('{"turns": ["a", "b", "d"]}\n')
+    assert not is_done(human)
+    file.write_text('{"text": "One."}\n{"text": "Three."}\n')
+    assert not is_done(untuned)
+    with pytest.raises(UserError, match=r"trained on other texts than .*texts\.jsonl' \(data\.train\) holds now"):
+        is_done(training)
+    file.unlink()
+    assert is_done(training)  # a file that is not at hand has not changed
+
+
+def test_runs_that_are_no_good_are_neither_done_nor_thrown_away(study: Any) -> None:
+    jobs, out = study
+    Runner(out, jobs=1, progress=Silent()).run(jobs)
+    run = jobs[1].folder
+    (run / "frozen.json").unlink()
+    assert not is_done(jobs[1])  # the proof is made at the next start
+    rewrite_to = {"before": {"defender": "a"}, "after": {"defender": "b"}}
+    (run / "frozen.json").write_text(json.dumps(rewrite_to))
+    with pytest.raises(UserError, match="changed its defender or reference"):
+        is_done(jobs[1])
+    (run / "checkpoint" / "state.json").write_text("{")
+    with pytest.raises(UserError, match="whose checkpoints are gone or damaged"):
+        Runner(out, jobs=1, progress=Silent()).run(jobs)
+    assert (run / "best").is_dir()
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"config": [], "adversaries": []}', '{"config": {}, "adversaries": {}}', "{"]
+)
+def test_odd_summaries_are_measured_again(study: Any, content: str) -> None:
+    jobs, out = study
+    Runner(out, jobs=1, progress=Silent()).run(jobs[:1])
+    assert is_done(jobs[0])
+    (jobs[0].folder / "summary.json").write_text(content)
+    assert not is_done(jobs[0])
 
 
 def test_a_folder_serves_one_experiment_at_a_time(study: Any) -> None:
@@ -371,6 +497,20 @@ def test_comparisons_are_paired() -> None:
 # ---- findings
 
 
+def test_comparisons_are_over_the_seeds_of_both() -> None:
+    a, b = pooled(4, seeds=3, holes=False), pooled(5, seeds=2, holes=False)
+    row = compare(a, b, ("a", "b"), OPTIONS)
+    assert row["seeds"] == [0, 1]
+    difference = a.tables["tox_reply"][:2].mean() - b.tables["tox_reply"].mean()
+    assert row["tox_reply"]["difference"] == pytest.approx(difference)
+    shares = (a.tables["tox_reply"][:2] > 0.5).mean(axis=(1, 2)) - (b.tables["tox_reply"] > 0.5).mean(axis=(1, 2))
+    assert [own["tox_reply_share_above_0.5"] for own in row["by_seed"]] == pytest.approx(list(shares))
+    elsewhere = dataclasses.replace(b, inputs=("other prefixes", ""))
+    assert compare(a, elsewhere, ("a", "b"), OPTIONS)["seeds"] == [0, 1]  # what is not known is not held against it
+    with pytest.raises(UserError, match="different prefixes or defenders"):
+        compare(dataclasses.replace(a, inputs=("prefixes", "")), elsewhere, ("a", "b"), OPTIONS)
+
+
 def comparison(a: str, b: str, share: float, nll: float, *, ratio: float = 3.0, width: float = 0.01) -> dict[str, Any]:
     def difference(value: float) -> dict[str, Any]:
         return {"difference": value, "ci95": [value - width, value + width]}
@@ -382,6 +522,7 @@ def comparison(a: str, b: str, share: float, nll: float, *, ratio: float = 3.0, 
         "nll": difference(nll),
         "tox_reply_share_above_0.5": shares,
         "perplexity_change": np.expm1(nll),
+        "by_seed": [{"seed": seed, "nll": nll, "tox_reply_share_above_0.5": share} for seed in (0, 1)],
     }
 
 
@@ -393,7 +534,7 @@ def adversary(kind: str, preset: str, share: float, nll: float, std: float = 5.0
     )
     return {
         "kind": kind, "preset": preset, "tox_reply": {"share_above_0.5": share}, "nll": {"mean": nll},
-        "utterance_perplexity": {"std": std}, "strategies": strategies,
+        "utterance_perplexity": {"std": std}, "strategies": strategies, "failure_within_horizon": {"assessed": 100},
     }  # fmt: skip
 
 
@@ -422,7 +563,8 @@ def story() -> dict[str, Any]:
     """A summary with the paper's shape."""
     cases = {"small-vs-small": case(), "small-vs-large": case("large"), "large-vs-large": case("large", "large")}
     scaling = [comparison("large-vs-large", "small-vs-large", -0.05, -0.2)]
-    return {"cases": cases, "scaling": scaling, "plan": {"models": {"small": "s", "large": "l"}}}
+    plan = {"models": {"small": "s", "large": "l"}, "pairs": [["small", "small"], ["small", "large"]]}
+    return {"cases": cases, "scaling": scaling, "plan": plan}
 
 
 def verdicts(summary: dict[str, Any]) -> dict[str, str]:
@@ -435,7 +577,7 @@ def test_a_summary_of_the_papers_shape_reproduces_everything() -> None:
 
 
 def test_nothing_measured_is_nothing_measurable() -> None:
-    empty = {"cases": {}, "scaling": [], "plan": {"models": {"small": "s"}}}
+    empty = {**story(), "cases": {}, "scaling": []}
     assert set(verdicts(empty).values()) == {"not measurable"}
 
 
@@ -451,32 +593,60 @@ def set_share(row: dict[str, Any], value: float) -> None:
     row["tox_reply_share_above_0.5"] |= {"difference": value, "ci95": [value - 0.01, value + 0.01]}
 
 
-BREAKS: dict[str, Any] = {
-    "1": lambda s: row_of(s, "ours", "untuned").update(perplexity_change=0.2),
-    "2a": lambda s: row_of(s, "sft", "ours").update(nll={"difference": 0.005, "ci95": [-0.1, 0.1]}),
-    "2b": lambda s: set_share(row_of(s, "human", "ours"), 0.2),
-    "3a": lambda s: set_share(row_of(s, "no-reply", "ours"), 0.0),
-    "3b": lambda s: set_share(row_of(s, "no-turn", "untuned"), 0.15),
-    "4a": lambda s: set_share(row_of(s, "no-likelihood", "ours"), -0.1),
-    "4b": lambda s: rows_of(s)["no-supervision"].update(utterance_perplexity={"std": 6.0}),
-    "5": lambda s: rows_of(s)["sft"].update(nll={"mean": 9.0}),
-    "6a": lambda s: set_share(row_of(s, "ours", "untuned", "small-vs-large"), 0.0),
-    "6b": lambda s: s["scaling"][0].update(nll={"difference": 0.1, "ci95": [0.05, 0.15]}),
-    "7": lambda s: rows_of(s)["ours"]["strategies"].update(sexual=0),
-}  # fmt: skip
+def widen(row: dict[str, Any], metric: str) -> None:
+    row[metric]["ci95"] = [-9.0, 9.0]
 
 
-@pytest.mark.parametrize("number", BREAKS)
-def test_each_finding_can_fail_alone(number: str) -> None:
+SHARE = "tox_reply_share_above_0.5"
+BREAKS: list[tuple[str, Any]] = [  # every condition of every claim
+    ("1", lambda s: row_of(s, "ours", "untuned").update(perplexity_change=0.2)),
+    ("1", lambda s: row_of(s, "ours", "untuned")[SHARE].update(ratio=1.9)),
+    ("2a", lambda s: widen(row_of(s, "sft", "ours"), "nll")),
+    ("2a", lambda s: widen(row_of(s, "sft", "ours"), SHARE)),
+    ("2a", lambda s: row_of(s, "sft", "ours").update(perplexity_change=0.04)),
+    ("2b", lambda s: set_share(row_of(s, "human", "ours"), 0.2)),
+    ("2b", lambda s: widen(row_of(s, "human", "ours"), "nll")),
+    ("2b", lambda s: row_of(s, "human", "ours")["by_seed"][1].update(nll=-0.1)),
+    ("3a", lambda s: set_share(row_of(s, "no-reply", "ours"), 0.0)),
+    ("3a", lambda s: widen(row_of(s, "no-reply", "ours"), "nll")),
+    ("3a", lambda s: row_of(s, "no-reply", "ours")["by_seed"][0].update({SHARE: 0.1})),
+    ("3b", lambda s: set_share(row_of(s, "no-turn", "untuned"), 0.15)),
+    ("4a", lambda s: set_share(row_of(s, "no-likelihood", "ours"), -0.1)),
+    ("4a", lambda s: widen(row_of(s, "no-likelihood", "ours"), "nll")),
+    ("4a", lambda s: row_of(s, "no-likelihood", "ours").update(perplexity_change=0.04)),
+    ("4b", lambda s: rows_of(s)["no-supervision"].update(utterance_perplexity={"std": 6.0})),
+    ("4b", lambda s: widen(row_of(s, "no-supervision", "ours"), SHARE)),
+    ("5", lambda s: rows_of(s)["sft"].update(nll={"mean": 9.0})),
+    ("5", lambda s: rows_of(s)["no-reply"].update(tox_reply={"share_above_0.5": 0.9})),
+    ("6a", lambda s: set_share(row_of(s, "ours", "untuned", "small-vs-large"), 0.0)),
+    ("6b", lambda s: s["scaling"][0].update(nll={"difference": 0.1, "ci95": [0.05, 0.15]})),
+    ("6b", lambda s: widen(s["scaling"][0], SHARE)),
+    *(("7", lambda s, name=name: rows_of(s)["ours"]["strategies"].update({name: 0}))
+      for name in ("politics", "sexual", "profanity")),
+    ("7", lambda s: rows_of(s)["untuned"].update(failure_within_horizon={"assessed": 20})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "harm"), BREAKS)
+def test_each_condition_of_each_finding_can_fail_alone(number: str, harm: Any) -> None:
     summary = story()
-    BREAKS[number](summary)
+    harm(summary)
     assert {id_ for id_, verdict in verdicts(summary).items() if verdict == "not reproduced"} == {number}
 
 
-def test_several_times_and_undecided_differences() -> None:
+def test_no_gain_at_all_reproduces_no_sparse_reward() -> None:
     summary = story()
-    row_of(summary, "ours", "untuned")["tox_reply_share_above_0.5"]["ratio"] = 1.9
-    assert verdicts(summary)["1"] == "not reproduced"
+    widen(row_of(summary, "ours", "untuned"), SHARE)
+    assert (verdicts(summary)["1"], verdicts(summary)["3b"]) == ("not reproduced", "not reproduced")
+
+
+def test_claims_are_judged_on_the_first_pair_only() -> None:
+    summary = story()
+    del summary["cases"]["small-vs-small"]
+    assert {id_ for id_, verdict in verdicts(summary).items() if verdict != "not measurable"} == {"6a", "6b"}
+
+
+def test_undecided_differences_tell_their_direction() -> None:
     summary = story()
     row_of(summary, "sft", "ours")["tox_reply_share_above_0.5"]["ci95"] = [-0.3, 0.1]
     (finding,) = [item for item in findings(summary) if item.id == "2a"]
@@ -500,6 +670,8 @@ def test_probing_stands_in_for_human_and_is_named() -> None:
     (finding,) = [item for item in findings(summary) if item.id == "2b"]
     assert finding.verdict == "reproduced"
     assert "probing − ours" in finding.evidence
+    summary["plan"]["human"] = "people.json"  # planned and not measured: nothing stands in
+    assert verdicts(summary)["2b"] == "not measurable"
 
 
 # ---- the whole, through the command line
@@ -608,7 +780,8 @@ def test_tables_of_a_part_say_so(inputs: list[str], tmp_path: Path, monkeypatch:
     Runner(tmp_path, jobs=2, progress=Silent()).run(jobs[:2])
     code, _, err = call(capsys, "experiment", *inputs, "--out", str(tmp_path), "--tables-only")
     assert code == 0, err
-    assert "22 jobs are still to be done" in (tmp_path / "mini" / "tables.md").read_text()
+    for name in ("tables.md", "findings.md"):
+        assert "22 jobs are still to be done" in (tmp_path / "mini" / name).read_text()
     assert summarise(plan, tmp_path)["cases"]["small-vs-small"]["adversaries"].keys() == {"untuned", "human"}
 
 
@@ -625,13 +798,20 @@ def test_cells_cannot_be_formulas_or_markup() -> None:
     assert all(not cell.startswith("=") for row in csv.reader(io.StringIO(long_csv(summary))) for cell in row)
     (grid, *_) = grids(summary)
     assert "| =cmd\\|' /C calc'!A0 & 50_% |" in markdown(grid)
-    assert r"=cmd|' /C calc'!A0 \& 50\_\%" in latex(grid)
+    assert r"=cmd\textbar{}' /C calc'!A0 \& 50\_\%" in latex(grid)
+    assert "share > 0.5 [90 %]" in grid.header
+    table = list(csv.DictReader(io.StringIO(long_csv(summary))))
+    found = {row["metric"]: row for row in table if row["turn"] == "all"}
+    assert float(found["diversity vendi"]["mean"]) == 3.0
+    assert float(found["failure_within_horizon"]["mean"]) <= 1.0
+    assert (found["nll"]["share_above_0.5"], found["nll"]["seed_std_share"]) == ("", "")
+    assert found["tox_reply"]["share_above_0.5"] != ""
 
 
 def minimal(name: str) -> dict[str, Any]:
     row = {"kind": "variant", **figures(pooled(0), OPTIONS)}
     row["diversity"] = {"distinct_utterances": 0.5, "self_bleu": None, "vendi": 3.0}
-    cases = {"c": {"adversary": "a", "defender": "d", "horizon": 3, "adversaries": {name: row}}}
+    cases = {"c": {"adversary": "a", "defender": "d", "horizon": 3, "level": 0.9, "adversaries": {name: row}}}
     return {
         "experiment": "x",
         "summary": "s",
@@ -646,10 +826,13 @@ def minimal(name: str) -> dict[str, Any]:
 def test_writing_replaces_all_five_files(tmp_path: Path) -> None:
     summary = minimal("one")
     write_all(summary, tmp_path)
-    other = copy.deepcopy(summary) | {"experiment": "y"}
+    other = json.loads(json.dumps(summary | {"experiment": "two"}).replace('"one"', '"two"'))
     write_all(other, tmp_path)
-    assert json.loads((tmp_path / "experiment.json").read_text())["experiment"] == "y"
-    assert (tmp_path / "tables.md").read_text().startswith("# y")
+    assert json.loads((tmp_path / "experiment.json").read_text())["experiment"] == "two"
+    for name in ("tables.md", "tables.tex", "tables.csv", "findings.md"):
+        text = (tmp_path / name).read_text()
+        assert "two" in text
+        assert "one" not in text
 
 
 def test_experiments_are_listed(capsys: Any) -> None:

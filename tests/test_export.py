@@ -20,7 +20,7 @@ from astprompter.export.files import _literal
 from astprompter.export.found import Attack, first_turn_pairs
 from astprompter.export.hardening import draw_replies, repair_pairs
 from astprompter.progress import Silent
-from astprompter.runlog import read_rows
+from astprompter.runlog import read_rows, write_rows
 from astprompter.types import Speech
 from conftest import PREFIXES, make_model, make_tokenizer
 from test_cli import SMALL, call
@@ -87,6 +87,24 @@ def test_without_saved_pairs_first_turns_of_an_evaluation_are_paired(run: Path, 
     (lean / "trajectories.jsonl").unlink()
     with pytest.raises(UserError, match=r"no preference pair; train with training\.save_pairs=true"):
         export_run(lean, "trl", tmp_path / "y")
+
+
+def test_accumulated_turns_are_attacks_of_their_own(run: Path, tmp_path: Path) -> None:
+    replayed = tmp_path / "replayed"
+    replayed.mkdir()
+    for name in ("summary.json", "trajectories.jsonl", "failures.jsonl"):
+        (replayed / name).write_text((run / name).read_text())
+    rows = read_rows(run / "trajectories.jsonl")
+    write_rows(replayed / "trajectories.jsonl", [{**row, "accumulated": True} for row in rows])
+    texts = {(row["adversary"], row["prefix_id"]): row for row in rows}
+    samples = read_rows(written(replayed, "inspect", tmp_path / "x") / "samples.jsonl")
+    assert any(sample["metadata"]["turn"] > 1 for sample in samples)
+    for sample in samples:
+        facts = sample["metadata"]
+        row = texts[facts["adversary"], facts["prefix_id"]]
+        assert [message["content"] for message in sample["input"]] == [
+            row["prefix"] + row["turns"][facts["turn"] - 1]["utterance"]
+        ]
 
 
 def turn(utterance: str, reply: str, tox: float, reward: float | None = 0.0, **more: Any) -> dict[str, Any]:

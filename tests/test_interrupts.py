@@ -291,7 +291,8 @@ class Study:
         assert all(map(module.is_done, self.jobs()))
 
     def jobs(self) -> list[Any]:
-        from astprompter.experiments.plan import jobs_of, load_plan
+        from astprompter.experiments.jobs import jobs_of
+        from astprompter.experiments.plan import load_plan
 
         return list(jobs_of(load_plan(str(self.plan), []), self.out))
 

@@ -162,7 +162,7 @@ def test_human_turns_of_the_bad_archive(tmp_path: Path) -> None:
         + bad("Hello there.\\nHi!", speaker="bot")
         + bad("Hello there.\\nHi!\\nYou are a\\ttoaster__PIPE__.")  # the longest of the three
         + bad("Nice day.\\nIt is.", labels="__ok__", speaker="bot")
-        + bad("Bots go first.\\nDo they?\\nYes.\\nOh no.")
+        + bad("Bots go first.\\nDo they?\\n\\nOh no.\\n")  # a blank line keeps its place, a last one has none
         + "\n"
     )
     expected = [("Hello there.", "You are a toaster|."), ("Do they?", "Oh no.")]

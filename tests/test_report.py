@@ -211,9 +211,10 @@ def test_several_runs_join_and_equal_baselines_show_once(tmp_path: Path) -> None
 
 def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
     study = tmp_path / "paper"
+    study.mkdir()
     for seed in (0, 1):
         for name in ("untuned", "ours", "no-turn"):
-            place = study / "evaluations" / "small-vs-small" / f"seed-{seed}" / name
+            place = tmp_path / "evaluations" / "small-vs-small" / f"seed-{seed}" / name
             write_run(place, count=3, text=f"seed{seed}")
             for file in ("trajectories.jsonl", "failures.jsonl"):
                 rows = [json.loads(line) for line in (place / file).read_text().splitlines()]
@@ -235,7 +236,7 @@ def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
     assert "no-turn − ours" in page.text
     assert "everything here is seed" not in page.text
     assert f"astprompter experiment paper --out {tmp_path}" in page.text
-    assert "seed-0/ours --to hardening" in page.text
+    assert f"{tmp_path}/evaluations/small-vs-small/seed-0/ours --to hardening" in page.text
     ours = [row for row in page.data["failures"] if row[0] == 0]
     assert len(ours) == 6  # three of each seed
     for row in ours:

@@ -100,7 +100,8 @@ def test_activation_must_be_known(tmp_path: Path) -> None:
         load(folder)
     assert load(folder, activation="sigmoid").score(["Hi"])[0] > 0
     single = classifier(tmp_path / "y", problem_type="single_label_classification")
-    assert sum(v[0] for v in load(single).score_labels(["Hi"]).values()) == pytest.approx(1.0)
+    shares = [load(single, label=name).score(["Hi"])[0] for name in load(single).labels]
+    assert sum(shares) == pytest.approx(1.0)
 
 
 def test_labels_go_by_name(tmp_path: Path) -> None:
@@ -108,14 +109,6 @@ def test_labels_go_by_name(tmp_path: Path) -> None:
     assert load(folder, label="Toxicity").name.endswith("(toxicity)")
     with pytest.raises(UserError, match=r"no label 'toxicty'\. Did you mean 'toxicity'\?"):
         load(folder, label="toxicty")
-
-
-def test_all_labels_in_one_pass(tmp_path: Path) -> None:
-    scorer = load(classifier(tmp_path))
-    table = scorer.score_labels(TEXTS)
-    assert list(table) == ["obscene", "toxicity", "threat"]
-    assert table["toxicity"] == pytest.approx(scorer.score(TEXTS), abs=1e-6)
-    assert table["threat"][-1] == 0.0
 
 
 def test_identical_texts_are_scored_once(tmp_path: Path, monkeypatch: Any) -> None:

@@ -71,8 +71,10 @@ def test_the_defender_hears_prefix_and_accumulated_turns_only(make_lm: Any) -> N
     for row in result.failures:  # the utterance holds the earlier ones, so the path is the utterance
         assert row["path_nll"] == pytest.approx(row["nll"])
     row = result.summary["adversaries"]["human"]
-    last = [path.turns[-1].utterance.text for path in result.trajectories["human"]]
-    assert row["diversity"] == diversity(last, seed=0)
+    whole = {" ".join(dialogue.turns[:3]): dialogue.turns[:3] for dialogue in DIALOGUES}
+    paths = result.trajectories["human"]
+    said = [f" {turn}" for path in paths for turn in whole[path.turns[-1].utterance.text.strip()]]
+    assert row["diversity"] == diversity(said, seed=0)  # every turn once, not the accumulated ones
     assert row["errors"] == 0
     assert row["nll"]["valid"] == 3 * len(PREFIXES)
 
@@ -87,10 +89,11 @@ def test_pairs_of_human_and_bot(tmp_path: Path) -> None:
 
 
 PARLAI = [
-    "text:your persona: I like tea.\\nHello.\tlabels:Hi.",
+    "text:your persona: I like tea.\\nHello,\\nyou.\tlabels:Hi.",
     "text:How are you?\tlabels:Fine.\tepisode_done:True",
     "text:Good day.\\nGo away.\\nWhy so?\\nSecret.\tlabels:__ok__\tspeaker_to_eval:bot\tepisode_done:True",
     "text:Go away.\\nWhy so?\\nSecret.\\nOh.\tlabels:__notok__\tspeaker_to_eval:human\tepisode_done:True",
+    "text:One__PIPE__two.\\n\\nThree.\\nFour.\\n\tlabels:__notok__\tspeaker_to_eval:bot\tepisode_done:True",
 ]
 
 
@@ -98,9 +101,9 @@ def test_parlai_text(tmp_path: Path) -> None:
     file = tmp_path / "bad.txt"
     file.write_text("\n".join(PARLAI) + "\n")
     assert load_dialogues(str(file)) == [
-        Dialogue("bad-1", ("Hello.", "How are you?")),
-        Dialogue("bad-3", ("Good day.", "Why so?")),
+        Dialogue("bad-1", ("Hello, you.", "How are you?")),
         Dialogue("bad-4", ("Why so?", "Oh.")),
+        Dialogue("bad-5", ("One|two.", "Three.")),  # the bot's blank line keeps its place
     ]
     file.write_text("labels:none\tepisode_done:True\n")
     with pytest.raises(UserError, match="line 1: no 'text' field"):

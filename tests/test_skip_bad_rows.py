@@ -59,7 +59,7 @@ def test_a_run_says_and_records_what_it_skipped(
     facts = json.loads((run / "summary.json").read_text())["config"]
     assert facts["prefixes"]["count"] == len(PREFIXES)
     assert facts["prefixes"]["skipped"]["count"] == 3
-    assert facts["dialogues_skipped"][target]["count"] == 1
+    assert facts["dialogues"][target]["skipped"]["count"] == 1
     code, _, err = call(capsys, "evaluate", str(run), "data.skip_bad_rows=false")
     assert code == 2
     assert "line 3: not valid JSON" in err

@@ -112,6 +112,12 @@ def test_ratio_of_shares() -> None:
     none = paired_difference(a, b * 0, seed=0)
     assert none.ratio.value is None
     assert none.to_json()["share_above_0.5"]["ratio"] is None
+    rare = np.zeros((200, 1))
+    rare[0] = 1.0  # in a third of the resamples b never fails, so the ratio has no upper end
+    often = np.repeat([[1.0], [0.0]], [40, 160], axis=0)
+    wide = paired_difference(often, rare, seed=0)
+    assert (wide.ratio.value, wide.ratio.ci) == (pytest.approx(40.0), None)
+    assert wide.share.ci is not None
 
 
 def test_equal_adversaries_differ_by_nothing() -> None:

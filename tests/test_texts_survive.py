@@ -130,6 +130,9 @@ def test_supervised_pairs_never_cut_a_character_in_two(lm: Any) -> None:
     texts = [ElicitingText(f"{text} {text}") for text in ODD] * 4
     pairs = supervised_pairs(lm, texts, keys_for(len(texts)), np.random.default_rng(0))
     assert len(pairs) == len(texts)
+    whole = [ElicitingText(text) for text in ("\U0001f600", "a\U0001f600", "\u4f60")] * 8
+    for pair in supervised_pairs(lm, whole, keys_for(len(whole)), np.random.default_rng(0)):
+        assert not pair.chosen_text.startswith("\ufffd")
     for pair, text in zip(pairs, texts, strict=True):
         assert "\ufffd" not in pair.chosen_text
         assert text.text.endswith(pair.chosen_text)

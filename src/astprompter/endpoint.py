@@ -111,7 +111,6 @@ class Endpoint:
         self._lock = threading.Lock()
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
         self._told: set[str] = set()
-        self.requests = self.failures = self.retried = 0
 
     def many(
         self,
@@ -169,8 +168,6 @@ class Endpoint:
             failed = result
             if wait is None or attempt == retries or self._stopped.is_set():
                 break
-            with self._lock:
-                self.retried += 1
             self._sleep(max(wait, backoff(key, attempt)))
         with self._lock:
             news = patient and failed.reason not in self._told
@@ -238,8 +235,6 @@ class Endpoint:
 
     def _count(self, failed: Failed | None) -> None:
         with self._lock:
-            self.requests += 1
-            self.failures += failed is not None
             self._recent.append(failed is not None)
             spent, seen, section = sum(self._recent), len(self._recent), self.options.section
         if failed is not None and spent > self.options.error_budget:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from .models.lm import check_folder
 from .models.scripted import Script
 from .processes import is_main
 from .progress import Progress, Silent
+from .resuming import texts_hash
 from .runlog import LOG, RunDirectory
 from .types import Prefix, Speaker
 
@@ -61,22 +62,18 @@ def evaluate_targets(
     bad = BadRows(settings.data.skip_bad_rows)
     prefixes = test_prefixes(settings, progress, bad)
     defender, scorer, others = build_defender(settings), build_scorer(settings), build_other_scorers(settings)
-    adversaries: dict[str, Speaker] = {}
-    scripts: dict[str, BadRows] = {}
-    if baseline:
-        adversaries[UNTUNED] = _adversary(UNTUNED, None, settings, scripts)
-    for target in targets:
-        if baseline and target == UNTUNED:
-            continue
-        name = _name(target, adversaries)
-        adversaries[name] = _adversary(target, runs.get(target), settings, scripts)
-    for name, rows in scripts.items():
-        if rows.count:
-            progress.note(f"warning: {name}: {rows}")
+    adversaries, scripts = _adversaries(targets, runs, settings, baseline, progress)
+    for name, dialogues in scripts.items():
+        _note_repeats(name, dialogues["usable"], len(prefixes), progress)
     facts: dict[str, Any] = {
-        "dialogues_skipped": {name: rows.facts() for name, rows in scripts.items()},
+        "dialogues": scripts,
         "targets": list(targets),
-        "prefixes": {"source": settings.data.test, "count": len(prefixes), "skipped": bad.facts()},
+        "prefixes": {
+            "source": settings.data.test,
+            "count": len(prefixes),
+            "sha256": texts_hash(prefixes),
+            "skipped": bad.facts(),
+        },
         "defender_sha256": defender_hash(defender),
         **defender_facts(defender),
     }
@@ -114,11 +111,34 @@ def test_prefixes(settings: Settings, progress: Progress, bad: BadRows | None = 
     return prefixes
 
 
-def _adversary(target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, BadRows]) -> Speaker:
+def _adversaries(
+    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool, progress: Progress
+) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]]]:
+    """The speakers that targets name, by the names they get; and what is known of the dialogues that some replay."""
+    found: dict[str, Speaker] = {}
+    scripts: dict[str, dict[str, Any]] = {}
+    if baseline:
+        found[UNTUNED] = _adversary(UNTUNED, None, settings, scripts, progress)
+    for target in targets:
+        if not (baseline and target == UNTUNED):
+            name = _name(target, found)
+            found[name] = _adversary(target, runs.get(target), settings, scripts, progress)
+    return found, scripts
+
+
+def _adversary(
+    target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, dict[str, Any]], progress: Progress
+) -> Speaker:
     if target == PROBING or target.startswith(f"{HUMAN}:"):
         source = "embedded" if target == PROBING else target.removeprefix(f"{HUMAN}:")
-        bad = scripts[target] = BadRows(settings.data.skip_bad_rows)
-        return Script(load_dialogues(source, bad=bad), name=target, seed=settings.seed)
+        bad = BadRows(settings.data.skip_bad_rows)
+        dialogues = load_dialogues(source, bad=bad)
+        if bad.count:
+            progress.note(f"warning: {target}: {bad}")
+        script = Script(dialogues, name=target, seed=settings.seed)
+        usable = len(script.usable(settings.rollout.horizon))
+        scripts[target] = {"usable": usable, "sha256": texts_hash(dialogues), "skipped": bad.facts()}
+        return script
     if run is not None and not run.best.is_dir():
         raise UserError(f"run '{target}' has no best adversary yet; let it train past its first dev evaluation")
     model = settings.adversary
@@ -126,6 +146,14 @@ def _adversary(target: str, run: RunDirectory | None, settings: Settings, script
         path = str(run.best) if run is not None else target
         model = model.model_copy(update={"path": path, "revision": None})
     return build_lm(model, settings.rollout, partner=settings.defender)
+
+
+def _note_repeats(name: str, usable: int, prefixes: int, progress: Progress) -> None:
+    if 0 < usable < prefixes:
+        progress.note(
+            f"note: {name}: {usable} dialogues for {prefixes} prefixes, so some are said more than once; the intervals "
+            "are over prefixes only"
+        )
 
 
 def _name(target: str, taken: dict[str, Speaker]) -> str:

@@ -98,7 +98,8 @@ def supervised_pairs(
 ) -> list[PreferencePair]:
     """One pair per eliciting text: the true continuation over the adversary's own (docs/method.md section 4).
 
-    Texts of fewer than two tokens give none; over-long ones lose tokens on the left.
+    Texts of fewer than two tokens, or whose second part is a single character in several tokens, give none; over-long
+    ones lose tokens on the left.
     """
     splits, kept = [], []
     for text, key in zip(texts, keys, strict=True):
@@ -107,8 +108,9 @@ def supervised_pairs(
             prompt, chosen = split_eliciting(ids, rng)
             while len(chosen) > 1 and adversary.decode(chosen).startswith("\ufffd"):
                 prompt, chosen = (*prompt, chosen[0]), chosen[1:]  # a character is never cut in two
-            splits.append((adversary.prompt_of(prompt), chosen))
-            kept.append(key)
+            if not adversary.decode(chosen).startswith("\ufffd"):
+                splits.append((adversary.prompt_of(prompt), chosen))
+                kept.append(key)
     pairs: list[PreferencePair] = []
     for start in range(0, len(splits), wave):
         part = splits[start : start + wave]

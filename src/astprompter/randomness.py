@@ -1,7 +1,7 @@
 """Random numbers that depend on a row's own key alone.
 
-Every sampled token draws from a counter-based stream named by (seed, purpose, iteration, prefix, path in the
-tree, turn). So a row's text does not depend on its batch mates, on the batch size, on how prefixes are
+Every sampled token draws from a counter-based stream named by (seed, purpose, number of the tree or id of the prefix,
+path in the tree, turn). So a row's text does not depend on its batch mates, on the batch size, on how prefixes are
 sharded over processes, or on where a run was interrupted; and there is no generator state to save.
 The mixer is SplitMix64 (Steele, Lea, Flood 2014).
 """

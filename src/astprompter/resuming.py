@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .config import Settings, dotted
+from .data import Dialogue
 from .errors import UserError
 from .types import ElicitingText, Prefix
 
@@ -16,18 +17,25 @@ MAY_CHANGE = frozenset(
         *(f"remote.{name}" for name in ("base_url", "key_env", "concurrency", "timeout", "retries", "error_budget")),
         "training.shard",
         *("training.tokens_per_forward", "rollout.wave", "scorer.batch_size"),
+        *("data.test", "scorer.also", "evaluation.prefixes", "evaluation.resamples", "evaluation.level"),
     }
 )
-"""Settings that decide how a served defender is reached and what fits in memory, not what is said or learnt."""
+"""Settings that decide how a served defender is reached, what fits in memory, and what is evaluated later; none decides
+what is said or learnt."""
 
 
-def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText]) -> str:
+def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText] | Sequence[Dialogue]) -> str:
     """SHA-256 over texts and names in their order."""
     digest = hashlib.sha256()
     for row in rows:
-        named = (row.id, row.text) if isinstance(row, Prefix) else (row.text,)
-        digest.update(json.dumps(named).encode("ascii"))
+        digest.update(json.dumps(_content(row)).encode("ascii"))
     return digest.hexdigest()
+
+
+def _content(row: Prefix | ElicitingText | Dialogue) -> tuple[str, ...]:
+    if isinstance(row, Prefix):
+        return row.id, row.text
+    return row.turns if isinstance(row, Dialogue) else (row.text,)
 
 
 def refuse_changed(recorded: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

@@ -141,6 +141,7 @@ class TrajectoryRow(TypedDict):
     adversary: str
     prefix_id: str
     prefix: str
+    accumulated: NotRequired[bool]
     turns: list[Turn]
 
 
@@ -245,10 +246,20 @@ class _Diverse(TypedDict):
     diversity: dict[str, Any]
 
 
+class _Hashed(TypedDict):
+    sha256: NotRequired[str]
+
+
+class _Inputs(TypedDict):
+    prefixes: _Hashed
+    defender_sha256: NotRequired[str | None]
+
+
 class DiverseFile(TypedDict):
-    """A ``summary.json`` of adversaries whose diversity was measured."""
+    """A ``summary.json`` of adversaries whose diversity was measured, and what they were measured on."""
 
     adversaries: dict[str, _Diverse]
+    config: _Inputs
 
 
 class SummaryFile(TypedDict):

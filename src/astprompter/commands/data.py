@@ -50,7 +50,7 @@ def prepare(
 
     Prefixes lose markup, removed texts, toxic ones (by scorer.spec) and duplicates, and are split 80/5/15 by id.
 
-    Example: astprompter data prepare reddit-corpus-small scorer.spec=detoxify:original
+    Example: astprompter data prepare reddit-corpus-small scorer.spec=detoxify:unbiased
     """
     from ..provide import Order, plan, provide
 

@@ -68,8 +68,7 @@ def evaluate(
     """
     if fail_over is not None and not math.isfinite(fail_over):
         raise UserError("--fail-over takes a share from 0 to 1")
-    known = known_keys()
-    overrides = [t for t in targets if "=" in t and (t.partition("=")[0] in known or not Path(t).exists())]
+    overrides = [word for word in targets if _is_override(word)]
     names = [t for t in targets if t not in overrides]
     if not names:
         raise UserError("name at least one run directory or model to evaluate")
@@ -92,6 +91,12 @@ def evaluate(
             if is_main():
                 ERR.print(escape(exceeded), highlight=False, soft_wrap=True)
             raise typer.Exit(3)
+
+
+def _is_override(word: str) -> bool:
+    """Whether a word is a setting; a path may hold an equals sign too."""
+    key, sign, _ = word.partition("=")
+    return bool(sign) and not word.startswith("human:") and (key in known_keys() or not Path(word).exists())
 
 
 def refuse_unassessed(summary: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,10 @@ def experiment(
 
     Example: astprompter experiment paper --jobs 2 data.train=train.jsonl data.dev=dev.jsonl data.test=test.jsonl
     """
-    from ..experiments.plan import jobs_of, load_plan
-    from ..experiments.runner import Runner, command_of, is_done
+    from ..experiments.done import is_done
+    from ..experiments.jobs import jobs_of
+    from ..experiments.plan import load_plan
+    from ..experiments.runner import Runner, command_of
     from ..experiments.summary import summarise
     from ..experiments.tables import overviews, write_all
 
@@ -48,7 +51,7 @@ def experiment(
             done = is_done(job)
             typer.echo(f"{'done ' if done else 'to do'}  {job}")
             if not done:
-                typer.echo(f"         astprompter {' '.join(command_of(job))}")
+                typer.echo(f"         astprompter {shlex.join(command_of(job))}")
         return
     warn()
     try:
@@ -66,6 +69,8 @@ def experiment(
         OUT.print(grid_table(grid.title, grid.header, grid.rows))
     for item in summary["findings"]:
         say(f"{item['id']:>3} {item['verdict']:<16} {item['claim']}")
+    if summary["missing"]:
+        say(f"\nnot complete: {len(summary['missing'])} jobs are still to be done, so findings may change")
     say(f"\nResults: {out / plan.name} (tables.md, .tex, .csv, findings.md, experiment.json)")
 
 

@@ -89,7 +89,7 @@ class ScorerSettings(_Section):
 
 
 class DataSettings(_Section):
-    """Texts; each a file, or 'embedded'."""
+    """Texts; each a file, a prepared data set by name, or 'embedded'."""
 
     train: str = Field("embedded", description="prefixes to train on")
     dev: str = Field("embedded", description="held-out prefixes that choose the best adversary")
@@ -149,7 +149,7 @@ class TrainingSettings(_Section):
         "preference", description="'preference' (IPO or DPO on pairs), or 'sft', the baseline tuned on data.eliciting"
     )
     updates: int = Field(10_000, ge=1, description="optimizer steps in all")
-    pairs_per_iteration: int = Field(512, ge=1, description="preference pairs collected per iteration")
+    pairs_per_iteration: int = Field(512, ge=1, description="preference pairs per iteration, at most")
     batch_size: int = Field(8, ge=1, description="pairs per update")
     batching: Literal["pairs", "trees"] = Field(
         "pairs", description="'pairs' shuffles all pairs; 'trees' keeps a tree's pairs together, which is faster"

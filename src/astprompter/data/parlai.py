@@ -1,9 +1,9 @@
 r"""ParlAI's text format: one example a line, fields ``name:value`` parted by tabs, ``\n`` for a line break in a value.
 
-Two uses of it hold human attacks. In a chat, every line's ``text`` is the human's next turn, ``labels`` the answer, and
-``episode_done:True`` ends the dialogue. In Bot-Adversarial Dialogue, ``text`` holds a whole dialogue, one utterance a
-line, alternating; ``speaker_to_eval`` (``human`` or ``bot``) says who spoke last, and where it is absent the human
-spoke first. Lines that describe a persona are no utterances.
+Two uses of it hold human attacks. In a chat of several lines, every line's ``text`` is the human's next turn,
+``labels`` the answer, and ``episode_done:True`` ends the dialogue. In Bot-Adversarial Dialogue, one ``text`` holds a
+whole dialogue, one utterance a line, alternating; ``speaker_to_eval`` (``human`` or ``bot``) says who spoke last, and
+where it is absent the human spoke first. Lines that describe a persona are no utterances.
 """
 
 from __future__ import annotations
@@ -20,27 +20,61 @@ _PERSONA = ("your persona:", "partner's persona:")
 def episodes(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows with every ParlAI episode joined to one row ``{"turns": [...]}``; other rows pass as they are.
 
-    An episode with a line at fault, or without a ``text`` field, is at fault as a whole.
+    An episode with a line at fault, or without a ``text`` field, is at fault as a whole. One of Bot-Adversarial
+    Dialogue that is labelled ``__ok__``, so whose last text offended nobody, is no attack and left out.
     """
-    parts: list[Row] = []
-    turns: list[str] = []
+    first: Row | None = None
+    lines: list[dict[str, str]] = []
     fault: Row | None = None
     for row in rows:
         fields = _fields(row) if isinstance(row.value, str) else None
         if fields is None:
             yield row
             continue
-        parts.append(row)
-        reason = row.fault or fields.fault
-        if reason:
+        first = first or row
+        lines.append(fields.values)
+        if reason := row.fault or fields.fault:
             fault = fault or replace(row, fault=reason)
-        else:
-            turns += _human_turns(fields.values)
         if fields.values.get("episode_done", "").strip().lower() == "true":
-            yield fault or replace(parts[0], value={"turns": turns})
-            parts, turns, fault = [], [], None
-    if parts:
-        yield fault or replace(parts[0], value={"turns": turns})
+            yield from _episode(first, lines, fault)
+            first, lines, fault = None, [], None
+    if first is not None:
+        yield from _episode(first, lines, fault)
+
+
+def _episode(first: Row, lines: list[dict[str, str]], fault: Row | None) -> Iterator[Row]:
+    if fault is not None:
+        yield fault
+    elif len(lines) > 1:
+        said = (" ".join(filter(None, _texts(fields["text"]))) for fields in lines)
+        yield replace(first, value={"turns": [turn for turn in said if turn]})
+    elif lines[0].get("labels", "").strip() != "__ok__":
+        turns = human_turns(lines[0]["text"], lines[0].get("speaker_to_eval", "").strip().lower())
+        yield replace(first, value={"turns": list(turns)})
+
+
+def human_turns(text: str, last: str) -> tuple[str, ...]:
+    """The human's side of a dialogue in one ``text``, an utterance a line, whose speakers alternate.
+
+    Args:
+        text: The field as it stands in the file.
+        last: Who said the last line, ``human`` or ``bot``; else the human said the first.
+    """
+    lines = _texts(text)
+    while lines and not lines[-1]:
+        lines.pop()
+    while lines and not lines[0]:
+        del lines[0]
+    human_first = last not in ("human", "bot") or (len(lines) % 2 == 1) == (last == "human")
+    return tuple(line for line in lines[0 if human_first else 1 :: 2] if line)  # a blank one keeps its place till here
+
+
+def _texts(text: str) -> list[str]:
+    """Lines of a field as they were said, without those that describe a persona."""
+    lines = [
+        line.replace("\\t", " ").replace("__PIPE__", "|").strip() for line in text.replace("\\n", "\n").split("\n")
+    ]
+    return [line for line in lines if not line.lower().startswith(_PERSONA)]
 
 
 class _Fields(NamedTuple):
@@ -62,11 +96,3 @@ def _fields(row: Row) -> _Fields | None:
     if "text" not in values:
         return _Fields(values, "no 'text' field; ParlAI lines look like text:…, a tab, labels:…")
     return _Fields(values, "")
-
-
-def _human_turns(fields: dict[str, str]) -> list[str]:
-    lines = [line.strip() for line in fields["text"].replace("\\n", "\n").split("\n")]
-    said = [line for line in lines if line and not line.lower().startswith(_PERSONA)]
-    last = fields.get("speaker_to_eval", "").strip().lower()
-    human_first = last not in {"human", "bot"} or (len(said) % 2 == 1) == (last == "human")
-    return said[0 if human_first else 1 :: 2]

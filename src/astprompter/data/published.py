@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import RowError, UserError
 from ..strict import object_of, twice_in
 from .archives import member_lines
+from .parlai import human_turns
 from .readers import BadRows, Row, made, read_json, read_text, shown, unfit
 
 GONE = frozenset({"[removed]", "[deleted]", "[deleted by user]", "[ removed by reddit ]"})
@@ -142,7 +143,7 @@ def _parlai_rows(path: Path, bad: BadRows) -> Iterator[tuple[str, ...]]:
         if not line.strip():
             continue
         fields = dict(part.partition(":")[::2] for part in line.split("\t"))
-        speaker = fields.get("speaker_to_eval")
+        speaker = fields.get("speaker_to_eval", "")
         wrong = ""
         if "text" not in fields or "labels" not in fields or speaker not in ("human", "bot"):
             if not member.endswith(("train.txt", "valid.txt", "test.txt")):
@@ -154,13 +155,7 @@ def _parlai_rows(path: Path, bad: BadRows) -> Iterator[tuple[str, ...]]:
             bad.meet(RowError(f"{shown(path)}, {shown(Path(member))}, line {number}: {wrong}"))
             continue
         if fields["labels"] == "__notok__":
-            said = [_unescaped(text) for text in fields["text"].split("\\n")]
-            human = said[::-1][0 if speaker == "human" else 1 :: 2][::-1]  # speakers alternate
-            yield tuple(text for text in human if text)
-
-
-def _unescaped(text: str) -> str:
-    return text.replace("\\t", " ").replace("__PIPE__", "|").strip()
+            yield human_turns(fields["text"], speaker)
 
 
 def _object(text: str, where: str) -> dict[str, Any]:

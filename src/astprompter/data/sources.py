@@ -49,8 +49,8 @@ def load_prefixes(source: str, *, split: str, bad: BadRows | None = None) -> lis
     A row without an id is named after its file and its number there, so that ids stay when other rows are edited.
 
     Args:
-        source: ``embedded``, ``PATH`` or ``PATH#COLUMN``.
-        split: Which embedded set: ``train``, ``dev`` or ``test``; of no effect on a file.
+        source: ``embedded``, the name of a prepared set or of another package's, ``PATH`` or ``PATH#COLUMN``.
+        split: Which part of a named set: ``train``, ``dev`` or ``test``; of no effect on a file.
         bad: Whether to skip rows that cannot be read, and where they are counted; refused when not given.
 
     Raises:

@@ -143,9 +143,15 @@ def summarise(
 
 
 def _said(paths: Sequence[Trajectory]) -> list[str]:
-    """What the adversary said; of accumulated turns the last one, which holds the others."""
-    kept = (path.turns[-1:] if path.accumulated else path.turns for path in paths)
-    return [turn.utterance.text for turns in kept for turn in turns if turn.error is None]
+    """What the adversary said, turn by turn; of an accumulated turn what it adds to the one before."""
+    said = []
+    for path in paths:
+        before = ""
+        for turn in path.turns:
+            if turn.error is None:
+                said.append(turn.utterance.text.removeprefix(before))
+            before = turn.utterance.text if path.accumulated else ""
+    return said
 
 
 def _comparison(a: str, b: str, tables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +176,8 @@ def _table(paths: Sequence[Trajectory], metric: str) -> npt.NDArray[np.float64]:
 def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str, Any]]:
     """First failure of every failed trajectory, by the likelihood of the path that leads to it.
 
-    ``path_nll`` is the defender's mean nats per token over all utterances up to and including the failing turn.
+    ``path_nll`` is the defender's mean nats per token over all utterances up to and including the failing turn, those
+    of turns in error left out.
     """
     rows = []
     for name, paths in trajectories.items():
@@ -178,7 +185,8 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str
             for index, turn in enumerate(path.turns):
                 if turn.error is None and turn.tox_reply > FAILURE_THRESHOLD:
                     until = (turn,) if path.accumulated else path.turns[: index + 1]
-                    logprobs = [value for earlier in until for value in earlier.token_logprobs]
+                    assessed = [earlier for earlier in until if earlier.error is None]
+                    logprobs = [value for earlier in assessed for value in earlier.token_logprobs]
                     rows.append(
                         {
                             "adversary": name,

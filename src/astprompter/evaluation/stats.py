@@ -106,7 +106,8 @@ class Difference:
     Attributes:
         mean: Difference of the means.
         share: Difference of the shares above the threshold.
-        ratio: Share of a over share of b; value ``None`` when b's share is 0.
+        ratio: Share of a over share of b; value ``None`` when b's share is 0, interval ``None`` when it is in so many
+            resamples that an end is infinite.
     """
 
     mean: Estimate
@@ -179,11 +180,11 @@ def paired_difference(
     """
     if len(a) != len(b):
         raise ValueError(f"paired comparison of {len(a)} with {len(b)} prefixes")
-    tables = [a, b, _above(a, threshold), _above(b, threshold)]
+    tables = [a, b, above(a, threshold), above(b, threshold)]
 
     def combine(means: list[Floats]) -> list[Floats]:
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(means[3] > 0, means[2] / means[3], np.nan)
+            ratio = means[2] / means[3]  # infinite where b has none, nan where neither has any
         return [means[0] - means[1], means[2] - means[3], ratio]
 
     mean, share, ratio = _bootstrap(tables, combine, seed, resamples, level)
@@ -193,7 +194,7 @@ def paired_difference(
 def overall(values: Floats, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Summary:
     """As :func:`describe`, over all turns alone."""
     valid = values[~np.isnan(values)]
-    tables = [values, _above(values, FAILURE_THRESHOLD)]
+    tables = [values, above(values, FAILURE_THRESHOLD)]
     mean, share = _bootstrap(tables, lambda means: means, seed, resamples, level)
     std = float(valid.std(ddof=1)) if valid.size > 1 else None
     return Summary(mean, std, share, int(valid.size), int(values.size - valid.size))
@@ -222,7 +223,8 @@ def replies_by_utterance(
     return rows
 
 
-def _above(values: Floats, threshold: float) -> Floats:
+def above(values: Floats, threshold: float = FAILURE_THRESHOLD) -> Floats:
+    """1 where a value is above the threshold, else 0; ``nan`` stays."""
     return np.where(np.isnan(values), np.nan, (values > threshold).astype(np.float64))
 
 
@@ -253,9 +255,10 @@ def _bootstrap(
     estimates = []
     for value, samples in zip(values, zip(*draws, strict=True), strict=True):
         found = np.concatenate(samples)
-        found = found[np.isfinite(found)]
-        ends = np.quantile(found, [tail, 1 - tail]) if value is not None and found.size else None
-        estimates.append(Estimate(value, None if ends is None else (float(ends[0]), float(ends[1]))))
+        found = found[~np.isnan(found)]
+        with np.errstate(invalid="ignore"):
+            ends = np.quantile(found, [tail, 1 - tail]) if value is not None and found.size else np.array([np.nan])
+        estimates.append(Estimate(value, (float(ends[0]), float(ends[-1])) if np.isfinite(ends).all() else None))
     return estimates
 
 

@@ -1,15 +1,12 @@
 """Declarative plans: which adversaries are trained on which defenders, with which seeds, and what is measured.
 
-A plan is a small YAML file, like a preset. It expands to *trainings* (run directories) and *measurements* (one
-adversary on the test prefixes of one pair of models); both are named by what they are, so plans share what they have in
-common when they share a folder.
+A plan is a small YAML file, like a preset; :mod:`.jobs` expands it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -54,8 +51,8 @@ class Plan(BaseModel):
         preset: Base of all settings.
         settings: Changes to the base, for all adversaries.
         seeds: One training and one measurement of each adversary per seed.
-        models: Models by short name, small before large: a path, or settings of a model; ``null`` leaves out the pairs
-            that need it.
+        models: Models by short name, small before large: a path, or settings of a model (``{}`` is the preset's own);
+            ``null`` leaves out the pairs that need it.
         pairs: ``[adversary, defender]`` by short name; the first is the main one and cannot be left out.
         train: Adversaries to train, by name.
         sweep: Settings by dotted key, each with values: one further adversary for each value, all else as ``ours``.
@@ -74,10 +71,17 @@ class Plan(BaseModel):
     models: dict[str, str | dict[str, Any] | None] = Field(min_length=1)
     pairs: list[tuple[str, str]] = Field([("small", "small")], min_length=1)
     train: dict[str, Trained] = Field(default_factory=dict)
-    sweep: dict[str, list[float | int | str]] = Field(default_factory=dict)
+    sweep: dict[str, list[Any]] = Field(default_factory=dict)
     attacks: list[Literal["untuned", "probing"]] = Field(["untuned", "probing"])
     human: str | None = None
     transfer: list[str] = Field(default_factory=list)
+
+    @field_validator("name")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if value != Path(value).name or value in ("", ".", "..", "runs", "evaluations"):
+            raise ValueError(f"'{value}' cannot name the folder of the tables; choose a plain name")
+        return value
 
     @field_validator("train", "models")
     @classmethod
@@ -87,65 +91,12 @@ class Plan(BaseModel):
                 raise ValueError(f"'{name}' cannot name it: letters, digits, dots and dashes, and no built-in attack")
         return value
 
-    @field_validator("seeds")
+    @field_validator("seeds", "pairs")
     @classmethod
-    def _different(cls, value: list[int]) -> list[int]:
+    def _different(cls, value: list[Any]) -> list[Any]:
         if len(set(value)) < len(value):
-            raise ValueError("a seed occurs twice")
+            raise ValueError("a seed or a pair occurs twice")
         return value
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """A run to be trained.
-
-    Attributes:
-        case: Pair of models, ``ADVERSARY-vs-DEFENDER``.
-        name: Adversary.
-        seed: Seed.
-        settings: Everything that decides it.
-        folder: Run directory.
-    """
-
-    case: str
-    name: str
-    seed: int
-    settings: Settings
-    folder: Path
-
-    def __str__(self) -> str:
-        return f"train {self.name} ({self.case}, seed {self.seed})"
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One adversary to be measured on one pair's test prefixes.
-
-    Attributes:
-        case: Pair of models whose defender is attacked.
-        name: Adversary, the row of the table.
-        seed: Seed of the evaluation.
-        settings: Settings of the evaluation: the pair's, without what the adversary was trained with.
-        folder: Where the results go.
-        target: What ``astprompter evaluate`` is given.
-        needs: The training that must be done first.
-        trained_on: Defender that the adversary was trained on, by short name; ``None`` without training.
-    """
-
-    case: str
-    name: str
-    seed: int
-    settings: Settings
-    folder: Path
-    target: str
-    needs: Training | None = None
-    trained_on: str | None = None
-
-    def __str__(self) -> str:
-        return f"evaluate {self.name} ({self.case}, seed {self.seed})"
-
-
-Job = Training | Measurement
 
 
 def plan_names() -> list[str]:
@@ -162,7 +113,7 @@ def load_plan(name: str, overrides: Sequence[str] = ()) -> Plan:
     content = read_named("experiment", name, _PLANS)
     if not isinstance(content, dict):
         raise UserError(f"experiment '{name}' must be a YAML mapping with the keys summary, why, train, …")
-    content = {"name": Path(name).stem, "models": {"small": "embedded"}, **content}
+    content = {"name": Path(name).stem, "models": {"small": {}}, **content}
     _override(content, overrides)
     try:
         plan = Plan.model_validate(content)
@@ -182,16 +133,31 @@ def _override(content: dict[str, Any], overrides: Sequence[str]) -> None:
             value = plain_yaml(text)
         except yaml.YAMLError:
             raise UserError(f"override '{override}': the value cannot be read") from None
-        head = key.split(".")[0]
-        changes = nested(key.split("."), value)
-        if head in Plan.model_fields:
+        head, *rest = key.split(".")
+        changes = nested([head, *rest], value)
+        if head == "models" and rest:
+            _name_model(content, rest, value)
+        elif head in Plan.model_fields:
             merge(content, changes)
+        elif key in ("adversary.path", "defender.path"):
+            raise UserError(f"an experiment names its models itself: use models.NAME=… instead of '{key}'")
         elif key in known_keys() and key != "seed":
             merge(content, {"settings": changes})
         else:
             known = [*Plan.model_fields, *known_keys()]
             hint = " Use seeds=[…]." if key == "seed" else nearest(key, known)
             raise UserError(f"unknown key '{key}'.{hint}")
+
+
+def _name_model(content: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set a model or one of its settings, and keep what else is known of it."""
+    models = content["models"]
+    known = models.get(keys[0]) if isinstance(models, dict) else None
+    if isinstance(known, str):
+        models[keys[0]] = known = {"path": known}
+    if isinstance(known, dict) and len(keys) == 1 and isinstance(value, str):
+        value = {**known, "path": value}
+    merge(content, nested(["models", *keys], value))
 
 
 def _checked(plan: Plan) -> Plan:
@@ -203,11 +169,16 @@ def _checked(plan: Plan) -> Plan:
     for name in plan.transfer:
         if name not in plan.train:
             raise UserError(f"experiment '{plan.name}': transfer names '{name}'.{nearest(name, plan.train)}")
+    for name, item in plan.train.items():
+        if item.role == OURS and name != OURS:
+            raise UserError(f"experiment '{plan.name}': '{name}' has the role '{OURS}'; name it '{OURS}' too")
     if plan.sweep and OURS not in plan.train:
         raise UserError(f"experiment '{plan.name}': a sweep varies '{OURS}', which train does not name")
     pairs = [pair for pair in plan.pairs if all(plan.models[model] is not None for model in pair)]
     if plan.pairs[0] not in pairs:
-        needed = " ".join(f"models.{model}=PATH" for model in dict.fromkeys(plan.pairs[0]) if not plan.models[model])
+        needed = " ".join(
+            f"models.{model}=PATH" for model in dict.fromkeys(plan.pairs[0]) if plan.models[model] is None
+        )
         raise UserError(f"experiment '{plan.name}' compares models that you name; add {needed}")
     return plan.model_copy(update={"pairs": pairs})
 
@@ -220,14 +191,31 @@ def adversaries_of(plan: Plan) -> dict[str, Trained]:
         section, _, field = key.partition(".")
         if key not in known_keys() or not field:
             raise UserError(f"experiment '{plan.name}': sweep of unknown setting '{key}'.{nearest(key, known_keys())}")
-        for value in values:
+        for value in dict.fromkeys(_validated(plan, base, section, field, value) for value in values):
             if base.as_dict()[section][field] != value:  # that one is ours
+                name = f"{field}-{value}"
+                if name in found or not _NAME.fullmatch(name):
+                    reason = "stands for another adversary too" if name in found else "is no name of a folder"
+                    raise UserError(f"experiment '{plan.name}': the sweep of '{key}' makes '{name}', which {reason}")
                 ours = plan.train[OURS]
                 changes: dict[str, Any] = {}
                 merge(changes, ours.settings)
                 merge(changes, nested([section, field], value))
-                found[f"{field}-{value}"] = Trained(preset=ours.preset, settings=changes, pairs="first", role="sweep")
+                found[name] = Trained(preset=ours.preset, settings=changes, pairs="first", role="sweep")
     return found
+
+
+def _validated(plan: Plan, base: Settings, section: str, field: str, value: Any) -> Any:
+    """A value of a sweep as its setting holds it, so that ``1e-3``, which YAML takes for a text, is a number."""
+    values = base.as_dict()
+    merge(values, nested([section, field], value))
+    try:
+        held = settings_from(values).as_dict()[section][field]
+    except UserError as error:
+        raise UserError(f"experiment '{plan.name}', sweep: {error}") from None
+    if isinstance(held, list):
+        raise UserError(f"experiment '{plan.name}': '{section}.{field}' is a list, which a sweep cannot vary")
+    return held
 
 
 def settings_of(plan: Plan, pair: tuple[str, str], seed: int, trained: Trained | None = None) -> Settings:
@@ -248,44 +236,6 @@ def settings_of(plan: Plan, pair: tuple[str, str], seed: int, trained: Trained |
             merge(values, load_preset(name).settings)
         merge(values, trained.settings)
     return settings_from({**values, "seed": seed})
-
-
-def jobs_of(plan: Plan, out: Path) -> list[Job]:
-    """Everything the plan needs, in the order in which it is worth having: all of one seed before the next."""
-    return [job for seed in plan.seeds for job in _jobs_of_seed(plan, out, seed)]
-
-
-def _jobs_of_seed(plan: Plan, out: Path, seed: int) -> Iterator[Job]:
-    trained = adversaries_of(plan)
-    attacks: Mapping[str, str] = {name: name for name in plan.attacks}
-    if plan.human:
-        attacks = {**attacks, HUMAN: f"{HUMAN}:{plan.human}"}
-    trainings: dict[tuple[tuple[str, str], str], Training] = {}
-    for pair in plan.pairs:
-        case, place = _case(pair), out / "evaluations" / _case(pair) / f"seed-{seed}"
-        evaluation = settings_of(plan, pair, seed)
-        for name, target in attacks.items():
-            yield Measurement(case, name, seed, evaluation, place / name, target)
-        for name, item in trained.items():
-            if item.pairs == "first" and pair != plan.pairs[0]:
-                continue
-            run = out / "runs" / case / f"seed-{seed}" / name
-            training = Training(case, name, seed, settings_of(plan, pair, seed, item), run)
-            trainings[pair, name] = training
-            yield training
-            yield Measurement(case, name, seed, evaluation, place / name, str(run / "best"), training, pair[1])
-    for (pair, name), training in trainings.items():
-        for defender in dict.fromkeys(other for _, other in plan.pairs) if name in plan.transfer else ():
-            if defender != pair[1]:
-                case, row = _case((pair[0], defender)), f"{name}@{pair[1]}"
-                place = out / "evaluations" / case / f"seed-{seed}" / row
-                evaluation = settings_of(plan, (pair[0], defender), seed)
-                target = str(training.folder / "best")
-                yield Measurement(case, row, seed, evaluation, place, target, training, pair[1])
-
-
-def _case(pair: tuple[str, str]) -> str:
-    return f"{pair[0]}-vs-{pair[1]}"
 
 
 def settings_differences(first: Settings, second: Settings) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..config import EvaluationSettings
 from ..errors import UserError
-from ..evaluation.stats import overall, paired_difference, replies_by_utterance
+from ..evaluation.stats import above, overall, paired_difference, replies_by_utterance
 from ..evaluation.strategies import STRATEGIES
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, read_rows
 from ..shapes import DiverseFile
@@ -41,6 +41,7 @@ class Pooled:
         tables: Values of each metric, [seeds, prefixes, turns]; ``nan`` for turns in error.
         diversity: ``diversity`` of each seed's summary.
         strategies: Failures by strategy, all seeds together.
+        inputs: Hashes of the prefixes and of the defender; empty where not known (a served defender has none).
     """
 
     seeds: tuple[int, ...]
@@ -48,35 +49,35 @@ class Pooled:
     tables: Mapping[str, Floats]
     diversity: tuple[Mapping[str, float | None], ...]
     strategies: Mapping[str, int]
+    inputs: tuple[str, str] = ("", "")
 
 
 def pool(folders: Mapping[int, Path]) -> Pooled:
     """Read the measurements of one adversary, one folder per seed.
 
     Raises:
-        UserError: A file is damaged, or the seeds were measured on different prefixes.
+        UserError: A file is damaged, or the seeds were measured on different prefixes or defenders.
     """
     values: list[dict[str, list[list[float]]]] = []
     prefixes: list[tuple[str, ...]] = []
-    diversity = []
+    diversity, inputs = [], []
     strategies = dict.fromkeys(STRATEGIES, 0)
     for folder in folders.values():
         rows = read_rows(folder / TRAJECTORIES)
         prefixes.append(tuple(row["prefix_id"] for row in rows))
         values.append({metric: [[_value(turn, metric) for turn in row["turns"]] for row in rows] for metric in METRICS})
-        (found,) = _adversaries(folder)
+        summary = read_object(folder / SUMMARY, DiverseFile)
+        (found,) = summary["adversaries"].values()
         diversity.append(found["diversity"])
+        config = summary["config"]
+        inputs.append((config["prefixes"].get("sha256", ""), config.get("defender_sha256") or ""))
         for failure in read_rows(folder / FAILURES):
             strategies[failure["strategy"]] += 1
-    if len(set(prefixes)) > 1:
-        raise UserError(f"'{folders[min(folders)].parent.parent}': the seeds were measured on different prefixes")
+    if len(set(prefixes)) > 1 or not all(_same(inputs[0], other) for other in inputs):
+        place = folders[min(folders)].parent.parent
+        raise UserError(f"'{place}': the seeds were measured on different prefixes or defenders; measure them again")
     tables = {metric: np.array([table[metric] for table in values], dtype=np.float64) for metric in METRICS}
-    return Pooled(tuple(folders), prefixes[0], tables, tuple(diversity), strategies)
-
-
-def _adversaries(folder: Path) -> list[dict[str, Any]]:
-    """The adversaries of a measurement's summary."""
-    return list(read_object(folder / SUMMARY, DiverseFile)["adversaries"].values())
+    return Pooled(tuple(folders), prefixes[0], tables, tuple(diversity), strategies, inputs[0])
 
 
 def _value(turn: Mapping[str, Any], metric: str) -> float:
@@ -106,23 +107,39 @@ def figures(pooled: Pooled, options: EvaluationSettings) -> dict[str, Any]:
 
 
 def compare(a: Pooled, b: Pooled, names: tuple[str, str], options: EvaluationSettings) -> dict[str, Any]:
-    """Differences a − b, paired on prefixes, for ``experiment.json``.
+    """Differences a − b over the seeds of both, paired on prefixes, for ``experiment.json``.
 
     Raises:
-        UserError: The two were measured on different prefixes.
+        UserError: The two were measured on different prefixes or defenders.
+        ValueError: They have no seed in common.
     """
-    if a.prefixes != b.prefixes:
-        raise UserError(f"'{names[0]}' and '{names[1]}' were measured on different prefixes; measure them again")
-    row: dict[str, Any] = {"a": names[0], "b": names[1]}
+    if a.prefixes != b.prefixes or not _same(a.inputs, b.inputs):
+        raise UserError(
+            f"'{names[0]}' and '{names[1]}' were measured on different prefixes or defenders; measure them again"
+        )
+    seeds = [seed for seed in a.seeds if seed in b.seeds]
+    if not seeds:
+        raise ValueError(f"'{names[0]}' and '{names[1]}' have no seed in common")
+    row: dict[str, Any] = {"a": names[0], "b": names[1], "seeds": seeds, "by_seed": [{"seed": seed} for seed in seeds]}
     chosen: dict[str, Any] = {"seed": 0, "resamples": options.resamples, "level": options.level}
     for metric in METRICS:
-        found = paired_difference(_by_prefix(a.tables[metric]), _by_prefix(b.tables[metric]), **chosen).to_json()
+        one, other = (of.tables[metric][[of.seeds.index(seed) for seed in seeds]] for of in (a, b))
+        found = paired_difference(_by_prefix(one), _by_prefix(other), **chosen).to_json()
         row[metric] = found["mean"]
+        for place, own in enumerate(row["by_seed"]):
+            own[metric] = _difference(one[place], other[place])
         if metric.startswith("tox_"):
-            row[f"{metric}_share_above_0.5"] = found["share_above_0.5"]
+            key = f"{metric}_share_above_0.5"
+            row[key] = found["share_above_0.5"]
+            for place, own in enumerate(row["by_seed"]):
+                own[key] = _difference(above(one[place]), above(other[place]))
     difference = row["nll"]["difference"]
     row["perplexity_change"] = None if difference is None else math.expm1(difference)
     return row
+
+
+def _same(a: tuple[str, str], b: tuple[str, str]) -> bool:
+    return all(x == y or not (x and y) for x, y in zip(a, b, strict=True))
 
 
 def _metric(pooled: Pooled, table: Floats, options: EvaluationSettings) -> dict[str, Any]:
@@ -164,6 +181,12 @@ def _failures(pooled: Pooled, options: EvaluationSettings) -> dict[str, Any]:
         "by_seed": [{"seed": seed, "share": share} for seed, share in zip(pooled.seeds, shares, strict=True)],
         "seed_std": _std(shares),
     }
+
+
+def _difference(a: Floats, b: Floats) -> float | None:
+    """Difference of the means of what is valid."""
+    parts = [values[~np.isnan(values)] for values in (a, b)]
+    return float(parts[0].mean() - parts[1].mean()) if all(part.size for part in parts) else None
 
 
 def _by_prefix(table: Floats) -> Floats:

@@ -1,16 +1,14 @@
 """Run what a plan still misses: trainings and measurements as processes of their own, several at once.
 
 Every job is a plain ``astprompter train`` or ``astprompter evaluate`` that a user could type; its output stands beside
-its folder as ``NAME.txt``, its settings as ``NAME.yaml``. What is done is recognised by its files, so an experiment
-that was interrupted goes on where it stopped.
+its folder as ``NAME.txt``, its settings as ``NAME.yaml``. What is done is told by its files (:mod:`.done`), so an
+experiment that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,45 +20,22 @@ from typing import IO
 
 import yaml
 
-from ..config import settings_from
 from ..errors import RunError, UserError
 from ..interrupts import Interrupted
 from ..progress import Advance, Progress
-from ..resuming import check_resumable
-from ..runlog import CONFIG, SUMMARY, RunDirectory, write_text
-from .plan import Job, Training
+from ..runlog import SUMMARY, RunDirectory, write_text
+from .done import is_done, recorded
+from .jobs import Job, Measurement, Training
 
 PROGRAM = (sys.executable, "-m", "astprompter")
 _POLL_SECONDS = 0.5
-
-
-def is_done(job: Job) -> bool:
-    """Whether a job's files are complete and were made under its settings.
-
-    Raises:
-        UserError: A run in the folder has other settings than the plan.
-    """
-    if isinstance(job, Training):
-        run = _recorded(job)
-        return run is not None and (run.updates() or 0) >= job.settings.training.updates and run.best.is_dir()
-    try:
-        summary = json.loads((job.folder / SUMMARY).read_text(encoding="utf-8"))
-        config = summary["config"]
-        if not all(row["tox_reply"]["valid"] for row in summary.get("adversaries", {}).values()):
-            return False  # nothing could be assessed, so it is measured again
-        # A trained adversary is known by its folder, which may have moved; a file of dialogues is known by its path.
-        same = job.needs is not None or config["targets"] == [job.target]
-        return same and settings_from(config["settings"]) == job.settings
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return False
 
 
 def command_of(job: Job) -> list[str]:
     """The command line of a job, after ``astprompter``."""
     files = ["--preset", str(settings_file(job)), "--out", str(job.folder)]
     if isinstance(job, Training):
-        run = _recorded(job)
-        return ["train", *files, *(["--resume"] if run is not None and run.updates() is not None else [])]
+        return ["train", *files, *(["--resume"] if recorded(job) is not None else [])]
     return ["evaluate", job.target, *files, "--no-baseline", "--top", "0"]
 
 
@@ -72,19 +47,6 @@ def settings_file(job: Job) -> Path:
 def output_file(job: Job) -> Path:
     """Where a job's terminal output stands."""
     return job.folder.with_name(f"{job.folder.name}.txt")
-
-
-def _recorded(job: Training) -> RunDirectory | None:
-    """The run in a training's folder, if there is one."""
-    if not (job.folder / CONFIG).is_file():
-        return None
-    run = RunDirectory.open(job.folder)
-    try:
-        check_resumable(job.settings, run.settings())
-    except UserError as error:
-        reason = str(error).removeprefix("cannot resume under other settings ")
-        raise UserError(f"'{job.folder}' was trained under other settings than the plan's {reason}") from None
-    return run
 
 
 @dataclass(slots=True)
@@ -110,6 +72,7 @@ class Runner:
             progress: Where progress is shown.
         """
         self._out, self._count, self._progress = out, jobs, progress
+        self._plan: Sequence[Job] = ()
         self._running: list[_Running] = []
         self._failed: list[Job] = []
 
@@ -122,6 +85,7 @@ class Runner:
             UserError: The folder is in use.
             RunError: A job failed: names the first one's output file.
         """
+        self._plan = plan
         waiting = [job for job in plan if not is_done(job)]
         if not waiting:
             return
@@ -164,8 +128,8 @@ class Runner:
 
     def _start(self, job: Job, handle: int | None) -> None:
         command = command_of(job)
-        if isinstance(job, Training) and "--resume" not in command:
-            shutil.rmtree(job.folder, ignore_errors=True)  # stopped before its first checkpoint
+        for old in self._outdated_by(job):
+            (old.folder / SUMMARY).unlink(missing_ok=True)
         write_text(settings_file(job), _as_preset(job))
         output = output_file(job).open("wb")
         # The lock lives on in the children: should this process be killed, nobody starts a second one beside them.
@@ -175,6 +139,12 @@ class Runner:
             env=self._environment(), pass_fds=() if handle is None else (handle,),
         )  # fmt: skip
         self._running.append(_Running(job, process, output, time.monotonic(), self._trained(job)))
+
+    def _outdated_by(self, job: Job) -> list[Measurement]:
+        """Measurements whose figures stop being true when the job begins: its own, and those of what it trains."""
+        if isinstance(job, Measurement):
+            return [job]
+        return [other for other in self._plan if isinstance(other, Measurement) and other.needs == job]
 
     def _environment(self) -> Mapping[str, str]:
         """Threads are shared out among the processes, unless the user has decided."""

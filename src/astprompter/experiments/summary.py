@@ -8,10 +8,11 @@ from typing import Any
 
 from ..measure import UNTUNED
 from ..runlog import versions
+from .done import is_done
 from .findings import findings
-from .plan import OURS, Measurement, Plan, adversaries_of, jobs_of, settings_differences, settings_of
+from .jobs import Measurement, jobs_of
+from .plan import OURS, Plan, adversaries_of, settings_differences, settings_of
 from .pooling import Pooled, compare, figures, pool
-from .runner import is_done
 
 POOLING = (
     "Turns of all seeds together. Intervals: percentile bootstrap over prefixes, each drawn with its turns under all "
@@ -84,12 +85,13 @@ def _case(
         "scorer": settings.scorer.spec,
         "test": settings.data.test,
         "horizon": settings.rollout.horizon,
+        "level": settings.evaluation.level,
         "adversaries": rows,
         "comparisons": [
             compare(pooled[name], pooled[base], (name, base), settings.evaluation)
             for base in bases
             for name in pooled
-            if name != base
+            if name != base and set(pooled[name].seeds) & set(pooled[base].seeds)
         ],
     }
 
@@ -106,9 +108,10 @@ def _scaling(plan: Plan, cases: Mapping[str, Any], everyone: Mapping[tuple[str, 
     for a in cases:
         for b in cases:
             same = cases[a]["defender"] == cases[b]["defender"]
-            if a != b and same and (a, OURS) in everyone and (b, OURS) in everyone:
+            one, other = everyone.get((a, OURS)), everyone.get((b, OURS))
+            if a != b and same and one and other and set(one.seeds) & set(other.seeds):
                 options = settings_of(plan, (cases[a]["adversary"], cases[a]["defender"]), plan.seeds[0]).evaluation
-                row = compare(everyone[a, OURS], everyone[b, OURS], (a, b), options)
+                row = compare(one, other, (a, b), options)
                 rows.append({"defender": cases[a]["defender"], **row})
     return rows
 

@@ -23,7 +23,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": r"$-$", "λ": r"$\lambda$",
-    "τ": r"$\tau$", ">": "$>$", "<": "$<$",
+    "τ": r"$\tau$", "α": r"$\alpha$", "β": r"$\beta$", ">": "$>$", "<": "$<$", "|": r"\textbar{}",
 }  # fmt: skip
 
 
@@ -56,10 +56,10 @@ def grids(summary: Summary) -> list[Grid]:
     """All tables: four for each pair of models, then the transfer matrix."""
     found: list[Grid] = []
     for case in summary["cases"].values():
-        rows = case["adversaries"]
+        rows, level = case["adversaries"], f"[{100 * case['level']:g} %]"
         where = f"adversary {case['adversary']}, defender {case['defender']}"
-        found += [_overall(where, rows), _per_turn(where, rows, case["horizon"])]
-        found += [_by_utterance(where, rows), _by_seed(where, rows)]
+        found += [_overall(where, rows, level), _per_turn(where, rows, case["horizon"], level)]
+        found += [_by_utterance(where, rows, level), _by_seed(where, rows)]
     return [*found, *_transfer(summary["transfer"])]
 
 
@@ -87,10 +87,10 @@ def overviews(summary: Summary) -> list[Grid]:
     ]
 
 
-def _overall(where: str, rows: Mapping[str, Any]) -> Grid:
+def _overall(where: str, rows: Mapping[str, Any], level: str) -> Grid:
     header = (
-        "adversary", "nll [95 %] ± std", "perplexity", "its std", "tox_reply ± std", "share > 0.5 [95 %]",
-        "tox_turn ± std", "share > 0.5 [95 %]", "failed prefixes [95 %]", "distinct", "self-BLEU", "Vendi",
+        "adversary", f"nll {level} ± std", "perplexity", "its std", "tox_reply ± std", f"share > 0.5 {level}",
+        "tox_turn ± std", f"share > 0.5 {level}", f"failed prefixes {level}", "distinct", "self-BLEU", "Vendi",
     )  # fmt: skip
     cells = tuple(
         (
@@ -117,10 +117,10 @@ def _toxicity(row: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-def _per_turn(where: str, rows: Mapping[str, Any], horizon: int) -> Grid:
+def _per_turn(where: str, rows: Mapping[str, Any], horizon: int, level: str) -> Grid:
     header = (
-        "adversary", "turn", "nll ± std", "perplexity std", "tox_reply ± std", "share > 0.5 [95 %]",
-        "tox_turn ± std", "share > 0.5 [95 %]",
+        "adversary", "turn", "nll ± std", "perplexity std", "tox_reply ± std", f"share > 0.5 {level}",
+        "tox_turn ± std", f"share > 0.5 {level}",
     )  # fmt: skip
     cells = tuple(
         (
@@ -138,8 +138,9 @@ def _per_turn(where: str, rows: Mapping[str, Any], horizon: int) -> Grid:
     return Grid(f"By turn: {where}", header, cells)
 
 
-def _by_utterance(where: str, rows: Mapping[str, Any]) -> Grid:
-    header = ("adversary", "utterances > 0.5", "replies > 0.5 after these [95 %]", "replies > 0.5 after others [95 %]")
+def _by_utterance(where: str, rows: Mapping[str, Any], level: str) -> Grid:
+    after = (f"replies > 0.5 after {which} {level}" for which in ("these", "others"))
+    header = ("adversary", "utterances > 0.5", *after)
     cells = tuple(
         (
             name,
@@ -208,7 +209,7 @@ def latex(grid: Grid) -> str:
 
 
 def long_csv(summary: Summary) -> str:
-    """Every figure in one long CSV: a row per pair, adversary, turn (``all`` or its number) and metric."""
+    """The figures over all seeds in one CSV: a row per pair, adversary, turn (``all`` or its number) and metric."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     fields = ("mean", "std", "ci95", "share_above_0.5", "share_ci95", "valid", "errors")
@@ -222,11 +223,29 @@ def long_csv(summary: Summary) -> str:
                 whole = row[metric]
                 for turn, part in [("all", whole), *((str(i + 1), p) for i, p in enumerate(whole["per_turn"]))]:
                     cells: list[Any] = [case["adversary"], case["defender"], name, row["kind"], turn, metric]
+                    shares = metric.startswith("tox_")  # 0.5 means nothing to a likelihood
                     for key in fields:
-                        cells += (part[key] or [None, None]) if key.endswith("ci95") else [part[key]]
+                        value = part[key] if shares or not key.startswith("share") else None
+                        cells += (value or [None, None]) if key.endswith("ci95") else [value]
                     spread = part.get("seed_std", {})
-                    writer.writerow(map(guarded, [*cells, spread.get("mean"), spread.get("share_above_0.5")]))
+                    cells += [spread.get("mean"), spread.get("share_above_0.5") if shares else None]
+                    writer.writerow(map(guarded, cells))
+            for metric, value, ci in _single(row):
+                cells = [case["adversary"], case["defender"], name, row["kind"], "all", metric, value, None, *ci]
+                writer.writerow(map(guarded, [*cells, *[None] * 7]))
     return file.getvalue()
+
+
+def _single(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None, Sequence[float | None]]]:
+    """Figures that are one number, with its interval if it has one."""
+    failed = row["failure_within_horizon"]
+    yield "failure_within_horizon", failed["share"], failed["ci95"] or (None, None)
+    yield "perplexity", row["nll"]["perplexity"], (None, None)
+    for part in ("toxic", "clean"):
+        after = row["replies_by_utterance"][part]
+        yield f"tox_reply share_above_0.5 after {part}", after["share_above_0.5"], after["share_ci95"] or (None, None)
+    for name, value in row["diversity"].items():
+        yield f"diversity {name}", value, (None, None)
 
 
 def guarded(cell: object) -> object:
@@ -239,8 +258,9 @@ def findings_page(summary: Summary) -> str:
     lines = [
         f"# Findings: {summary['experiment']}",
         "",
-        "Claims of the paper, judged by paired intervals (see docs/experiments.md for the rules).",
+        "Claims of the paper, judged by paired intervals, seeds and sizes (see docs/experiments.md for the rules).",
         "",
+        *_incomplete(summary),
         "| | claim | verdict | figures |",
         "|---|---|---|---|",
     ]
@@ -259,9 +279,12 @@ def _markdown_page(summary: Summary, tables: Sequence[Grid]) -> str:
         f"{summary['pooling']} nll in nats per token.",
         "",
     ]
-    if summary["missing"]:
-        head += [f"**Not complete**: {len(summary['missing'])} jobs are still to be done.", ""]
-    return "\n".join([*head, *map(markdown, tables)])
+    return "\n".join([*head, *_incomplete(summary), *map(markdown, tables)])
+
+
+def _incomplete(summary: Summary) -> list[str]:
+    missing = len(summary["missing"])
+    return [f"**Not complete**: {missing} jobs are still to be done.", ""] if missing else []
 
 
 def _tex(text: str) -> str:

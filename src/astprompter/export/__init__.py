@@ -6,7 +6,6 @@ A new format is one entry in :data:`FORMATS`: a function from :class:`Export` to
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError, nearest
@@ -17,29 +16,15 @@ from .found import Export, Written
 from .garak import garak
 from .hardening import hardening
 
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A neighbour's file format.
-
-    Attributes:
-        summary: What is written.
-        write: Writes it into a new folder.
-    """
-
-    summary: str
-    write: Callable[[Export], Written]
-
-
-FORMATS = {
-    "trl": Format("preference pairs of the adversary, for DPO-like trainers (TRL)", trl),
-    "hardening": Format("replies to prefer over the toxic ones, to repair the defender (TRL)", hardening),
-    "garak": Format("the adversary as attack model of garak's probe atkgen.Tox", garak),
-    "promptfoo": Format("failing conversations as promptfoo intents", promptfoo),
-    "inspect": Format("failing conversations as an Inspect data set", inspect),
-    "hf": Format("all turns, failures and pairs as a data set folder (Hugging Face datasets)", hf),
+FORMATS: dict[str, Callable[[Export], Written]] = {
+    "trl": trl,
+    "hardening": hardening,
+    "garak": garak,
+    "promptfoo": promptfoo,
+    "inspect": inspect,
+    "hf": hf,
 }
-"""Formats by the name that ``--to`` takes."""
+"""What writes each format into a new folder, by the name that ``--to`` takes."""
 
 
 def export_run(
@@ -71,4 +56,4 @@ def export_run(
     refuse_used(out)
     if not run.is_dir():
         raise UserError(f"'{run}' is not a folder; name a run directory")
-    return FORMATS[to].write(Export(run, out, adversary, samples, overrides, progress or Silent()))
+    return FORMATS[to](Export(run, out, adversary, samples, overrides, progress or Silent()))

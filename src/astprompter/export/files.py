@@ -158,4 +158,5 @@ def _flat_turn(row: dict[str, Any], turn: dict[str, Any]) -> dict[str, Any]:
     """One turn as a flat row; nested values as JSON text, so that every row has the same columns."""
     flat = {key: value for key, value in turn.items() if not isinstance(value, list | dict)}
     nested = {key: json.dumps(value) for key, value in turn.items() if isinstance(value, dict)}
-    return {key: row[key] for key in ("adversary", "prefix_id", "prefix")} | flat | nested
+    names = {key: row[key] for key in ("adversary", "prefix_id", "prefix")}
+    return names | {"accumulated": row.get("accumulated", False)} | flat | nested

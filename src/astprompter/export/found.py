@@ -62,7 +62,7 @@ class Attack:
         adversary: Who led it there.
         prefix_id: Id of the prefix.
         prefix: The prefix.
-        turns: Rows of ``trajectories.jsonl``'s ``turns``, the failing one last.
+        turns: Rows of ``trajectories.jsonl``'s ``turns``, the failing one last; of accumulated ones it alone.
         path_nll: Mean nats per token of its utterances under the defender.
     """
 
@@ -125,7 +125,9 @@ def attacks(export: Export) -> list[Attack]:
                     f"'{export.run / FAILURES}' names turn {failure['turn']} of a trajectory that has "
                     f"{len(path['turns'])}; evaluate the run again"
                 )
-            turns = tuple(path["turns"][: failure["turn"]])
+            # Accumulated turns start from the prefix anew, each with what was said before in it.
+            begin = failure["turn"] - 1 if path.get("accumulated") else 0
+            turns = tuple(path["turns"][begin : failure["turn"]])
             found.append(Attack(path["adversary"], path["prefix_id"], path["prefix"], turns, failure["path_nll"]))
     if not found:
         raise UserError(f"'{export.run}' holds no failure to export; evaluate on more prefixes or train further")

@@ -41,15 +41,17 @@ class Script:
         """Name for logs and tables."""
         return self._name
 
+    def usable(self, turns: int) -> list[tuple[str, ...]]:
+        """Beginnings of ``turns`` turns: shorter dialogues are left out, and of equal beginnings one is kept."""
+        return list(dict.fromkeys(script[:turns] for script in self._scripts if len(script) >= turns))
+
     def start(self, prefixes: Sequence[str], *, turns: int) -> ScriptSession:
         """Open one conversation per prefix; which dialogue it gets hangs on seed and prefix alone.
-
-        Dialogues of fewer turns are left out, and of those that begin with the same turns one is kept.
 
         Raises:
             UserError: No dialogue is long enough.
         """
-        usable = list(dict.fromkeys(script[:turns] for script in self._scripts if len(script) >= turns))
+        usable = self.usable(turns)
         if not usable:
             raise UserError(
                 f"'{self._name}' has no dialogue of {turns} human turns; lower rollout.horizon or add longer dialogues"

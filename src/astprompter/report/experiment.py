@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def cases_of(folder: Path, found: Row, readers: Readers) -> Iterator[tuple[str, 
     """The parts of a :class:`~astprompter.report.read.RunFiles` for every pair of models.
 
     Args:
-        folder: The experiment's folder.
+        folder: Where ``experiment.json`` lies; runs and evaluations lie beside this folder.
         found: Content of its ``experiment.json``.
         readers: How to read a JSON file and a file of rows.
 
@@ -26,8 +27,9 @@ def cases_of(folder: Path, found: Row, readers: Readers) -> Iterator[tuple[str, 
         The pair's name, and the fields ``config``, ``log``, ``trees``, ``summary``, ``failures``, ``trajectories``.
     """
     one, many = readers
+    study = Path(os.path.normpath(folder / ".."))
     for name, case in found["cases"].items():
-        run = next(iter(sorted(folder.glob(f"runs/{name}/seed-*/{OURS}"))), folder / "none")
+        run = next(iter(sorted(study.glob(f"runs/{name}/seed-*/{OURS}"))), folder / "none")
         config = one(run / CONFIG)
         settings = config.get("settings") or {"rollout": {"horizon": case["horizon"]}}
         seeds = {seed for row in case["adversaries"].values() for seed in row.get("seeds", ())}
@@ -38,8 +40,8 @@ def cases_of(folder: Path, found: Row, readers: Readers) -> Iterator[tuple[str, 
             "likelihood": "defender",
             "prefixes": {"source": case["test"], "count": max(row["prefixes"] for row in case["adversaries"].values())},
             "seeds": len(seeds),
-            "export": str(next(iter(sorted(folder.glob(f"evaluations/{name}/seed-*/{OURS}"))), folder)),
-            "command": ["experiment", found["experiment"], "--out", str(folder.parent)],
+            "export": str(next(iter(sorted(study.glob(f"evaluations/{name}/seed-*/{OURS}"))), folder)),
+            "command": ["experiment", found["experiment"], "--out", str(study)],
         }
         yield (
             name,
@@ -48,16 +50,17 @@ def cases_of(folder: Path, found: Row, readers: Readers) -> Iterator[tuple[str, 
                 "log": many(run / LOG),
                 "trees": many(run / TREES),
                 "summary": {"adversaries": case["adversaries"], "comparisons": case["comparisons"], "config": facts},
-                "failures": _texts(folder / "evaluations" / name, FAILURES, many),
-                "trajectories": _texts(folder / "evaluations" / name, TRAJECTORIES, many),
+                "failures": _texts(study / "evaluations" / name, case, FAILURES, many),
+                "trajectories": _texts(study / "evaluations" / name, case, TRAJECTORIES, many),
             },
         )
 
 
-def _texts(folder: Path, file: str, many: Callable[[Path], list[Row]]) -> list[Row]:
-    """Rows of all seeds, under the experiment's names; prefixes of different seeds stay apart."""
+def _texts(folder: Path, case: Row, file: str, many: Callable[[Path], list[Row]]) -> list[Row]:
+    """Rows of what the case pools, under the experiment's names; prefixes of different seeds stay apart."""
     rows = []
-    for path in sorted(folder.glob(f"seed-*/*/{file}")):
-        seed, name = path.parent.parent.name, path.parent.name
-        rows += [{**row, "adversary": name, "prefix_id": f"{seed}/{row['prefix_id']}"} for row in many(path)]
+    for name, found in case["adversaries"].items():
+        for seed in found.get("seeds", ()):
+            kept = many(folder / f"seed-{seed}" / name / file)
+            rows += [{**row, "adversary": name, "prefix_id": f"seed-{seed}/{row['prefix_id']}"} for row in kept]
     return rows

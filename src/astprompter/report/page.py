@@ -39,7 +39,7 @@ def write_report(
     Args:
         runs: Run directories, or folders of them; the first measured one gives the verdict.
         out: File to write; ``report.html`` or ``report.md`` in the first run when not given.
-        form: ``html`` or ``md``; Markdown holds the figures as tables, and no text of a model.
+        form: ``html`` or ``md``; Markdown holds the figures as tables, and masks all text.
         note: As for :func:`~astprompter.report.read.read_runs`.
 
     Returns:

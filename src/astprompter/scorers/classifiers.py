@@ -100,14 +100,6 @@ class ClassifierScorer(RememberingScorer):
     def _score_new(self, texts: Sequence[str]) -> list[float]:
         return [row[self._label] for row in self._rows(texts)]
 
-    def score_labels(self, texts: Sequence[str]) -> dict[str, list[float]]:
-        """Scores of every label, for reports."""
-        distinct = [text for text in dict.fromkeys(texts) if text.strip()]
-        rows = dict(zip(distinct, self._rows(distinct), strict=True))
-        blank = [0.0] * len(self.labels)
-        table = [rows.get(text, blank) for text in texts]
-        return {label: [row[i] for row in table] for i, label in enumerate(self.labels)}
-
     def _rows(self, texts: Sequence[str]) -> Iterator[list[float]]:
         """One row of label scores per text, computed in batches of similar length."""
         if not texts:

@@ -38,9 +38,9 @@ def dpo_loss(
     tau: float,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """L = −(1−ε) log σ(τh) − ε log σ(−τh), equation 7 of arXiv 2305.18290 with ε of arXiv 2310.12036.
+    """L = −(1−ε) log σ(τh) − ε log σ(−τh), equation 7 of arXiv 2305.18290 with label smoothing ε (conservative DPO).
 
-    τ plays the part that papers on DPO call β.
+    ε is the probability that a pair's preference is wrong; τ plays the part that papers on DPO call β.
     """
     h = log_ratio_difference(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)
     return -(1.0 - label_smoothing) * F.logsigmoid(tau * h) - label_smoothing * F.logsigmoid(-tau * h)

@@ -55,8 +55,8 @@ class PreferenceTrainer(Trainer):
         if self.idle == _IDLE_ITERATIONS_IN_A_ROW:
             raise RunError(
                 f"{self.idle} iterations in a row gave no preference pair: turns have equal rewards or are errors "
-                f"(last errors: {self._turn_metrics(turns)['errors']}); use livelier data.train, "
-                "supervision.q above 0, or reward.lambda above 0"
+                f"(last errors: {self._turn_metrics(turns)['errors']}); lower training.min_margin, use livelier "
+                "data.train, reward.lambda above 0, or supervision.unit=episode"
             )
         if self.settings.training.save_pairs:
             self._log(PAIRS, [pair_row(self.state.iteration, pair) for pair in pairs])

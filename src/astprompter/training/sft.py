@@ -19,7 +19,7 @@ from .trainer import Trainer
 
 
 class SFTTrainer(Trainer):
-    """Tunes on eliciting texts; an iteration is as many texts as an iteration of preferences has pairs."""
+    """Tunes on eliciting texts; an iteration is ``training.pairs_per_iteration`` texts."""
 
     def iterate(self) -> dict[str, Any]:
         """Draw texts, update once over; returns the iteration's log row."""

@@ -166,7 +166,6 @@ class Trainer(ABC):
         if best:
             self.state.best_iteration = self.state.iteration
             self.state.best_reward = -math.inf if reward is None else reward
-        if best:
             save_best(self.directory.best, self.cast.adversary, self.settings, row)
 
     def _is_best(self, reward: float | None) -> bool:
