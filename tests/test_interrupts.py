@@ -222,8 +222,10 @@ if arguments[0] == "train":
         time.sleep(0.01)
     (out / "best").mkdir(exist_ok=True)
     write(out / "checkpoint" / "state.json", {"progression": {"updates": settings["training"]["updates"]}})
+    write(out / "frozen.json", {"before": {}, "after": {}})
 else:
-    write(out / "summary.json", {"config": {"settings": settings, "targets": [arguments[1]]}})
+    config = {"settings": settings, "targets": [arguments[1]], "prefixes": {}}
+    write(out / "summary.json", {"config": config, "adversaries": {out.name: {"tox_reply": {"valid": 1}}}})
 note("done")
 """
 RUN = """
