@@ -104,3 +104,7 @@ def test_a_run_is_played_from_the_command_line(make_lm: Any, tmp_path: Path, cap
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
+
+
+def test_masks_leave_the_shape_of_a_text_and_nothing_of_its_content() -> None:
+    assert masked("Go, a$$!\n\u0928\u0940 \U0001f595.") == "▒▒, ▒▒▒!⏎▒▒ ▒."

@@ -168,7 +168,9 @@ def test_human_turns_of_the_bad_archive(tmp_path: Path) -> None:
     expected = [("Hello there.", "You are a toaster|."), ("Do they?", "Oh no.")]
     assert read_human_turns(bad_archive(tmp_path, lines)) == expected
     (tmp_path / "valid.txt").write_text(lines)
-    assert read_human_turns(tmp_path / "valid.txt") == expected
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "valid.txt").write_text(bad("Somebody else's."))
+    assert read_human_turns(tmp_path / "valid.txt") == expected  # the file that was named, and no other
     pairs = [{"dialogue": [["Hello there.", "Hi!"]]}, {"dialogue": [["Hello there.", "Hi!"], ["You!", ""]]}]
     (tmp_path / "bad.json").write_text(json.dumps(pairs))
     assert read_human_turns(tmp_path / "bad.json") == [("Hello there.", "You!")]

@@ -432,6 +432,18 @@ def test_settings_are_read_back_as_they_were_written() -> None:
     assert settings_from(plain_yaml(to_yaml(chosen))) == chosen
 
 
+def test_words_that_older_yaml_takes_for_truth_are_words(tmp_path: Path) -> None:
+    said = ["defender.chat=on", "scorer.safe_token=No", "scorer.unsafe_token=Yes", "training.shard=true"]
+    settings = load_settings("embedded", said)
+    assert (settings.defender.chat, settings.scorer.safe_token, settings.scorer.unsafe_token) == ("on", "No", "Yes")
+    assert settings.training.shard is True
+    (tmp_path / "mine.yaml").write_text(
+        "{summary: s, why: w, settings: {defender: {chat: on}, training: {shard: yes}}}"
+    )
+    settings = load_settings(str(tmp_path / "mine.yaml"))
+    assert (settings.defender.chat, settings.training.shard) == ("on", True)
+
+
 def test_mistakes_in_a_preset_name_the_file_and_those_in_an_override_do_not(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("summary: s\nwhy: w\nsettings: {loss: {tau: -1}}\n")

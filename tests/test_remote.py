@@ -309,6 +309,7 @@ def test_retry_after_is_honoured_and_waits_grow_with_jitter(server: TinyServer) 
         assert 0.25 * 2**attempt <= min(waits) < max(waits) <= 0.5 * 2**attempt
     assert max(backoff(key, 30) for key in range(9)) <= 60.0
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT", now=lambda: 1445412470.0) == 10.0
+    assert retry_after("Mon, 01 Jan 2024 00:00:00 +99999999999999999999") == 0.0
     assert (retry_after("soon"), retry_after(None), retry_after("1.5")) == (0.0, 0.0, 1.5)
     server.fault = lambda number, body: "later:3600"
     (answer,) = remote.replies([("x",)], [1])

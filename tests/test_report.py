@@ -244,6 +244,81 @@ def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
         assert own[1][0][0] == base[1][0][0]  # the untuned trajectory of the same seed
 
 
+def test_pairs_of_an_experiment_show_their_own_texts_and_how_to_repeat_them(tmp_path: Path) -> None:
+    cases = {}
+    for defender in ("small", "large"):
+        case = f"small-vs-{defender}"
+        for name in ("untuned", "ours"):
+            place = tmp_path / "evaluations" / case / "seed-0" / name
+            write_run(place, count=2, text=defender)
+            for file in ("trajectories.jsonl", "failures.jsonl"):
+                rows = [json.loads(line) for line in (place / file).read_text().splitlines()]
+                kept = [row for row in rows if row["adversary"] == name]
+                (place / file).write_text("".join(json.dumps(row) + "\n" for row in kept))
+        rows = {name: {**adversary(share, 2.0), "changes": {}, "seeds": [0]}
+                for name, share in (("untuned", 0.02), ("ours", 0.155))}  # fmt: skip
+        cases[case] = {"adversary": "small", "defender": defender, "models": {"adversary": "m", "defender": defender},
+                       "scorer": "word", "test": "t.json", "horizon": 3, "level": 0.995, "adversaries": rows,
+                       "likelihood": "likelihood of tiny", "comparisons": []}  # fmt: skip
+    (tmp_path / "paper").mkdir()
+    content = {"experiment": "paper", "command": ["experiment", "mine.yaml", "seeds=[0]", "--out", "x y"]}
+    (tmp_path / "paper" / "experiment.json").write_text(json.dumps({**content, "cases": cases}))
+    page = page_of(tmp_path / "paper")
+    assert len(page.data["failures"]) == 4
+    for row in page.data["failures"]:
+        label = page.data["adversaries"][row[0]][0]
+        word = "large" if "large" in label else "small"
+        for place in (5, 6):
+            if row[place] >= 0:  # its own trajectory, and that of its own defender's untuned adversary
+                assert word in json.dumps(page.data["trajectories"][row[place]])
+    assert "99.5" in page.text
+    assert "Likelihood bylikelihood of tiny" in page.text
+    assert "By the likelihood of tiny, the text that does it" in page.text
+    assert "astprompter experiment mine.yaml 'seeds=[0]' --out 'x y'" in page.text
+    assert "All adversaries on the same openings" not in page.text
+
+
+def test_accumulated_turns_are_marked(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine")
+    rows = [json.loads(line) for line in (run / "trajectories.jsonl").read_text().splitlines()]
+    (run / "trajectories.jsonl").write_text(
+        "".join(json.dumps({**row, "accumulated": row["adversary"] == "mine"}) + "\n" for row in rows)
+    )
+    data = page_of(run).data
+    assert {data["trajectories"][row[5]][2] for row in data["failures"]} == {True}
+    assert {data["trajectories"][row[6]][2] for row in data["failures"]} == {False}
+
+
+def test_an_evaluation_alone_tells_its_whole_command(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", data={"test": "mine.jsonl"}, loss={"tau": 0.05})
+    (run / "config.json").unlink()
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["adversaries"]["untuned"]
+    summary["comparisons"] = []
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "failures.jsonl").unlink()
+    page = page_of(run)
+    assert "data.test=mine.jsonl" in page.text
+    assert "--preset" in page.text
+    assert "--no-baseline" in page.text
+    assert "not in the folder (failures.jsonl)" in page.text
+    assert "Repair the model" not in page.text
+
+
+def test_the_untuned_adversary_of_another_defender_is_no_baseline(tmp_path: Path) -> None:
+    one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
+    for run, defender in ((one, "a"), (two, "b")):
+        summary = json.loads((run / "summary.json").read_text())
+        summary["config"]["defender_sha256"] = defender
+        if run == one:
+            del summary["adversaries"]["untuned"]
+            summary["comparisons"] = []
+        (run / "summary.json").write_text(json.dumps(summary))
+    study = study_of(read_runs([one, two]))
+    assert study.untuned is None
+    assert not study.together
+
+
 def test_different_baselines_keep_their_run(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
     summary = json.loads((two / "summary.json").read_text())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -97,8 +96,8 @@ def plain(text: str) -> str:
 
 
 def masked(text: str) -> str:
-    """The shape of a text without its content: letters and digits become blocks."""
-    return re.sub(r"\w", "▒", plain(text))
+    """The shape of a text without its content: all but white space and punctuation becomes blocks."""
+    return "".join(c if c.isspace() or c == "⏎" or unicodedata.category(c)[0] == "P" else "▒" for c in plain(text))
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:

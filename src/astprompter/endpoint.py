@@ -266,7 +266,7 @@ def retry_after(value: str | None, *, now: Callable[[], float] = time.time) -> f
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
 
 

@@ -252,6 +252,7 @@ class _Hashed(TypedDict):
 
 class _Inputs(TypedDict):
     prefixes: _Hashed
+    likelihood: NotRequired[str]
     defender_sha256: NotRequired[str | None]
 
 
@@ -286,6 +287,8 @@ class Case(TypedDict):
     scorer: str
     test: str
     horizon: Whole
+    level: NotRequired[Real]
+    likelihood: NotRequired[str]
     adversaries: dict[str, _Pooled]
     comparisons: list[Comparison]
 
@@ -294,4 +297,5 @@ class ExperimentFile(TypedDict):
     """``experiment.json``."""
 
     experiment: str
+    command: NotRequired[list[str]]
     cases: dict[str, Case]

@@ -96,7 +96,12 @@ def evaluate(
 def _is_override(word: str) -> bool:
     """Whether a word is a setting; a path may hold an equals sign too."""
     key, sign, _ = word.partition("=")
-    return bool(sign) and not word.startswith("human:") and (key in known_keys() or not Path(word).exists())
+    if not sign or word.startswith("human:"):
+        return False
+    try:
+        return key in known_keys() or not Path(word).exists()
+    except OSError:  # too long for a path
+        return True
 
 
 def refuse_unassessed(summary: Mapping[str, Any]) -> None:

@@ -60,7 +60,8 @@ def experiment(
             with going_on(remedy), RichProgress(OUT) as progress:
                 Runner(out, jobs=jobs, progress=progress).run(work)
     finally:
-        summary = summarise(plan, out)
+        command = ["experiment", name, *(overrides or []), "--out", str(out)]
+        summary = {**summarise(plan, out), "command": command}
         if summary["cases"]:
             write_all(summary, out / plan.name)
     if not summary["cases"]:

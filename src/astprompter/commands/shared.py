@@ -12,8 +12,8 @@ from rich.markup import escape
 from ..console import WARNING
 from ..processes import is_main
 
-OUT = Console()
-ERR = Console(stderr=True)
+OUT = Console(emoji=False)  # ":100:" in a path or a text stays what it is
+ERR = Console(stderr=True, emoji=False)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for instance loss.tau=0.2 seed=1.")

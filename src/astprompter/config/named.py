@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,19 @@ def names_in(folder: Traversable) -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML without what hides a mistake or grows without bounds: keys that occur twice, and aliases."""
+    """YAML without what hides a mistake or grows without bounds: keys that occur twice, and aliases.
+
+    ``on``, ``off``, ``yes`` and ``no`` are texts, as in YAML 1.2; they are values of settings.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the parent has it
+        first: [(tag, form) for tag, form in found if tag != _BOOL]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -30,6 +42,9 @@ class _Loader(yaml.SafeLoader):
         if len(found) < len(node.value):
             raise yaml.YAMLError(f"a key occurs twice in the mapping that begins{node.start_mark}")
         return found
+
+
+_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def plain_yaml(text: str) -> Any:

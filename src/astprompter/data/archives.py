@@ -32,7 +32,7 @@ def member_lines(path: Path, name: str, bad: BadRows | None = None) -> Iterator[
     """Lines of the members with a file name, in whatever folder of the archive.
 
     Args:
-        path: A zip archive, a tar archive (packed or not), or a folder that was unpacked from one.
+        path: A zip archive, a tar archive (packed or not), a folder that was unpacked from one, or a ``.txt`` of it.
         name: File name, for instance ``utterances.jsonl``; ``*.txt`` stands for all with that ending.
         bad: Whether to skip lines that are not UTF-8, and where they are counted; refused when not given.
 
@@ -67,6 +67,8 @@ def _opened(path: Path) -> Iterator[Iterator[tuple[str, Opening]]]:
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
             yield ((file.relative_to(path).as_posix(), partial(_read, file)) for file in files)
+        elif path.suffix == ".txt":
+            yield iter([(path.name, partial(_read, path))])
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 entries = [info for info in archive.infolist() if not info.is_dir()]

@@ -137,9 +137,7 @@ def _pairs_rows(path: Path, bad: BadRows) -> Iterator[tuple[str, ...]]:
 
 
 def _parlai_rows(path: Path, bad: BadRows) -> Iterator[tuple[str, ...]]:
-    whole = path.is_dir() or path.suffix != ".txt"
-    lines = member_lines(path, "*.txt", bad) if whole else member_lines(path.parent, path.name, bad)
-    for member, number, line in lines:
+    for member, number, line in member_lines(path, "*.txt", bad):
         if not line.strip():
             continue
         fields = dict(part.partition(":")[::2] for part in line.split("\t"))

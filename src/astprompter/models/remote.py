@@ -157,7 +157,8 @@ class RemoteSpeaker:
         else:
             message = choices[0].get("message")
             message = message if isinstance(message, Mapping) else {}
-            text = message.get("content") or message.get("refusal") or (message.get("content", 0) is None and "")
+            content = message.get("content", False)
+            text = content or message.get("refusal") or ("" if content is None or content == "" else None)
             if isinstance(text, str):
                 text = f" {text.strip()}" if text.strip() else ""  # as it joins a plain conversation
         if not isinstance(text, str):

@@ -31,17 +31,19 @@ def cases_of(folder: Path, found: Row, readers: Readers) -> Iterator[tuple[str, 
     for name, case in found["cases"].items():
         run = next(iter(sorted(study.glob(f"runs/{name}/seed-*/{OURS}"))), folder / "none")
         config = one(run / CONFIG)
-        settings = config.get("settings") or {"rollout": {"horizon": case["horizon"]}}
+        settings = dict(config.get("settings") or {})
+        settings["rollout"] = {**(settings.get("rollout") or {}), "horizon": case["horizon"]}
+        settings["evaluation"] = {**(settings.get("evaluation") or {}), "level": case.get("level", 0.95)}
         seeds = {seed for row in case["adversaries"].values() for seed in row.get("seeds", ())}
         facts = {
             "settings": settings,
             "defender": f"{case['defender']} ({case['models']['defender']})",
             "scorer": case["scorer"],
-            "likelihood": "defender",
+            "likelihood": case.get("likelihood") or "defender",
             "prefixes": {"source": case["test"], "count": max(row["prefixes"] for row in case["adversaries"].values())},
             "seeds": len(seeds),
             "export": str(next(iter(sorted(study.glob(f"evaluations/{name}/seed-*/{OURS}"))), folder)),
-            "command": ["experiment", found["experiment"], "--out", str(study)],
+            "command": found.get("command") or ["experiment", found["experiment"], "--out", str(study)],
         }
         yield (
             name,

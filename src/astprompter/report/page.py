@@ -124,7 +124,8 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     rows = [("Defender, frozen", str(facts.get("defender") or settings.get("defender", {}).get("path", "?")))]
     if study.main:
         start = settings.get("adversary", {}).get("path")
-        rows.append(("Adversary", f"{study.main.label}, from {start}" if start else study.main.label))
+        replayed = study.main.key in ("human", "probing")
+        rows.append(("Adversary", f"{study.main.label}, from {start}" if start and not replayed else study.main.label))
         rows.append(("Judge of toxicity", str(facts.get("scorer", "?"))))
         prefixes = facts.get("prefixes", {})
         count, source = prefixes.get("count", study.main.figures["prefixes"]), str(prefixes.get("source", "test"))
@@ -138,7 +139,8 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         rows.append(("Reward", f"α {reward.get('alpha')}, β {reward.get('beta')}, λ {reward.get('lambda')}"))
     steps = [row["updates"] for row in run.log]
     if steps:
-        rows.append(("Training", f"{max(steps)} updates, seed {settings.get('seed', 0)}"))
+        several = ", the first of several" if facts.get("seeds", 1) > 1 else ""
+        rows.append(("Training", f"{max(steps)} updates, seed {settings.get('seed', 0)}{several}"))
     return rows
 
 

@@ -22,9 +22,9 @@ def payload(study: Study) -> Row:
     """Failures of all adversaries, likeliest first, each beside the untuned trajectory from the same prefix.
 
     Returns:
-        ``adversaries`` (label, slot), ``strategies``, ``prefixes``, ``trajectories`` (prefix number and turns),
-        ``failures`` (adversary, turn, path_nll, tox_reply, strategy, trajectory, untuned trajectory, utterance, reply;
-        −1 for what is missing) and ``trees``.
+        ``adversaries`` (label, slot), ``strategies``, ``prefixes``, ``trajectories`` (prefix number, turns, whether
+        they are accumulated), ``failures`` (adversary, turn, path_nll, tox_reply, strategy, trajectory, untuned
+        trajectory, utterance, reply; −1 for what is missing) and ``trees``.
     """
     builder = _Builder(study)
     rows = [row for a in study.adversaries for row in builder.failures(a)]
@@ -49,9 +49,9 @@ class _Builder:
         self.strategies: list[str] = []
         self.prefixes: list[str] = []
         self.trajectories: list[list[Any]] = []
-        self._numbers: dict[tuple[str, str, str], int] = {}
+        self._numbers: dict[tuple[int, str, str], int] = {}
         self._prefix_numbers: dict[str, int] = {}
-        self._sources: dict[str, dict[tuple[str, str], Row]] = {}
+        self._sources: dict[int, dict[tuple[str, str], Row]] = {}
 
     def failures(self, adversary: Adversary) -> list[list[Any]]:
         """Rows of one adversary."""
@@ -62,7 +62,7 @@ class _Builder:
         if strategy is not None and strategy not in self.strategies:
             self.strategies.append(strategy)
         own = self._trajectory(adversary, row["prefix_id"])
-        untuned = self.study.untuned
+        untuned = self.study.untuned_of(adversary)
         base = -1
         if untuned is not None and adversary is not untuned:
             base = self._trajectory(untuned, row["prefix_id"])
@@ -74,7 +74,7 @@ class _Builder:
         ]  # fmt: skip
 
     def _trajectory(self, adversary: Adversary, prefix_id: str) -> int:
-        key = (str(adversary.run.path), adversary.key, prefix_id)
+        key = (id(adversary.run), adversary.key, prefix_id)  # the pairs of an experiment share its path
         if key not in self._numbers:
             rows = self._sources.get(key[0])
             if rows is None:
@@ -84,7 +84,8 @@ class _Builder:
             if row is None:
                 return -1
             self._numbers[key] = len(self.trajectories)
-            self.trajectories.append([self._prefix(row["prefix"]), [_turn(turn) for turn in row["turns"]]])
+            turns = [_turn(turn) for turn in row["turns"]]
+            self.trajectories.append([self._prefix(row["prefix"]), turns, bool(row.get("accumulated"))])
         return self._numbers[key]
 
     def _prefix(self, text: str) -> int:

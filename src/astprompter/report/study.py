@@ -77,6 +77,21 @@ class Study:
         """Turns d."""
         return int(self.settings.get("rollout", {}).get("horizon", 3))
 
+    @property
+    def together(self) -> bool:
+        """Whether all runs were measured on the same openings and the same defender, as far as their files tell."""
+        return all(comparable(run, self.runs[0]) for run in self.runs if run.summary)
+
+    @property
+    def failed(self) -> bool:
+        """Whether any adversary's figures tell of a failure."""
+        return any(a.figures["failure_within_horizon"]["share"] for a in self.adversaries)
+
+    def untuned_of(self, adversary: Adversary) -> Adversary | None:
+        """The untuned adversary that another one can be set beside: its own evaluation's, else an equal one's."""
+        found = [a for a in self.adversaries if a.key == UNTUNED and comparable(a.run, adversary.run)]
+        return next((a for a in found if a.run is adversary.run), found[0] if found else None)
+
     def others(self) -> list[Adversary]:
         """All but the untuned adversary."""
         return [a for a in self.adversaries if a is not self.untuned]
@@ -95,12 +110,24 @@ def study_of(runs: list[RunFiles]) -> Study:
         figures, label = run.summary["adversaries"][key], run.name if key == run.path.resolve().name else key
         if label in found and found[label].figures == figures:
             continue
-        label = label if label not in found else f"{key} ({run.name})"
+        for other in (f"{key} ({run.name})", *(f"{key} ({run.name}, {number})" for number in range(2, len(entries)))):
+            label = label if label not in found else other
         slot = len(found) + (main_key != UNTUNED and bool(found) and (first, UNTUNED) not in entries)
         found[label] = Adversary(label, key, run, figures, slot, _changes(run, first, figures))
     adversaries = list(found.values())
-    untuned = next((a for a in adversaries if a.key == UNTUNED), None)
+    untuned = next((a for a in adversaries if a.key == UNTUNED and comparable(a.run, first)), None)
     return Study(runs, adversaries, adversaries[0], untuned if untuned is not adversaries[0] else None)
+
+
+def comparable(a: RunFiles, b: RunFiles) -> bool:
+    """Whether two evaluations met the same defender and openings, as far as their files tell."""
+    if a is b:
+        return True
+    one, other = (run.summary.get("config", {}) for run in (a, b))
+    prefixes = (one.get("prefixes") or {}, other.get("prefixes") or {})
+    same = [(one.get(key), other.get(key)) for key in ("defender", "defender_sha256", "scorer")]
+    same += [(prefixes[0].get(key), prefixes[1].get(key)) for key in ("source", "count", "sha256")]
+    return all(x == y or x is None or y is None for x, y in same)
 
 
 def _main_key(run: RunFiles) -> str:
@@ -137,9 +164,15 @@ def commands(study: Study) -> list[str]:
         lines.append(_line("train", "--preset", preset, "--out", str(run.path), *overrides))
     targets = study.facts.get("targets")
     if targets:
-        before, now = dotted(trained or {}), dotted(study.settings)
-        overrides = [f"{key}={_scalar(value)}" for key, value in now.items() if before.get(key, value) != value]
-        place = () if str(run.path) == targets[0] else ("--out", str(run.path))
+        place = [] if str(run.path) == targets[0] else ["--out", str(run.path)]
+        if trained:
+            before, now = dotted(trained), dotted(study.settings)
+            overrides = [f"{key}={_scalar(value)}" for key, value in now.items() if before.get(key, value) != value]
+        else:
+            preset, overrides = _nearest_preset(study.settings)
+            place += ["--preset", preset]
+        if UNTUNED not in run.summary.get("adversaries", {}):
+            place.append("--no-baseline")
         lines.append(_line("evaluate", *map(str, targets), *place, *overrides))
     lines.append(_line("report", *(str(run.path) for run in study.runs)))
     return lines
@@ -206,8 +239,8 @@ def percent(value: float | None, *, digits: int = 1, sign: bool = False) -> str:
 
 
 def interval(bounds: Sequence[float] | None, *, scale: float = 100.0, digits: int = 1, sign: bool = False) -> str:
-    """``(0.27, 0.35)`` as ``[27.0, 35.0]``; empty where there is none."""
-    if not bounds:
+    """``(0.27, 0.35)`` as ``[27.0, 35.0]``; empty where there is none, or no width (none failed, or all)."""
+    if not bounds or bounds[0] == bounds[1]:
         return ""
     form = f"{'+' if sign else ''}.{digits}f"
     return f"[{scale * bounds[0]:{form}}, {scale * bounds[1]:{form}}]"
@@ -244,6 +277,12 @@ def _share(share: Mapping[str, Any]) -> str:
     return f"{percent(share['share'], digits=digits)}{' ' + bounds if bounds else ''}"
 
 
+def _judge(study: Study) -> str:
+    """Whose likelihood the page speaks of."""
+    told = str(study.facts.get("likelihood") or "defender")
+    return "To the defender" if told.startswith("defender") else f"By the {told}"
+
+
 def likelihood(study: Study) -> str:
     """How the likelihood of the main adversary's text compares with the untuned one's."""
     if study.main is None or study.untuned is None:
@@ -257,6 +296,6 @@ def likelihood(study: Study) -> str:
     same = bounds[0] <= 0 <= bounds[1] if bounds else abs(change) < 0.005
     how = "about as likely as" if same else "less likely than" if change > 0 else "likelier than"
     return (
-        f"To the defender, the text that does it is {how} the untuned adversary’s: {mine:.2f} against {base:.2f} nats "
+        f"{_judge(study)}, the text that does it is {how} the untuned adversary’s: {mine:.2f} against {base:.2f} nats "
         f"per token ({100 * change:+.1f}\u00a0%)."
     )

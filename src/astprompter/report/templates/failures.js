@@ -122,10 +122,12 @@ if (browser) {
     const head = make("h4");
     head.append(make("span", `key s${slot}`), title);
     node.append(head);
+    const anew = path[2]; // every attempt begins at the opening: the others are no part of this conversation
     path[1].forEach(([utterance, reply, lengths, logprobs, scores, error], i) => {
+      if (anew && failing && i + 1 !== failing) return;
       const [nll, , toxReply, toxTurn] = scores;
       const turn = make("div", i + 1 === failing ? "turn failing" : "turn");
-      turn.append(make("h5", "", `Turn ${i + 1}${i + 1 === failing ? ": the failure" : ""}`));
+      turn.append(make("h5", "", `${anew ? "From the opening anew, attempt" : "Turn"} ${i + 1}${i + 1 === failing ? ": the failure" : ""}`));
       turn.append(make("span", "who", `adversary · nll ${app.number(nll)}`), app.shaded(utterance, lengths, logprobs));
       turn.append(make("span", "who", "defender"), app.say("reply", reply));
       const row = make("div", "meters");
