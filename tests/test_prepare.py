@@ -356,6 +356,11 @@ def test_a_download_is_checked_kept_and_not_repeated(files: Any, tmp_path: Path)
     assert (shown.done, shown.total, shown.unit) == (1000, 1000, "KiB")
     assert {p.name for p in path.parent.iterdir()} == {"set.zip", "set.zip.sha256.json"}
     assert get(files, path, offline=True).verified == "recorded"
+    kept = fetch(
+        "http://mirror.invalid/set.zip", path, offline=True
+    )  # what is there keeps its own address and checksum
+    assert (kept.url, kept.verified) == (files.url, "recorded")
+    assert json.loads((path.parent / "set.zip.sha256.json").read_text())["url"] == files.url
     assert files.requests == [""]
     assert size_of(files.url) == len(DATA)
     files.announce = False

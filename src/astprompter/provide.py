@@ -157,7 +157,7 @@ def _obtain(chosen: Plan, progress: Progress) -> tuple[Path, dict[str, Any]]:
     return fetched.path, facts | {
         "licence": entry.licence,
         "page": entry.page,
-        "url": order.url or entry.url,
+        "url": fetched.url,
         "sha256": fetched.sha256,
         "sha256_compared_with": fetched.verified,
     }

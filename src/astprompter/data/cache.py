@@ -50,5 +50,7 @@ def prepared_file(name: str, kind: str) -> Path | None:
     path = folder / f"{kind}.jsonl"
     if not path.is_file():
         held = ", ".join(sorted(file.stem for file in folder.glob("*.jsonl"))) or "nothing"
-        raise UserError(f"the prepared data set '{name}' holds {held}, and no {kind}; choose another source")
+        raise UserError(
+            f"the prepared data set '{name}' holds {held}, and no {kind}; choose another set, or the kind it holds"
+        )
     return path

@@ -28,11 +28,13 @@ class Fetched:
         path: The file.
         sha256: Its SHA-256, hexadecimal.
         verified: What the checksum was compared with: ``given``, ``recorded`` on an earlier download, or ``first use``.
+        url: Where it came from: of a file that was there already, the address it was fetched from then.
     """
 
     path: Path
     sha256: str
     verified: str
+    url: str
 
 
 def fetch(
@@ -65,7 +67,9 @@ def fetch(
         RunError: No network, or no space.
     """
     record = path.with_name(path.name + ".sha256.json")
-    known = sha256.lower() if sha256 else _recorded(record, url)
+    before = _recorded(record)
+    came_from = before["url"] if before and path.is_file() else url  # what is there did not come from another address
+    known = sha256.lower() if sha256 else before["sha256"] if before and before["url"] == came_from else None
     origin = "given" if sha256 else "recorded" if known else "first use"
     if not path.is_file():
         if offline:
@@ -82,8 +86,8 @@ def fetch(
     digest = checksum(path)
     if known and digest != known:
         raise UserError(_other_checksum(shown(path), digest, known, origin) + ", or delete the file to fetch it again")
-    write_json(record, {"url": url, "sha256": digest})
-    return Fetched(path, digest, origin)
+    write_json(record, {"url": came_from, "sha256": digest})
+    return Fetched(path, digest, origin, came_from)
 
 
 def checksum(path: Path) -> str:
@@ -104,14 +108,15 @@ def size_of(url: str) -> int | None:
     return int(length) if response.status_code == 200 and length.isdecimal() else None
 
 
-def _recorded(record: Path, url: str) -> str | None:
+def _recorded(record: Path) -> dict[str, str] | None:
+    """Address and checksum of an earlier download."""
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
+        return {"url": str(content["url"]), "sha256": str(content["sha256"])}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {shown(record)}: {error}; delete it to trust the next download") from None
-    return content["sha256"] if content.get("url") == url else None
 
 
 def _other_checksum(what: str, digest: str, known: str, origin: str) -> str:
