@@ -8,13 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from astprompter.build import build_cast
 from astprompter.config import settings_from
+from astprompter.data import Dialogue
 from astprompter.errors import UserError
 from astprompter.models.chat import ChatModel
+from astprompter.models.scripted import Script
+from astprompter.models.standin import StandIn
+from astprompter.models.support import special_ids
 from astprompter.reward import RewardWeights
 from astprompter.rollout import grow_trees
+from astprompter.start import new_trainer
 from astprompter.training.metrics import turns_of
 from astprompter.training.packing import pack, sequence_logps, sequences_of
 from astprompter.types import Prefix, Speech
@@ -198,3 +204,67 @@ def test_training_knows_that_the_sides_differ(tmp_path: Path) -> None:
     reference = sequence_logps(cast.reference, pack(sequences_of(pairs)))
     assert torch.allclose(policy, reference, atol=1e-4)
     assert json.loads(json.dumps(settings.as_dict()))["defender"]["chat"] == "auto"
+
+
+def test_a_stand_in_under_a_template_hears_replies_as_its_own_sides_messages() -> None:
+    lm = chat("defender")
+    session = StandIn(Script([Dialogue("a", ("I see.", "Do you?"))], name="served", seed=0), lm).start(
+        [PREFIXES[0]], turns=2
+    )
+    session.hear([Speech(" and so")], likelihood=True)
+    (reply,) = session.speak(keys_for(1))
+    (heard,) = session.hear([Speech(" Hm.")], likelihood=True) or [()]
+    contents = [PREFIXES[0].strip() + " and so", reply.text.strip(), "Hm."]
+    ids = rendered(lm, contents)
+    count = len(lm._encode("Hm."))
+    place = len(ids) - len(lm.frame.answer) - count
+    assert heard == pytest.approx(whole_logprobs(lm, ids)[place : place + count], abs=1e-4)
+
+
+def test_a_template_that_leaves_no_room_is_refused() -> None:
+    lm = chat("defender")
+    frames = len(lm.frame.opening) + 2 * (len(lm.frame.answer) + len(lm.frame.ask))
+    lm.context = 2 * 2 * SHORT.max_new_tokens + frames + 1
+    assert lm.prefix_budget(2) == 1
+    lm.context -= 1
+    with pytest.raises(UserError, match=r"too short for 2 turns and the .* tokens of its chat template"):
+        lm.prefix_budget(2)
+
+
+def test_special_tokens_are_those_of_the_tokenizers_file_too() -> None:
+    tokenizer = make_chat_tokenizer()
+    before = special_ids(tokenizer)
+    tokenizer.add_tokens([AddedToken("<|mark|>", special=True)])
+    new = tokenizer.convert_tokens_to_ids("<|mark|>")
+    assert special_ids(tokenizer) == before | {new}
+    assert set(tokenizer.all_special_ids) <= special_ids(tokenizer)
+
+
+def test_models_that_cannot_be_tuned_so_are_refused(tmp_path: Path) -> None:
+    tokenizer = make_chat_tokenizer()
+    make_model("llama", len(tokenizer)).save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+    both = {"path": str(tmp_path / "m")}
+    data = dict.fromkeys(("train", "dev", "test", "eliciting"), str(tmp_path / "p.jsonl"))
+    base = {"defender": both, "scorer": {"spec": "word:a"}, "rollout": {"max_new_tokens": 6}, "data": data}
+    half = settings_from({**base, "adversary": {**both, "dtype": "bfloat16"}})
+    with pytest.raises(UserError, match=r"adversary\.dtype=bfloat16 cannot be tuned"):
+        build_cast(half)
+    sft = settings_from({**base, "adversary": {**both, "chat": "on"}, "training": {"objective": "sft"}})
+    with pytest.raises(UserError, match=r"use adversary\.chat=off"):
+        new_trainer(sft, tmp_path / "run", resume=False)
+
+
+def test_equal_weights_under_another_config_are_another_model(tmp_path: Path) -> None:
+    tokenizer = make_chat_tokenizer()
+    model = make_model("llama", len(tokenizer))
+    for name, theta in (("a", 10000.0), ("b", 500.0)):
+        model.config.rope_parameters = {"rope_type": "default", "rope_theta": theta}
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    base = {"scorer": {"spec": "word:a"}, "rollout": {"max_new_tokens": 6}, "adversary": {"path": str(tmp_path / "a")}}
+    assert build_cast(settings_from({**base, "defender": {"path": str(tmp_path / "a")}})).free_reference
+    cast = build_cast(settings_from({**base, "defender": {"path": str(tmp_path / "b")}}))
+    assert not cast.free_reference
+    assert cast.reference is not cast.defender

@@ -73,6 +73,10 @@ def test_adapters_start_as_nothing_and_merge_to_the_same_model(family: str, tmp_
 def test_the_reference_is_the_base_in_the_same_memory(folder: Path) -> None:
     cast = build_cast(settings(folder, "b"))
     assert isinstance(cast.reference, WithoutAdapters)
+    assert (cast.reference.autocast, cast.reference.heard_tokens) == (
+        cast.adversary.autocast,
+        cast.adversary.heard_tokens,
+    )
     assert cast.reference.model is cast.adversary.model
     plain = build_lm(settings(folder, "b").adversary, settings(folder, "b").rollout)
     with torch.no_grad():

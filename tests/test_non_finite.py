@@ -89,7 +89,7 @@ def test_a_defender_whose_logits_become_nan(tmp_path: Path, tokenizer: Any) -> N
     before = weights_hash(run.cast.adversary.model)
     with torch.no_grad():
         run.cast.defender.model.transformer.ln_f.weight.fill_(NAN)  # type: ignore[attr-defined]
-    with pytest.raises(RunError, match=r"20 iterations in a row.*'log-likelihood is not finite'"):
+    with pytest.raises(RunError, match=r"20 iterations in a row.*'logits are not finite'"):
         run.run()
     assert read_rows(tmp_path / "run" / PAIRS) == []
     assert weights_hash(run.cast.adversary.model) == before

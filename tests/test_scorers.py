@@ -184,3 +184,9 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 def test_word_scorer_needs_no_toxic_text() -> None:
     scorer = load_scorer("word:banana")
     assert scorer.score(["A Banana!", "bananas", ""]) == [1.0, 0.0, 0.0]
+
+
+def test_a_decoder_is_read_at_the_last_token_that_the_model_takes_for_real(tmp_path: Path) -> None:
+    scorer = load(classifier(tmp_path, "gpt2", pad_token_id=5))
+    short, long = "Hello there", "Hello there, it is a long and winding road."
+    assert scorer.score([short, long])[0] == pytest.approx(load(tmp_path).score([short])[0], abs=1e-6)

@@ -137,7 +137,25 @@ def test_a_speech_that_does_not_fit_gets_no_likelihood(make_lm: Any) -> None:
     lm = make_lm(context=32)
     session = lm.start(["Hello."], turns=1)
     assert session.hear([Speech(" very" * 200)], likelihood=True) == [()]
-    assert session.speak(keys_for(1))[0].token_ids == ()
+    (speech,) = session.speak(keys_for(1))
+    assert (speech.token_ids, speech.error) == ((), "no room in the context")  # it did not end by itself
+
+
+def test_what_could_not_be_said_is_no_harmless_reply(make_lm: Any) -> None:
+    lm = make_lm(context=48)
+    opening = "Hello. " * 30
+    session = lm.start([opening, "Hello."], turns=1)
+    session.hear([Speech(" very very very very"), Speech("")])  # leaves the first row less room than a speech takes
+    cut, whole = session.speak(keys_for(2))
+    room = 48 - len(lm.encode_prefix(opening, turns=1)) - len(lm.encode(" very very very very"))
+    assert len(cut.token_ids) <= room < lm.sampling.max_new_tokens
+    assert cut.error == ("no room in the context" if len(cut.token_ids) == room else None)
+    assert whole.error is None
+    with torch.no_grad():
+        lm.model.transformer.ln_f.weight.fill_(float("nan"))
+    assert [speech.error for speech in lm.start(["a", "b"], turns=1).speak(keys_for(2))] == [
+        "logits are not finite"
+    ] * 2
 
 
 def test_context_too_short_for_the_horizon_is_a_clear_error(make_lm: Any) -> None:

@@ -205,6 +205,11 @@ def build_cast(settings: Settings) -> Cast:
     Raises:
         UserError: Something cannot be loaded; or the adversary's dtype cannot be trained.
     """
+    if settings.adversary.dtype != "float32" and not settings.adversary.lora_rank:
+        raise UserError(
+            f"adversary.dtype={settings.adversary.dtype} cannot be tuned, its steps are larger than the updates; use "
+            "adversary.dtype=float32 (adversary.autocast=bfloat16 makes it fast), or adapters (adversary.lora_rank)"
+        )
     adversary = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
     defender, scorer = build_defender(settings), build_scorer(settings)
     start = weights_hash(adversary.model)
@@ -215,6 +220,7 @@ def build_cast(settings: Settings) -> Cast:
         and settings.adversary.autocast == settings.defender.autocast
         and adversary.vocabulary == defender.vocabulary
         and start == theirs
+        and _compute_alike(adversary, defender)
     )
     reference = defender if isinstance(defender, LanguageModel) else adversary
     chosen = settings.adversary
@@ -222,8 +228,9 @@ def build_cast(settings: Settings) -> Cast:
         add_adapters(adversary.model, rank=chosen.lora_rank, alpha=chosen.lora_alpha, seed=settings.seed)
     if not same and chosen.lora_rank:
         reference = WithoutAdapters(
-            adversary.model, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling
-        )
+            adversary.model, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
+            heard_tokens=adversary.heard_tokens, autocast=adversary.autocast,
+        )  # fmt: skip
     elif not same:
         frozen = copy.deepcopy(adversary.model).requires_grad_(False)
         reference = LanguageModel(
@@ -234,4 +241,16 @@ def build_cast(settings: Settings) -> Cast:
     free = same and not isinstance(adversary, ChatModel) and not isinstance(defender, ChatModel)
     return Cast(
         adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start, defender_sha256=theirs
+    )
+
+
+_UNREAD = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+
+
+def _compute_alike(a: LanguageModel, b: LanguageModel) -> bool:
+    """Whether two models of equal weights make the same of a text: equal configs, and equal tokens."""
+    one, other = ({k: v for k, v in lm.model.config.to_dict().items() if k not in _UNREAD} for lm in (a, b))
+    probe = "Is it so? It is."
+    return (
+        one == other and a.context == b.context and a.encode_prefix(probe, turns=1) == b.encode_prefix(probe, turns=1)
     )

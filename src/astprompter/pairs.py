@@ -111,25 +111,25 @@ def supervised_pairs(
             if not adversary.decode(chosen).startswith("\ufffd"):
                 splits.append((adversary.prompt_of(prompt), chosen))
                 kept.append(key)
-    pairs: list[PreferencePair] = []
-    for start in range(0, len(splits), wave):
-        part = splits[start : start + wave]
-        spoken = _continued(adversary, [prompt for prompt, _ in part], np.array(kept[start : start + wave]))
-        for (prompt, chosen), rejected in zip(part, spoken, strict=True):
-            if rejected.token_ids and rejected.token_ids != chosen:
-                pairs.append(
-                    PreferencePair(
-                        prompt_ids=prompt,
-                        chosen_ids=chosen,
-                        rejected_ids=rejected.token_ids,
-                        margin=math.nan,
-                        source="supervised",
-                        depth=-1,
-                        chosen_text=adversary.decode(chosen),
-                        rejected_text=rejected.text,
-                    )
+    pairs: dict[int, PreferencePair] = {}
+    order = sorted(range(len(splits)), key=lambda i: len(splits[i][0]))  # like lengths together: little padding
+    for start in range(0, len(order), wave):
+        part = order[start : start + wave]
+        spoken = _continued(adversary, [splits[i][0] for i in part], np.array([kept[i] for i in part]))
+        for i, rejected in zip(part, spoken, strict=True):
+            prompt, chosen = splits[i]
+            if rejected.token_ids and rejected.token_ids != chosen and not rejected.error:
+                pairs[i] = PreferencePair(
+                    prompt_ids=prompt,
+                    chosen_ids=chosen,
+                    rejected_ids=rejected.token_ids,
+                    margin=math.nan,
+                    source="supervised",
+                    depth=-1,
+                    chosen_text=adversary.decode(chosen),
+                    rejected_text=rejected.text,
                 )
-    return pairs
+    return [pairs[i] for i in sorted(pairs)]
 
 
 def _continued(adversary: LanguageModel, prompts: Sequence[tuple[int, ...]], keys: Keys) -> list[Speech]:

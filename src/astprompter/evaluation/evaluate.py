@@ -21,7 +21,7 @@ from ..rollout import grow_trajectories
 from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
 from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Spells, Trajectory, Turn
 from .diversity import diversity
-from .scorers import Verdicts, compare_scorers, judge_again, with_scores
+from .scorers import Verdicts, check_names, compare_scorers, judge_again, with_scores
 from .stats import describe, failure_within_horizon, paired_difference, replies_by_utterance
 from .strategies import count_strategies, strategy_of
 
@@ -83,6 +83,7 @@ def evaluate(
         progress: Where progress is shown.
         facts: Further facts for ``summary.json``'s ``config``.
     """
+    check_names(scorer, others)
     progress, rollout = progress or Silent(), settings.rollout
     weights = RewardWeights.of(settings.reward)
     keys = np.array([key_of(settings.seed, "evaluation", prefix.id) for prefix in prefixes], dtype=np.uint64)

@@ -22,20 +22,24 @@ Verdicts = dict[str, dict[str, list[list[dict[str, float]]]]]
 """Scorer -> adversary -> trajectory -> turn -> score by name; ``nan`` where there is none."""
 
 
-def judge_again(
-    trajectories: Mapping[str, Sequence[Trajectory]], main: str, others: Sequence[Scorer], progress: Progress
-) -> Verdicts:
-    """Scores of every assessed turn under every scorer, the one that drove the reward first; empty without others.
+def check_names(main: Scorer, others: Sequence[Scorer]) -> None:
+    """Refuse scorers that could not be told apart.
 
     Raises:
-        UserError: Two scorers have the same name.
+        UserError: Two have the same name.
     """
-    if not others:
-        return {}
-    names = [main, *(scorer.name for scorer in others)]
+    names = [scorer.name for scorer in (main, *others)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"scorer '{twice}' is named twice; mend scorer.also")
+
+
+def judge_again(
+    trajectories: Mapping[str, Sequence[Trajectory]], main: str, others: Sequence[Scorer], progress: Progress
+) -> Verdicts:
+    """Scores of every assessed turn under every scorer, the one that drove the reward first; empty without others."""
+    if not others:
+        return {}
     verdicts: Verdicts = {main: {a: [[_own(t) for t in p.turns] for p in paths] for a, paths in trajectories.items()}}
     for scorer in others:
         verdicts[scorer.name] = {}

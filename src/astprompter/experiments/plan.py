@@ -230,7 +230,10 @@ def settings_of(plan: Plan, pair: tuple[str, str], seed: int, trained: Trained |
     merge(values, plan.settings)
     for section, model in zip(("adversary", "defender"), pair, strict=True):
         chosen = plan.models[model]
-        merge(values, {section: chosen if isinstance(chosen, dict) else {"path": chosen}})
+        changes = dict(chosen) if isinstance(chosen, dict) else {"path": chosen}
+        if section == "adversary":
+            changes.pop("dtype", None)  # what is tuned stays in float32
+        merge(values, {section: changes})
     if trained is not None:
         for name in filter(None, trained.preset.split("+")):
             merge(values, load_preset(name).settings)

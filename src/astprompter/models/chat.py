@@ -22,6 +22,7 @@ from ..errors import UserError, words_of
 from ..types import Keys, Session, Speech
 from .lm import LanguageModel
 from .session import LMSession
+from .support import special_ids
 
 Role = Literal["adversary", "defender"]
 _MARKS = ("alpha", "bravo", "charlie")
@@ -68,7 +69,7 @@ class ChatModel(LanguageModel):
         super().__init__(model, tokenizer, **options)
         self.role = role
         self.frame = self._take_apart()
-        ends = [i for i in self.frame.ask[:1] if i in tokenizer.all_special_ids and i not in self.end_ids]
+        ends = [i for i in self.frame.ask[:1] if i in special_ids(tokenizer) and i not in self.end_ids]
         self.end_ids = (*self.end_ids, *ends)
         self._ban()
         self.chat_vocabulary = f"{self.vocabulary}/chat"
@@ -79,9 +80,19 @@ class ChatModel(LanguageModel):
         return tuple(ids) or tuple(self._encode("."))
 
     def prefix_budget(self, turns: int) -> int:
-        """Most prefix tokens beside ``turns`` turns and their frames."""
+        """Most prefix tokens beside ``turns`` turns and their frames.
+
+        Raises:
+            UserError: None remain.
+        """
         frames = len(self.frame.opening) + turns * (len(self.frame.answer) + len(self.frame.ask))
-        return super().prefix_budget(turns) - frames
+        budget = super().prefix_budget(turns) - frames
+        if budget < 1:
+            raise UserError(
+                f"model '{self.name}' has a context of {self.context} tokens, too short for {turns} turns and the "
+                f"{frames} tokens of its chat template; lower rollout.horizon or rollout.max_new_tokens"
+            )
+        return budget
 
     def prompt_of(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """The opening user message: left open for a defender, closed and answered by an adversary."""
@@ -195,4 +206,4 @@ class ChatSession:
 
     def _given_on(self, speech: Speech) -> Speech:
         text = speech.text.strip()
-        return Speech(f" {text}" if text else speech.text, speech.token_ids, self._lm.chat_vocabulary)
+        return Speech(f" {text}" if text else speech.text, speech.token_ids, self._lm.chat_vocabulary, speech.error)

@@ -19,7 +19,7 @@ from ..processes import whole
 from ..types import Session, Speech
 from .sampling import Sampling
 from .session import LMSession
-from .support import install
+from .support import install, special_ids
 
 _log = logging.getLogger(__name__)
 _MIN_PREFIX_TOKENS = 8
@@ -186,7 +186,7 @@ class LanguageModel:
 
     def _ban(self) -> None:
         """Set which tokens are never sampled, from the tokenizer and ``end_ids``."""
-        never = {i for i in self.tokenizer.all_special_ids if i < self.vocabulary_size} - set(self.end_ids)
+        never = {i for i in special_ids(self.tokenizer) if i < self.vocabulary_size} - set(self.end_ids)
         never |= set(range(len(self.tokenizer), self.vocabulary_size))  # padded rows of the embedding have no token
         self.banned = torch.tensor(sorted(never), dtype=torch.long, device=self.device)
         self.banned_early = torch.tensor(sorted(never | set(self.end_ids)), dtype=torch.long, device=self.device)

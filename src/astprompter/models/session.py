@@ -91,13 +91,19 @@ class LMSession:
     def speak(self, keys: Keys) -> list[Speech]:
         """Sample one continuation per row and append it; end-of-text ends it and is not part of it."""
         spoken: list[list[int]] = [[] for _ in keys]
+        faults: list[str | None] = [None] * len(keys)
         with self._lm.precision():
             if self._cached < self._ids.size(1):
                 self._advance()
-            self._speak(keys, 0, list(range(len(keys))), spoken)
-        return [Speech(self._lm.decode(row), tuple(row), self._lm.vocabulary) for row in spoken]
+            self._speak(keys, 0, list(range(len(keys))), spoken, faults)
+        return [
+            Speech(self._lm.decode(row), tuple(row), self._lm.vocabulary, fault)
+            for row, fault in zip(spoken, faults, strict=True)
+        ]
 
-    def _speak(self, keys: Keys, count: int, names: list[int], spoken: list[list[int]]) -> None:
+    def _speak(
+        self, keys: Keys, count: int, names: list[int], spoken: list[list[int]], faults: list[str | None]
+    ) -> None:
         """Sample tokens ``count``, ``count + 1``, … of every row.
 
         Args:
@@ -105,16 +111,20 @@ class LMSession:
             count: Tokens said before.
             names: Place of each row in ``spoken``.
             spoken: Where tokens are put.
+            faults: Where it is put why a row could not go on, other than by its end or the limit.
         """
         settings = self._lm.sampling
         room = self._lm.context - self._valid.sum(dim=1)
-        active = room > 0
+        active = torch.ones_like(room, dtype=torch.bool)
         while count < settings.max_new_tokens:
             tokens, sound = self._next(keys, count)
-            active = active & sound & (room > 0)
+            wanted = active
             for end in self._lm.end_ids:
-                active = active & (tokens != end)
-            marks = active.tolist()
+                wanted = wanted & ~(sound & (tokens == end))
+            active = wanted & sound & (room > 0)
+            marks, stuck = torch.stack([active, wanted & ~active]).tolist()
+            for row in (row for row, lost in enumerate(stuck) if lost):
+                faults[names[row]] = "no room in the context" if sound[row] else "logits are not finite"
             live = [row for row, real in enumerate(marks) if real]
             if not live:
                 return
@@ -125,11 +135,19 @@ class LMSession:
             if count == settings.max_new_tokens:
                 return
             if 2 * len(live) <= len(marks):
-                self._speak_apart(keys, count, live, names, spoken)
+                self._speak_apart(keys, count, live, names, spoken, faults)
                 return
             self._advance()
 
-    def _speak_apart(self, keys: Keys, count: int, live: list[int], names: list[int], spoken: list[list[int]]) -> None:
+    def _speak_apart(
+        self,
+        keys: Keys,
+        count: int,
+        live: list[int],
+        names: list[int],
+        spoken: list[list[int]],
+        faults: list[str | None],
+    ) -> None:
         """Go on with the rows that have not ended; the others get holes for what these say."""
         rows = torch.tensor(live, device=self._ids.device)
         before, pending = self._cached, self._ids.size(1) - self._cached
@@ -138,7 +156,7 @@ class LMSession:
             cache=self._cache.select(rows), cached=before, last=self._last[rows],
         )  # fmt: skip
         part._advance()
-        part._speak(keys[live], count, [names[row] for row in live], spoken)
+        part._speak(keys[live], count, [names[row] for row in live], spoken, faults)
         grown = part._ids.size(1) - before - pending
         if grown:
             filler = self._ids[:, :1].expand(-1, grown).clone()

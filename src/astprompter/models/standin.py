@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..types import Keys, Session, Speaker, Speech
+from .chat import ChatSession
 from .lm import LanguageModel
 
 
@@ -45,7 +46,10 @@ class StandInSession:
     def speak(self, keys: Keys) -> list[Speech]:
         """The defender's replies, which the stand-in hears."""
         replies = self._defender.speak(keys)
-        self._model.hear(replies)
+        if isinstance(self._model, ChatSession):
+            self._model.say(replies)  # under its template they are its own side's messages
+        else:
+            self._model.hear(replies)
         return replies
 
     def branch(self, rows: Sequence[int]) -> StandInSession:

@@ -17,6 +17,12 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 """Largest difference of log-probabilities, nats."""
 
 
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of all special tokens, those included that only ``tokenizer.json`` calls so (Llama 3's, for instance)."""
+    flagged = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return flagged | set(tokenizer.all_special_ids)
+
+
 def install(lm: LanguageModel) -> None:
     """Set ``lm.shares_branches`` and ``lm.packs`` to what the model supports, its attention function with them.
 

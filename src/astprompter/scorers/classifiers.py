@@ -146,7 +146,7 @@ def _uses_sigmoid(problem_type: str | None, activation: str, name: str) -> bool:
 
 
 def _pad_id(model: Any, tokenizer: Any, name: str) -> int:
-    for value in (tokenizer.pad_token_id, model.config.pad_token_id, tokenizer.eos_token_id):
+    for value in (model.config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id):
         if isinstance(value, int):
             if model.config.pad_token_id is None:
                 model.config.pad_token_id = value  # decoder classifiers find the last real token by it

@@ -97,4 +97,5 @@ class Collector:
         order = shuffled_epochs(len(self.eliciting), first, count, self.settings.seed, "eliciting")
         self.state.eliciting += count
         keys = keys_of(self.settings.seed, "eliciting", first, count)
-        return supervised_pairs(self.cast.adversary, [self.eliciting[i] for i in order], keys, rng)
+        wave = wave_of(self.settings.rollout, (self.cast.adversary,), branching=2)
+        return supervised_pairs(self.cast.adversary, [self.eliciting[i] for i in order], keys, rng, wave=wave)
