@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -227,6 +228,21 @@ def test_no_serious_accessibility_finding(browser: Any, report: Path, scheme: st
         ]
         assert serious == []
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    tab.page.close()
+
+
+def test_replayed_attempts_are_no_conversation(browser: Any, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine")
+    rows = [json.loads(line) for line in (run / "trajectories.jsonl").read_text("utf-8").splitlines()]
+    marked = [{**row, "accumulated": row["adversary"] == "mine"} for row in rows]
+    (run / "trajectories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marked), "utf-8")
+    tab = open_tab(browser, write_report([run]))
+    tab.page.select_option("#f-turn", "2")
+    assert count(tab.page) > 0
+    own, untuned = tab.page.locator("#detail .path").all()
+    assert own.locator("h5").all_inner_texts() == ["From the opening anew, attempt 2: the failure"]
+    assert untuned.locator("h5").count() == 3
+    assert tab.complaints == []
     tab.page.close()
 
 
