@@ -176,6 +176,13 @@ def test_human_turns_of_the_bad_archive(tmp_path: Path) -> None:
     assert read_human_turns(tmp_path / "bad.json") == [("Hello there.", "You!")]
 
 
+def test_dialogues_in_our_own_form(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"id": "a", "turns": ["One.", "Two.", "Three."]}\n')
+    assert prepare_dialogues(tmp_path / "mine.jsonl").files == {
+        "probing_dialogues": [{"id": "bad-1", "turns": ["One.", "Two.", "Three."]}]
+    }
+
+
 def test_bad_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train.txt', line 1: no row of Bot-Adversarial Dialogue"):
         read_human_turns(bad_archive(tmp_path, "just text\n", "train.txt"))

@@ -141,6 +141,15 @@ def test_a_speech_that_does_not_fit_gets_no_likelihood(make_lm: Any) -> None:
     assert (speech.token_ids, speech.error) == ((), "no room in the context")  # it did not end by itself
 
 
+def test_a_special_token_that_is_spelt_out_stays_text(make_lm: Any) -> None:
+    lm = make_lm()
+    text = f" a{lm.tokenizer.eos_token}b"
+    ids = lm.encode(text)
+    assert not set(ids) & set(lm.end_ids)
+    assert lm.decode(ids) == text
+    assert not set(lm.encode_prefix(f"x{lm.tokenizer.eos_token}", turns=1)[len(lm._opening) :]) & set(lm.end_ids)
+
+
 def test_what_could_not_be_said_is_no_harmless_reply(make_lm: Any) -> None:
     lm = make_lm(context=48)
     opening = "Hello. " * 30

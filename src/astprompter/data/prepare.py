@@ -18,7 +18,7 @@ from .cache import CARD, DIALOGUES, ELICITING, PREFIXES
 from .cleaning import clean_markup
 from .published import GONE, Conversation, read_convokit, read_human_turns
 from .readers import BadRows, shown
-from .sources import load_prefixes, read_eliciting
+from .sources import load_dialogues, load_prefixes, read_eliciting
 from .splits import folded, split_by_id
 
 LAST_UTTERANCES = 2
@@ -122,13 +122,14 @@ def prepare_eliciting(path: Path, *, column: str = "", bad: BadRows | None = Non
 
 
 def prepare_dialogues(path: Path, *, bad: BadRows | None = None) -> Prepared:
-    """The human side of Bot-Adversarial Dialogue, as a script for the human baseline.
+    """The human side of Bot-Adversarial Dialogue, or of dialogues in our own form (``.jsonl``), as a script.
 
     Raises:
         UserError: The archive is malformed, or holds no dialogue.
     """
     bad = bad or BadRows()
-    dialogues = read_human_turns(path, bad)
+    own = path.suffix.lower() == ".jsonl"
+    dialogues = [row.turns for row in load_dialogues(str(path), bad=bad)] if own else read_human_turns(path, bad)
     if not dialogues:
         more = f" ({bad})" if bad.count else ""
         raise UserError(

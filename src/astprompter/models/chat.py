@@ -108,16 +108,9 @@ class ChatModel(LanguageModel):
             return speech.token_ids
         return self.encode(speech.text) if first else tuple(self._encode(speech.text.strip()))
 
-    def _encode(self, text: str) -> list[int]:
-        """Token ids of a message's content: a marker that is spelt out in it stays text and forges no message."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
-            "input_ids"
-        ]
-        return ids
-
     def _encode_frame(self, text: str) -> list[int]:
-        """Token ids of what a template wrote, markers included."""
-        return super()._encode(text)
+        """Token ids of what a template wrote, markers included; in a message they stay text and forge no message."""
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _take_apart(self) -> Frame:
         if not has_template(self.tokenizer):

@@ -305,8 +305,9 @@ class LanguageModel:
         return logits
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
+        """Token ids of a text; a special token that is spelt out in it stays text."""
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return list(encoded["input_ids"])
 
 
 def _context_of(config: Any) -> int:
