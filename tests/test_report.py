@@ -209,6 +209,14 @@ def test_several_runs_join_and_equal_baselines_show_once(tmp_path: Path) -> None
     assert "full/seed-1" in page_of(tmp_path / "study").text
 
 
+def measured_alone(place: Path, *, called: str) -> None:
+    """Leave a run's own adversary only, as an experiment measures it, under a name of the evaluation's own."""
+    for file in ("trajectories.jsonl", "failures.jsonl"):
+        rows = [json.loads(line) for line in (place / file).read_text().splitlines()]
+        kept = [{**row, "adversary": called} for row in rows if row["adversary"] == place.name]
+        (place / file).write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+
 def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
     study = tmp_path / "paper"
     study.mkdir()
@@ -216,10 +224,7 @@ def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
         for name in ("untuned", "ours", "no-turn"):
             place = tmp_path / "evaluations" / "small-vs-small" / f"seed-{seed}" / name
             write_run(place, count=3, text=f"seed{seed}")
-            for file in ("trajectories.jsonl", "failures.jsonl"):
-                rows = [json.loads(line) for line in (place / file).read_text().splitlines()]
-                kept = [row for row in rows if row["adversary"] == name]
-                (place / file).write_text("".join(json.dumps({**row, "adversary": "x"}) + "\n" for row in kept))
+            measured_alone(place, called="x")
             (place / "summary.json").unlink()
     row = {"difference": 0.1, "ci95": [0.05, 0.2], "ratio": 2.0, "ratio_ci95": [1.5, 3.0]}
     pairs = [("ours", "untuned"), ("no-turn", "untuned"), ("untuned", "ours"), ("no-turn", "ours")]
@@ -251,10 +256,7 @@ def test_pairs_of_an_experiment_show_their_own_texts_and_how_to_repeat_them(tmp_
         for name in ("untuned", "ours"):
             place = tmp_path / "evaluations" / case / "seed-0" / name
             write_run(place, count=2, text=defender)
-            for file in ("trajectories.jsonl", "failures.jsonl"):
-                rows = [json.loads(line) for line in (place / file).read_text().splitlines()]
-                kept = [row for row in rows if row["adversary"] == name]
-                (place / file).write_text("".join(json.dumps(row) + "\n" for row in kept))
+            measured_alone(place, called=name)
         rows = {name: {**adversary(share, 2.0), "changes": {}, "seeds": [0]}
                 for name, share in (("untuned", 0.02), ("ours", 0.155))}  # fmt: skip
         cases[case] = {"adversary": "small", "defender": defender, "models": {"adversary": "m", "defender": defender},

@@ -111,6 +111,13 @@ def test_prefixes(settings: Settings, progress: Progress, bad: BadRows | None = 
     return prefixes
 
 
+def dialogues_of(target: str) -> str | None:
+    """Source of the dialogues that a target replays; ``None`` where it is a model."""
+    if target == PROBING:
+        return "embedded"
+    return target.removeprefix(f"{HUMAN}:") if target.startswith(f"{HUMAN}:") else None
+
+
 def _adversaries(
     targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool, progress: Progress
 ) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]]]:
@@ -129,8 +136,7 @@ def _adversaries(
 def _adversary(
     target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, dict[str, Any]], progress: Progress
 ) -> Speaker:
-    if target == PROBING or target.startswith(f"{HUMAN}:"):
-        source = "embedded" if target == PROBING else target.removeprefix(f"{HUMAN}:")
+    if (source := dialogues_of(target)) is not None:
         bad = BadRows(settings.data.skip_bad_rows)
         dialogues = load_dialogues(source, bad=bad)
         if bad.count:

@@ -8,6 +8,8 @@ from pathlib import Path
 from .build import build_cast, defender_facts
 from .config import Settings
 from .data import BadRows, load_prefixes, overlap, read_eliciting
+from .errors import UserError
+from .models.chat import ChatModel
 from .models.lm import LanguageModel
 from .models.standin import StandIn
 from .processes import is_main, world
@@ -71,6 +73,8 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
     if shared:
         progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
     cast = build_cast(settings)
+    if settings.training.objective == "sft" and isinstance(cast.adversary, ChatModel):
+        raise UserError("training.objective=sft tunes on plain text; use adversary.chat=off")
     for speaker in (cast.adversary, cast.defender):
         if isinstance(speaker, LanguageModel):
             speaker.prefix_budget(settings.rollout.horizon)

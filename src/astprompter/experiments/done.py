@@ -10,7 +10,7 @@ from typing import Any
 from ..config import settings_from
 from ..data import BadRows, load_dialogues, load_prefixes, read_eliciting
 from ..errors import UserError
-from ..measure import HUMAN, PROBING
+from ..measure import dialogues_of
 from ..resuming import check_resumable, texts_hash
 from ..runlog import CONFIG, FROZEN, SUMMARY, RunDirectory
 from .jobs import Job, Measurement, Training
@@ -56,7 +56,7 @@ def recorded(job: Training) -> RunDirectory | None:
     data, before = job.settings.data, run.config().get("data_sha256") or {}
     for kind in ("train", "dev", *(["eliciting"] if job.settings.needs_eliciting else [])):
         now = _hash_of(kind, getattr(data, kind), data.skip_bad_rows)
-        if now is not None and before.get(kind, now) != now:
+        if _differ(before.get(kind), now):
             raise UserError(
                 f"'{job.folder}' was trained on other texts than '{getattr(data, kind)}' (data.{kind}) holds now; "
                 "restore them, or use another --out"
@@ -85,18 +85,22 @@ def _is_measured(job: Measurement, summary: dict[str, Any]) -> bool:
     (row,) = summary["adversaries"].values()
     if not row["tox_reply"]["valid"]:
         return False  # nothing could be assessed, so it is measured again
-    known = config["prefixes"].get("sha256")  # not there in files of earlier versions
-    if known and known != (_hash_of("test", data.test, data.skip_bad_rows, job.settings.evaluation.prefixes) or known):
+    prefixes = _hash_of("test", data.test, data.skip_bad_rows, job.settings.evaluation.prefixes)
+    if _differ(config["prefixes"].get("sha256"), prefixes):
         return False
     if job.needs is None:  # a trained adversary is known by its folder, which may have moved
         if config["targets"] != [job.target]:
             return False
-        if job.target == PROBING or job.target.startswith(f"{HUMAN}:"):
-            source = "embedded" if job.target == PROBING else job.target.removeprefix(f"{HUMAN}:")
+        if (source := dialogues_of(job.target)) is not None:
             known = config.get("dialogues", {}).get(job.target, {}).get("sha256")
-            if known and known != (_hash_of("dialogues", source, data.skip_bad_rows) or known):
+            if _differ(known, _hash_of("dialogues", source, data.skip_bad_rows)):
                 return False
     return settings_from(config["settings"]) == job.settings
+
+
+def _differ(recorded: str | None, now: str | None) -> bool:
+    """Whether texts changed, as far as both hashes are known: files of earlier versions hold none."""
+    return recorded is not None and now is not None and recorded != now
 
 
 def _hash_of(kind: str, source: str, skip: bool, count: int | None = None) -> str | None:

@@ -133,10 +133,10 @@ def _override(content: dict[str, Any], overrides: Sequence[str]) -> None:
             value = plain_yaml(text)
         except yaml.YAMLError:
             raise UserError(f"override '{override}': the value cannot be read") from None
-        head, *rest = key.split(".")
-        changes = nested([head, *rest], value)
-        if head == "models" and rest:
-            _name_model(content, rest, value)
+        path = key.split(".")
+        head, changes = path[0], nested(path, value)
+        if head == "models" and len(path) > 1:
+            _name_model(content, path[1:], value)
         elif head in Plan.model_fields:
             merge(content, changes)
         elif key in ("adversary.path", "defender.path"):

@@ -42,6 +42,7 @@ class Pooled:
         diversity: ``diversity`` of each seed's summary.
         strategies: Failures by strategy, all seeds together.
         inputs: Hashes of the prefixes and of the defender; empty where not known (a served defender has none).
+        likelihood: Whose likelihood every nll is.
     """
 
     seeds: tuple[int, ...]
@@ -50,6 +51,7 @@ class Pooled:
     diversity: tuple[Mapping[str, float | None], ...]
     strategies: Mapping[str, int]
     inputs: tuple[str, str] = ("", "")
+    likelihood: str = "defender"
 
 
 def pool(folders: Mapping[int, Path]) -> Pooled:
@@ -77,7 +79,8 @@ def pool(folders: Mapping[int, Path]) -> Pooled:
         place = folders[min(folders)].parent.parent
         raise UserError(f"'{place}': the seeds were measured on different prefixes or defenders; measure them again")
     tables = {metric: np.array([table[metric] for table in values], dtype=np.float64) for metric in METRICS}
-    return Pooled(tuple(folders), prefixes[0], tables, tuple(diversity), strategies, inputs[0])
+    likelihood = config.get("likelihood", "defender")
+    return Pooled(tuple(folders), prefixes[0], tables, tuple(diversity), strategies, inputs[0], likelihood)
 
 
 def _value(turn: Mapping[str, Any], metric: str) -> float:

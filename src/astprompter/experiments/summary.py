@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..measure import UNTUNED
-from ..runlog import SUMMARY, versions
-from ..shapes import DiverseFile
-from ..strict import read_object
+from ..runlog import versions
 from .done import is_done
 from .findings import findings
 from .jobs import Measurement, jobs_of
@@ -88,7 +86,7 @@ def _case(
         "test": settings.data.test,
         "horizon": settings.rollout.horizon,
         "level": settings.evaluation.level,
-        "likelihood": read_object(jobs[0].folder / SUMMARY, DiverseFile)["config"].get("likelihood", "defender"),
+        "likelihood": next(iter(pooled.values())).likelihood,
         "adversaries": rows,
         "comparisons": [
             compare(pooled[name], pooled[base], (name, base), settings.evaluation)

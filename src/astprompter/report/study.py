@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 from ..config import dotted, load_settings, preset_names
@@ -78,6 +79,12 @@ class Study:
         return int(self.settings.get("rollout", {}).get("horizon", 3))
 
     @property
+    def stands_in(self) -> str:
+        """Whose likelihood every nll is where it is not the defender's own; else empty."""
+        told = str(self.facts.get("likelihood") or "defender")
+        return "" if told.startswith("defender") else told
+
+    @property
     def together(self) -> bool:
         """Whether all runs were measured on the same openings and the same defender, as far as their files tell."""
         return all(comparable(run, self.runs[0]) for run in self.runs if run.summary)
@@ -110,8 +117,8 @@ def study_of(runs: list[RunFiles]) -> Study:
         figures, label = run.summary["adversaries"][key], run.name if key == run.path.resolve().name else key
         if label in found and found[label].figures == figures:
             continue
-        for other in (f"{key} ({run.name})", *(f"{key} ({run.name}, {number})" for number in range(2, len(entries)))):
-            label = label if label not in found else other
+        others = (f"{key} ({run.name}, {number})" for number in count(2))
+        label = next(name for name in chain((label, f"{key} ({run.name})"), others) if name not in found)
         slot = len(found) + (main_key != UNTUNED and bool(found) and (first, UNTUNED) not in entries)
         found[label] = Adversary(label, key, run, figures, slot, _changes(run, first, figures))
     adversaries = list(found.values())
@@ -218,9 +225,8 @@ def unmeasured(study: Study) -> list[str]:
                 f"The spread from one training run to the next: everything here is seed {settings.get('seed', 0)}; the "
                 "intervals cover the choice of prefixes only."
             )
-        likelihood = str(facts.get("likelihood", ""))
-        if likelihood and not likelihood.startswith("defender"):
-            notes.append(f"The defender's own likelihood of the utterances: {likelihood} stands in for it.")
+        if study.stands_in:
+            notes.append(f"The defender's own likelihood of the utterances: {study.stands_in} stands in for it.")
     if settings.get("defender", {}).get("path") == "embedded":
         notes.append("A model in real use: this defender is the small embedded one that ships for demonstration.")
     errors = [
@@ -279,8 +285,7 @@ def _share(share: Mapping[str, Any]) -> str:
 
 def _judge(study: Study) -> str:
     """Whose likelihood the page speaks of."""
-    told = str(study.facts.get("likelihood") or "defender")
-    return "To the defender" if told.startswith("defender") else f"By the {told}"
+    return f"By the {study.stands_in}" if study.stands_in else "To the defender"
 
 
 def likelihood(study: Study) -> str:

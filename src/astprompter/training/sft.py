@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError
-from ..models.chat import ChatModel
 from ..processes import share, sum_over_processes
 from ..randomness import shuffled_epochs
 from .packing import groups_of, pack
@@ -22,11 +20,6 @@ from .trainer import Trainer
 
 class SFTTrainer(Trainer):
     """Tunes on eliciting texts; an iteration is ``training.pairs_per_iteration`` texts."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.cast.adversary, ChatModel):
-            raise UserError("training.objective=sft tunes on plain text; use adversary.chat=off")
 
     def iterate(self) -> dict[str, Any]:
         """Draw texts, update once over; returns the iteration's log row."""
