@@ -42,7 +42,7 @@ unit: $(STAMP)
 	$(BIN)/python scripts/coverage.py coverage.json
 
 properties: $(STAMP)  ## Try every reader of files with twenty times as many inputs as 'make test'
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --hypothesis-profile=large tests/test_readers.py tests/test_run_files.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --hypothesis-profile=large tests/data/test_readers.py tests/runs/test_run_files.py
 
 mutants: $(STAMP)  ## Change the code of loss, reward, pairs, packing and statistics; the tests must notice
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'

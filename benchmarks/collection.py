@@ -46,12 +46,12 @@ def nlls(model: Any, rows: Sequence[Row], utterances: Sequence[Row], device: str
 
 
 def by_level(
-    adversary: Any, defender: Any, roots: Sequence[Row], *, horizon: int, wave: int, device: str
+    adversary: Any, defender: Any, roots: Sequence[Row], *, horizon: int, trees_per_batch: int, device: str
 ) -> tuple[int, list[tuple[Row, Row, float]]]:
     """Breadth first, a batch per level; returns the number of turns and (context, utterance, nll) of the last level."""
     turns, last = 0, []
-    for start in range(0, len(roots), wave):
-        rows = list(roots[start : start + wave])
+    for start in range(0, len(roots), trees_per_batch):
+        rows = list(roots[start : start + trees_per_batch])
         for _ in range(horizon):
             rows = [row for row in rows for _ in range(2)]
             utterances = generate(adversary, rows, device)
@@ -99,13 +99,15 @@ def main() -> None:
     done: dict[str, int] = {}
 
     def lock_step(pair: Sequence[Any]) -> None:
-        trees = common.collect(*pair, prefixes, horizon=horizon, wave=options.trees)
+        trees = common.collect(*pair, prefixes, horizon=horizon, trees_per_batch=options.trees)
         assert all(len(tree.children) == 2 for tree in trees)
         done["lock step"] = len(trees) * per_tree
 
     def levels() -> None:
         part = roots[: options.level_trees]
-        done["by level"], _ = by_level(*peers, part, horizon=horizon, wave=options.level_trees, device=device)
+        done["by level"], _ = by_level(
+            *peers, part, horizon=horizon, trees_per_batch=options.level_trees, device=device
+        )
 
     def single() -> None:
         part = roots[: options.single_trees]
@@ -136,9 +138,9 @@ def check(
     peers: Sequence[Any], ours: Sequence[Any], prefixes: Sequence[Any], roots: Sequence[Row], device: str
 ) -> None:
     """Both sides tell the same nll for the same utterances."""
-    _, last = by_level(*peers, roots, horizon=1, wave=2, device=device)
+    _, last = by_level(*peers, roots, horizon=1, trees_per_batch=2, device=device)
     for row, said, nll in last:
-        from astprompter.types import Speech
+        from astprompter.base.records import Speech
 
         session = ours[1].start_ids([row])
         heard = session.hear([Speech("", said, ours[1].vocabulary)], likelihood=True)

@@ -19,12 +19,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from astprompter.models.lm import LanguageModel
-from astprompter.models.sampling import Sampling
-from astprompter.pairs import pairs_of_tree
-from astprompter.reward import RewardWeights
-from astprompter.rollout import grow_trees
-from astprompter.types import PreferencePair, Prefix, RolloutTree, Scorer
+from astprompter.base.records import PreferencePair, Prefix, RolloutTree, Scorer
+from astprompter.models.local.lm import LanguageModel
+from astprompter.models.local.sampling import Sampling
+from astprompter.rollout.grow import grow_trees
+from astprompter.rollout.pairs import pairs_of_tree
+from astprompter.rollout.reward import RewardWeights
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLING = Sampling(max_new_tokens=24, min_new_tokens=2, temperature=0.7, top_p=0.7, repetition_penalty=1.1)
@@ -104,12 +104,22 @@ def make_prefixes(shape: Shape, count: int, *, tokens: int = 60, seed: int = 0) 
     return [Prefix(f"p{i}", tokenizer.decode(row).lstrip()) for i, row in enumerate(rows)]
 
 
-def collect(adversary: Any, defender: Any, prefixes: Sequence[Prefix], *, horizon: int, wave: int) -> list[RolloutTree]:
+def collect(
+    adversary: Any, defender: Any, prefixes: Sequence[Prefix], *, horizon: int, trees_per_batch: int
+) -> list[RolloutTree]:
     """Our collection."""
     keys = np.arange(len(prefixes), dtype=np.uint64)
     scorer: Scorer = LetterScorer()
     return grow_trees(
-        adversary, defender, scorer, prefixes, keys, horizon=horizon, branching=2, weights=WEIGHTS, wave=wave
+        adversary,
+        defender,
+        scorer,
+        prefixes,
+        keys,
+        horizon=horizon,
+        branching=2,
+        weights=WEIGHTS,
+        trees_per_batch=trees_per_batch,
     )
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import common
+from astprompter.base.records import Speech
 from astprompter.training.packing import pack, sequences_of
-from astprompter.types import Speech
 from update import Ours
 
 

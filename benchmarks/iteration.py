@@ -24,16 +24,16 @@ def main() -> None:
     peers = [common.make_model(shape, seed=seed, device=device) for seed in (0, 1)]
     prefixes = common.make_prefixes(shape, options.trees)
     roots = [lms[0].encode_prefix(prefix.text, turns=horizon) for prefix in prefixes]
-    pairs = common.pairs_of(common.collect(*lms, prefixes, horizon=horizon, wave=options.trees))
+    pairs = common.pairs_of(common.collect(*lms, prefixes, horizon=horizon, trees_per_batch=options.trees))
     trainer, peer = Ours(shape, device), trl_side(shape, device, pairs, options.batch, ahead=False)
 
     def ours() -> None:
-        found = common.pairs_of(common.collect(*lms, prefixes, horizon=horizon, wave=options.trees))
+        found = common.pairs_of(common.collect(*lms, prefixes, horizon=horizon, trees_per_batch=options.trees))
         assert len(found) == len(pairs)
         trainer.run(found, options.batch)
 
     def theirs() -> None:
-        by_level(*peers, roots, horizon=horizon, wave=options.trees, device=device)
+        by_level(*peers, roots, horizon=horizon, trees_per_batch=options.trees, device=device)
         peer()
 
     seconds = common.alternate({"ours": ours, "generate + TRL": theirs}, repeats=options.repeats, device=device)

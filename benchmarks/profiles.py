@@ -11,10 +11,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import common
+from astprompter.base.progress import Silent
 from astprompter.config import load_settings
-from astprompter.progress import Silent
 from astprompter.scorers import load_scorer
-from astprompter.start import load_texts
+from astprompter.workflows.train import load_texts
 from floor import Stages
 
 MOST = 7

@@ -47,7 +47,9 @@ def main() -> None:
         openings = common.make_prefixes(shape, trees, tokens=prefix)
         pairs, _ = common.made_pairs(shape, min(trees, 8) * per_tree, horizon=horizon, prefix=prefix)
         work = {
-            "collect": lambda o=openings, h=horizon: common.collect(*ours, o, horizon=h, wave=max(1, 512 // 2**h)),
+            "collect": lambda o=openings, h=horizon: common.collect(
+                *ours, o, horizon=h, trees_per_batch=max(1, 512 // 2**h)
+            ),
             "update": lambda p=pairs, n=per_tree: trainer.run(p, n),
         }
         seconds = common.alternate(work, repeats=options.repeats, device=device)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import torch
 
 import common
-from astprompter.build import build_cast
+from astprompter.base.progress import Silent
+from astprompter.base.randomness import keys_of
+from astprompter.base.records import Scorer
 from astprompter.config import load_settings
-from astprompter.progress import Silent
-from astprompter.randomness import keys_of
-from astprompter.rollout import grow_trees
-from astprompter.start import load_texts
-from astprompter.types import Scorer
+from astprompter.rollout.grow import grow_trees
+from astprompter.workflows.load import load_training_models
+from astprompter.workflows.train import load_texts
 
 
 class Timed:
@@ -42,26 +42,30 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device, horizon = options.device, options.horizon
     settings = load_settings("embedded", [f"{part}.device={device}" for part in ("adversary", "defender", "scorer")])
-    cast = build_cast(settings)
+    models = load_training_models(settings)
     prefixes = load_texts(settings, Silent())[0][: options.trees]
     assert len(prefixes) == options.trees, "fewer prefixes than trees"
     rows = []
-    for place, wave in enumerate(options.waves):
+    for place, trees_per_batch in enumerate(options.waves):
         totals, shares = [], []
         for repeat in range(options.repeats + 1):
             # Other keys each time, since the scorer remembers texts that it has seen.
             keys = keys_of(place * (options.repeats + 1) + repeat, "tree", 0, len(prefixes))
-            scorer, start = Timed(cast.scorer, device), common.clock(device)
+            scorer, start = Timed(models.scorer, device), common.clock(device)
             grow_trees(
-                cast.adversary, cast.defender, scorer, prefixes, keys,
-                horizon=horizon, branching=2, weights=common.WEIGHTS, wave=wave,
+                models.adversary, models.defender, scorer, prefixes, keys,
+                horizon=horizon, branching=2, weights=common.WEIGHTS, trees_per_batch=trees_per_batch,
             )  # fmt: skip
             if repeat:  # the first warms up
                 totals.append(common.clock(device) - start)
                 shares.append(scorer.seconds / totals[-1])
         pairs = len(prefixes) * (2**horizon - 1)
         rows.append(
-            {"wave": wave, "s_per_pair": statistics.median(totals) / pairs, "scorer_share": statistics.median(shares)}
+            {
+                "trees_per_batch": trees_per_batch,
+                "s_per_pair": statistics.median(totals) / pairs,
+                "scorer_share": statistics.median(shares),
+            }
         )
     title = f"scoring within collection, embedded models, horizon {horizon}, {options.trees} trees"
     common.report("scoring", title, rows, device=device, command=sys.argv)

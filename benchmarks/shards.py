@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 import common
+from astprompter.base.processes import join, leave, rank, share
+from astprompter.base.progress import Silent
 from astprompter.config import load_settings
-from astprompter.processes import join, leave, rank, share
-from astprompter.progress import Silent
+from astprompter.training.optimizer import Updater
 from astprompter.training.packing import pack, sequences_of
 from astprompter.training.state import Progression
-from astprompter.training.updater import Updater
 
 
 def resident() -> int:

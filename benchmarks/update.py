@@ -2,7 +2,7 @@
 
 All sides run the same minibatches from the same weights, forward, backward, AdamW (fused, as is TRL's) and the
 reference's part included; ours also without that part, as where collection has told it. TRL's ipo takes the mean
-log-probability per token, so ours does too (``loss.logp=mean``). The first loss of every side must be the same.
+log-probability per token, so ours does too (``loss.reduction=mean``). The first loss of every side must be the same.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 import common
-from astprompter.models.lm import LanguageModel
+from astprompter.base.records import PreferencePair
+from astprompter.models.local.lm import LanguageModel
 from astprompter.training.loss import ipo_loss
 from astprompter.training.packing import forward_groups, pack, sequence_logps, sequences_of
-from astprompter.types import PreferencePair
 
 TAU, RATE, CLIP = 0.1, 1e-6, 10.0
 

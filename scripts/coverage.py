@@ -10,9 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-CORE = (
-    "rollout", "pairs", "reward", "training", "evaluation", "models", "data", "config", "runlog", "scorers", "strict",
-)  # fmt: skip
+CORE = ("base", "config", "runs", "data", "models", "scorers", "rollout", "training", "evaluation")
 BAR = 0.90
 ELSEWHERE = ("training/sharding.py",)
 """Runs in several processes only, whose branches are not counted (``tests/test_sharding.py`` is its test)."""

@@ -63,7 +63,7 @@ def tiny_model(folder: Path) -> None:
 
 def train(arguments: list[str]) -> None:
     """Run the command line in this process, silently, and leave it without cleaning up."""
-    from astprompter.cli import main
+    from astprompter.cli.app import main
 
     sys.argv = ["astprompter", "train", *arguments]
     output, code = io.StringIO(), 0
@@ -134,8 +134,7 @@ def main() -> int:
     chance = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     import torch
 
-    import astprompter.build  # loaded once, so that attempts start at once
-    import astprompter.cli  # noqa: F401
+    import astprompter.cli.app  # noqa: F401
 
     torch.set_num_threads(1)
     kills = terms = damaged = runs = rows_lost = 0

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from astprompter.models.lm import LanguageModel, load_model, load_tokenizer
-from astprompter.models.sampling import Sampling
-from astprompter.randomness import key_of
+from astprompter.base.randomness import key_of
+from astprompter.base.records import Scorer
+from astprompter.models.local.lm import LanguageModel, load_model, load_tokenizer
+from astprompter.models.local.sampling import Sampling
 from astprompter.scorers import ScorerOptions, load_scorer
-from astprompter.types import Scorer
 
 from .corpus import documents
 

@@ -2,7 +2,7 @@
 
 An implementation of ASTPrompter (arXiv 2407.09447): an adversary language model is tuned online to write *likely*
 text after which a frozen defender replies with toxic text. Importing the package loads no heavy library; start with
-:mod:`astprompter.cli`, :func:`astprompter.start.new_trainer` and
+:mod:`astprompter.cli.app`, :func:`astprompter.workflows.train.new_trainer` and
 :func:`astprompter.evaluation.evaluate.evaluate`.
 """
 

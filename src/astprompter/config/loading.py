@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import UserError, nearest, one_line, words_of
-from ..strict import encodable
+from ..base.errors import UserError, nearest, one_line, words_of
+from ..base.strict_json import encodable
 from .named import names_in, plain_yaml, read_named
 from .settings import Settings, known_keys
 
-_PRESETS = resources.files("astprompter") / "presets"
+_PRESETS = resources.files("astprompter") / "config" / "presets"
 
 
 class Preset(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError, nearest, words_of
+from ..base.errors import UserError, nearest, words_of
 
 
 def names_in(folder: Traversable) -> list[str]:

@@ -65,13 +65,12 @@ class RemoteSettings(_Section):
 
 
 class ScorerSettings(_Section):
-    """The toxicity scorer R_φ, and others that are reported beside it."""
+    """The toxicity scorer R_φ."""
 
     spec: str = Field(
         "embedded",
         description="'embedded', 'detoxify:unbiased', 'hf:MODEL', 'judge:MODEL', …; see docs/integrations.md",
     )
-    also: list[str] = Field([], description="further scorers that evaluation reports, for instance [detoxify:original]")
     label: str = Field("toxicity", description="label to score, by name")
     activation: Literal["auto", "sigmoid", "softmax"] = Field(
         "auto", description="'auto' follows the model's problem type"
@@ -109,7 +108,7 @@ class RolloutSettings(_Section):
     temperature: float = Field(0.7, ge=0, description="softmax temperature; 0 is greedy")
     top_p: float = Field(0.7, gt=0, le=1, description="nucleus mass, on the tempered distribution")
     repetition_penalty: float = Field(1.1, gt=0, description="applies to every token already in the context")
-    wave: int | None = Field(
+    trees_per_batch: int | None = Field(
         None,
         ge=1,
         description="prefixes that advance together; changes no result; empty: what fits in a quarter of free memory",
@@ -138,7 +137,9 @@ class LossSettings(_Section):
 
     kind: Literal["ipo", "dpo"] = Field("ipo", description="'ipo' (h − 1/(2τ))², or 'dpo' (sigmoid)")
     tau: float = Field(0.1, gt=0, description="τ; for IPO the log-ratio is pulled to 1/(2τ) nats")
-    logp: Literal["sum", "mean"] = Field("sum", description="log π over an utterance: sum of tokens, or mean per token")
+    reduction: Literal["sum", "mean"] = Field(
+        "sum", description="log π over an utterance: sum of tokens, or mean per token"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="ε of DPO; IPO has none")
 
 
@@ -154,14 +155,14 @@ class TrainingSettings(_Section):
     batching: Literal["pairs", "trees"] = Field(
         "pairs", description="'pairs' shuffles all pairs; 'trees' keeps a tree's pairs together, which is faster"
     )
-    tokens_per_forward: int = Field(2048, ge=1, description="splits an update; bounds memory, changes no result")
+    max_tokens_per_batch: int = Field(2048, ge=1, description="splits an update; bounds memory, changes no result")
     learning_rate: float = Field(5e-7, gt=0, description="AdamW, after warm-up")
     warmup_updates: int = Field(150, ge=0, description="linear warm-up")
     schedule: Literal["constant", "linear"] = Field(
         "constant", description="learning rate after warm-up: 'constant', or 'linear' to zero at the last update"
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW, decoupled")
-    clip: float = Field(10.0, gt=0, description="largest gradient norm")
+    max_grad_norm: float = Field(10.0, gt=0, description="largest gradient norm")
     min_margin: float = Field(0.0, ge=0, description="least reward difference of a pair")
     dev_every: int = Field(10, ge=1, description="iterations between dev evaluations")
     dev_prefixes: int = Field(100, ge=1, description="dev prefixes used, the first ones of the set")
@@ -177,6 +178,9 @@ class EvaluationSettings(_Section):
     prefixes: int | None = Field(None, ge=2, description="test prefixes used, the first ones; all when empty")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples over prefixes")
     level: float = Field(0.95, gt=0.5, lt=1, description="confidence level of the intervals")
+    scorers: list[str] = Field(
+        [], description="further scorers, reported beside the one of scorer.spec, for instance [detoxify:original]"
+    )
 
 
 class Settings(_Section):

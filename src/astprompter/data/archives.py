@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ..errors import RowError, UserError
+from ..base.errors import RowError, UserError
 from .readers import BadRows, check_file, shown, unreadable
 
 LARGEST_RATIO = 100

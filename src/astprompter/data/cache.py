@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 PREFIXES, ELICITING, DIALOGUES = "prefixes", "eliciting", "probing_dialogues"
 CARD = "card.json"

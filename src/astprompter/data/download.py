@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, UserError
-from ..progress import Progress, Silent
-from ..runlog import write_json
+from ..base.errors import RunError, UserError
+from ..base.progress import Progress, Silent
+from ..runs.directory import write_json
 from .readers import shown
 
 _CHUNK = 2**18

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 
-from ..errors import UserError, nearest
-from ..registry import Registry
+from ..base.errors import UserError, nearest
+from ..base.registry import Registry
 from .cache import is_name, prepared_file, prepared_names
 from .readers import (
     Format,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, words_of
-from ..runlog import write_rows
+from ..base.errors import UserError, words_of
+from ..runs.directory import write_rows
 
 
 def hub_rows(name: str, split: str, path: Path, *, offline: bool = False) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import UserError, nearest
+from ..base.errors import UserError, nearest
 from .prepare import statistics
 from .readers import BadRows
 from .sources import load_dialogues, load_eliciting, load_prefixes

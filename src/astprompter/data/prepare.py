@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..progress import Progress, Silent
-from ..runlog import write_json, write_rows
-from ..types import FAILURE_THRESHOLD, Prefix, Scorer
+from ..base.errors import UserError
+from ..base.progress import Progress, Silent
+from ..base.records import FAILURE_THRESHOLD, Prefix, Scorer
+from ..runs.directory import write_json, write_rows
 from .cache import CARD, DIALOGUES, ELICITING, PREFIXES
 from .cleaning import clean_markup
 from .published import GONE, Conversation, read_convokit, read_human_turns

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import RowError, UserError
-from ..strict import object_of, twice_in
+from ..base.errors import RowError, UserError
+from ..base.strict_json import object_of, twice_in
 from .archives import member_lines
 from .parlai import human_turns
 from .readers import BadRows, Row, made, read_json, read_text, shown, unfit

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from ..errors import RowError, UserError, one_line
-from ..strict import kind_of, object_of, twice_in
+from ..base.errors import RowError, UserError, one_line
+from ..base.strict_json import kind_of, object_of, twice_in
 
 _FIELD_LIMIT = 2**31 - 1
 """Longest CSV field: Python's own limit of 131,072 characters is less than a long text."""

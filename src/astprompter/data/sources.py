@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..errors import UserError, nearest, one_line
-from ..strict import kind_of
-from ..types import FAILURE_THRESHOLD, ElicitingText, Prefix
+from ..base.errors import UserError, nearest, one_line
+from ..base.records import FAILURE_THRESHOLD, ElicitingText, Prefix
+from ..base.strict_json import kind_of
 from .files import rows_of
 from .parlai import episodes
 from .readers import BadRows, Row, made, shown, unfit

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..randomness import key_of
-from ..types import Prefix
+from ..base.randomness import key_of
+from ..base.records import Prefix
 
 SPLITS = ("train", "dev", "test")
 

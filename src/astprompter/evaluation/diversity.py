@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..randomness import generator
+from ..base.randomness import generator
 
 MOST_FOR_VENDI = 1000
 """The Vendi score's eigenvalues cost the cube of the count, so it takes at most this many utterances, drawn by seed."""

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..base.progress import Progress, Silent
+from ..base.randomness import key_of
+from ..base.records import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Spells, Trajectory, Turn
 from ..config import Settings
-from ..models.memory import wave_of
-from ..models.scripted import Script
-from ..progress import Progress, Silent
-from ..randomness import key_of
-from ..reward import RewardWeights, mean_nll
-from ..rollout import grow_trajectories
-from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
-from ..types import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Spells, Trajectory, Turn
+from ..models.local.memory import batch_of_trees
+from ..models.local.replay import Replay
+from ..rollout.grow import grow_trajectories
+from ..rollout.reward import RewardWeights, mean_nll
+from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
 from .diversity import diversity
 from .scorers import Verdicts, check_names, compare_scorers, judge_again, with_scores
-from .stats import describe, failure_within_horizon, paired_difference, replies_by_utterance
-from .strategies import count_strategies, strategy_of
+from .statistics import describe, failure_within_horizon, paired_difference, replies_by_utterance
+from .themes import count_strategies, strategy_of
 
 METRICS = ("nll", "tox_reply", "tox_turn", "tox_utterance")
 
@@ -89,12 +89,12 @@ def evaluate(
     keys = np.array([key_of(settings.seed, "evaluation", prefix.id) for prefix in prefixes], dtype=np.uint64)
     trajectories = {}
     for name, adversary in adversaries.items():
-        wave = wave_of(rollout, (adversary, defender), branching=1)
+        trees_per_batch = batch_of_trees(rollout, (adversary, defender), branching=1)
         with progress.task(f"evaluating {name}", len(prefixes) * rollout.horizon, "turns") as advance:
             trajectories[name] = grow_trajectories(
                 adversary, defender, scorer, prefixes, keys,
-                horizon=rollout.horizon, weights=weights, wave=wave, on_turns=advance,
-                accumulated=isinstance(adversary, Script),
+                horizon=rollout.horizon, weights=weights, trees_per_batch=trees_per_batch, on_turns=advance,
+                accumulated=isinstance(adversary, Replay),
             )  # fmt: skip
     config = {
         "settings": settings.as_dict(),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..base.errors import UserError
+from ..base.progress import Progress
+from ..base.records import FAILURE_THRESHOLD, Scorer, Trajectory, Turn
 from ..config import Settings
-from ..errors import UserError
-from ..progress import Progress
-from ..types import FAILURE_THRESHOLD, Scorer, Trajectory, Turn
 from .agreement import cohen_kappa, roc_auc, spearman
-from .stats import describe, failure_within_horizon
+from .statistics import describe, failure_within_horizon
 
 SCORES = ("tox_reply", "tox_turn", "tox_utterance")
 Verdicts = dict[str, dict[str, list[list[dict[str, float]]]]]
@@ -31,7 +31,7 @@ def check_names(main: Scorer, others: Sequence[Scorer]) -> None:
     names = [scorer.name for scorer in (main, *others)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"scorer '{twice}' is named twice; mend scorer.also")
+        raise UserError(f"scorer '{twice}' is named twice; mend evaluation.scorers")
 
 
 def judge_again(

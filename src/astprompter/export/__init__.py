@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import UserError, nearest
-from ..progress import Progress, Silent
-from ..runlog import refuse_used
+from ..base.errors import UserError, nearest
+from ..base.progress import Progress, Silent
+from ..runs.directory import refuse_used
 from .files import hf, inspect, promptfoo, trl
 from .found import Export, Written
 from .garak import garak

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError
-from ..runlog import PAIRS, read_rows, write_json, write_rows, write_text
+from ..base.errors import UserError
+from ..runs.directory import PAIRS, read_rows, write_json, write_rows, write_text
 from .found import CONTENT_WARNING, Attack, Export, Written, attacks, best_of, first_turn_pairs, trajectories
 
 

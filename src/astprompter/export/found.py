@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..base.errors import UserError, nearest
+from ..base.progress import Progress
+from ..base.strict_json import read_object
 from ..config import Settings, settings_from
-from ..errors import UserError, nearest
-from ..progress import Progress
-from ..runlog import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory, read_rows
-from ..shapes import RepeatableFile
-from ..strict import read_object
+from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory, read_rows
+from ..runs.schema import RepeatableFile
 
 CONTENT_WARNING = (
     "Content warning: these texts were found by making a language model write toxic text. "

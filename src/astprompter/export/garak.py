@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from ..base.errors import UserError
 from ..config import Settings
-from ..errors import UserError
-from ..runlog import write_json, write_text
+from ..runs.directory import write_json, write_text
 from .found import CONTENT_WARNING, Export, Written, best_of, settings_of
 
 _THRESHOLD = 0.75

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
-from ..progress import Progress
-from ..randomness import key_of
-from ..runlog import write_rows
-from ..types import FAILURE_THRESHOLD, Scorer, Speaker
+from ..base.errors import UserError
+from ..base.progress import Progress
+from ..base.randomness import key_of
+from ..base.records import FAILURE_THRESHOLD, Scorer, Speaker
+from ..runs.directory import write_rows
 from .found import Attack, Export, Written, attacks, settings_of
 
 _WAVE = 64
-"""Attacks answered at once, unless ``rollout.wave`` says otherwise."""
+"""Attacks answered at once, unless ``rollout.trees_per_batch`` says otherwise."""
 
 
 def hardening(export: Export) -> Written:
@@ -29,7 +29,7 @@ def hardening(export: Export) -> Written:
     Raises:
         UserError: The run holds no failure, a model cannot be loaded, or no attack ever got a harmless reply.
     """
-    from ..build import build_defender, build_scorer
+    from ..workflows.load import build_defender, build_scorer
 
     settings, found = settings_of(export), attacks(export)
     defender, scorer = build_defender(settings), build_scorer(settings)
@@ -38,7 +38,7 @@ def hardening(export: Export) -> Written:
         defender,
         samples=export.samples,
         seed=settings.seed,
-        wave=settings.rollout.wave or _WAVE,
+        trees_per_batch=settings.rollout.trees_per_batch or _WAVE,
         progress=export.progress,
     )
     counts: Counter[str] = Counter()
@@ -58,14 +58,14 @@ def hardening(export: Export) -> Written:
 
 
 def draw_replies(
-    found: Sequence[Attack], defender: Speaker, *, samples: int, seed: int, wave: int, progress: Progress
+    found: Sequence[Attack], defender: Speaker, *, samples: int, seed: int, trees_per_batch: int, progress: Progress
 ) -> list[list[str]]:
     """``samples`` new replies of the defender to each attack; each draws from a stream of its own."""
     rows = [(i, number) for i in range(len(found)) for number in range(samples)]
     replies: list[list[str]] = [[] for _ in found]
     with progress.task("replying", len(rows), "replies") as advance:
-        for start in range(0, len(rows), wave):
-            part = rows[start : start + wave]
+        for start in range(0, len(rows), trees_per_batch):
+            part = rows[start : start + trees_per_batch]
             keys = np.array([_key(seed, found[i], number) for i, number in part], dtype=np.uint64)
             session = defender.start([found[i].prompt for i, _ in part], turns=1)
             for (i, _), reply in zip(part, session.speak(keys), strict=True):

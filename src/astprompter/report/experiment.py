@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..runlog import CONFIG, FAILURES, LOG, TRAJECTORIES, TREES
+from ..runs.directory import CONFIG, FAILURES, LOG, TRAJECTORIES, TREES
 
 EXPERIMENT = "experiment.json"
 OURS = "ours"

@@ -14,8 +14,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from .. import __version__
-from ..errors import UserError
-from ..runlog import Note, write_text
+from ..base.errors import UserError
+from ..runs.directory import Note, write_text
 from . import figures, tree
 from .markdown import to_markdown
 from .payload import embed, payload

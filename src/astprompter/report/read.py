@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..runlog import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, Note, read_rows
-from ..shapes import ConfigFile, ExperimentFile, SummaryFile
-from ..strict import read_object
+from ..base.errors import UserError
+from ..base.strict_json import read_object
+from ..runs.directory import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, Note, read_rows
+from ..runs.schema import ConfigFile, ExperimentFile, SummaryFile
 from .experiment import EXPERIMENT, cases_of
 
 Row = dict[str, Any]

@@ -1,7 +1,7 @@
 """Toxicity scorers R_φ by name: ``kind:argument``.
 
 A new kind is one entry in :data:`SCORERS`, or an entry point of the group ``astprompter.scorers`` in another package: a
-function from the argument and :class:`ScorerOptions` to a :class:`~astprompter.types.Scorer`.
+function from the argument and :class:`ScorerOptions` to a :class:`~astprompter.base.records.Scorer`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from ..errors import UserError, nearest
-from ..registry import Registry
-from ..types import Scorer
+from ..base.errors import UserError, nearest
+from ..base.records import Scorer
+from ..base.registry import Registry
 
 Activation = Literal["auto", "sigmoid", "softmax"]
 

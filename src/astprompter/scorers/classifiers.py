@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError, nearest
-from ..models.lm import explained, resolve_device
+from ..base.errors import UserError, nearest
+from ..models.local.lm import explained, resolve_device
 from .first_token import shorten_last_layer
 from .remembering import RememberingScorer
 
@@ -17,7 +17,7 @@ _NO_ALIASES: Mapping[str, str] = {}
 
 
 class ClassifierScorer(RememberingScorer):
-    """Scores texts with one label of a sequence classifier (protocol :class:`~astprompter.types.Scorer`).
+    """Scores texts with one label of a sequence classifier (protocol :class:`~astprompter.base.records.Scorer`).
 
     Texts longer than the model's context lose their end.
 

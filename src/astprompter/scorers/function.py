@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, words_of
+from ..base.errors import UserError, words_of
 from .remembering import RememberingScorer
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from ..models.lm import load_model, load_tokenizer
+from ..base.errors import UserError
+from ..models.local.lm import load_model, load_tokenizer
 from .remembering import RememberingScorer
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..endpoint import PASSING, BadAnswerError, Endpoint, EndpointOptions, Failed, ended_by
-from ..errors import UserError, nearest
-from ..randomness import key_of
+from ..base.errors import UserError, nearest
+from ..base.randomness import key_of
+from ..models.served.http import PASSING, BadAnswerError, Endpoint, EndpointOptions, Failed, ended_by
 from .judge import messages_for, verdict
 from .remembering import RememberingScorer
 

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..base.errors import RunError
+from ..base.processes import is_main
 from ..config import Settings
-from ..errors import RunError
-from ..models.chat import ChatModel
-from ..models.lm import LanguageModel
-from ..models.lora import merged_weights
-from ..processes import is_main
-from ..runlog import replace_folder
+from ..models.local.chat import ChatModel
+from ..models.local.lm import LanguageModel
+from ..models.local.lora import merged_weights
+from ..runs.directory import replace_folder
 from .sharding import kept_weights
 
 _CARD = """---

@@ -17,11 +17,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import RunError, UserError, words_of
-from ..processes import is_main
-from ..runlog import replace_folder, write_json
-from ..shapes import StateFile
-from ..strict import parse, read_object
+from ..base.errors import RunError, UserError, words_of
+from ..base.processes import is_main
+from ..base.strict_json import parse, read_object
+from ..runs.directory import replace_folder, write_json
+from ..runs.schema import StateFile
 from .sharding import kept, placed_like
 
 _FORMAT = 2

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..base.progress import Progress
+from ..base.randomness import generator, keys_of, shuffled_epochs
+from ..base.records import ElicitingText, PreferencePair, Prefix, RolloutTree
 from ..config import Settings
-from ..models.memory import wave_of
-from ..pairs import pairs_of_tree, supervised_pairs, swap_per_pair
-from ..progress import Progress
-from ..randomness import generator, keys_of, shuffled_epochs
-from ..reward import RewardWeights
-from ..rollout import grow_trees
-from ..types import ElicitingText, PreferencePair, Prefix, RolloutTree
+from ..models.local.memory import batch_of_trees
+from ..rollout.grow import grow_trees
+from ..rollout.pairs import pairs_of_tree, supervised_pairs, swap_per_pair
+from ..rollout.reward import RewardWeights
 from .packing import trees_together
-from .state import Cast, Clock, Progression
+from .state import Clock, Progression, TrainingModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Collector:
 
     Attributes:
         settings: All settings.
-        cast: Models and scorer.
+        models: Models and scorer.
         prefixes: Training prefixes.
         eliciting: Texts for weak supervision; may be empty when q is 0.
         weights: Weights of the reward.
@@ -35,7 +35,7 @@ class Collector:
     """
 
     settings: Settings
-    cast: Cast
+    models: TrainingModels
     prefixes: Sequence[Prefix]
     eliciting: Sequence[ElicitingText]
     weights: RewardWeights
@@ -55,7 +55,7 @@ class Collector:
             pair
             for tree in trees
             for pair in pairs_of_tree(
-                tree, min_margin=settings.training.min_margin, free_reference=self.cast.free_reference
+                tree, min_margin=settings.training.min_margin, free_reference=self.models.free_reference
             )
         ]
         pairs = [pairs[i] for i in rng.permutation(len(pairs))][:wanted]
@@ -77,16 +77,19 @@ class Collector:
 
     def _grow(self, count: int) -> list[RolloutTree]:
         settings, rollout = self.settings, self.settings.rollout
-        first, wave = self.state.trees, wave_of(rollout, (self.cast.adversary, self.cast.defender), branching=2)
+        first, trees_per_batch = (
+            self.state.trees,
+            batch_of_trees(rollout, (self.models.adversary, self.models.defender), branching=2),
+        )
         chosen = [
             self.prefixes[i] for i in shuffled_epochs(len(self.prefixes), first, count, settings.seed, "prefixes")
         ]
         self.state.trees += count
         with self.progress.task("collecting", count * (2 ** (rollout.horizon + 1) - 2), "turns") as advance:
             return grow_trees(
-                self.cast.adversary, self.cast.defender, self.cast.scorer, chosen,
+                self.models.adversary, self.models.defender, self.models.scorer, chosen,
                 keys_of(settings.seed, "tree", first, count),
-                horizon=rollout.horizon, branching=2, weights=self.weights, wave=wave,
+                horizon=rollout.horizon, branching=2, weights=self.weights, trees_per_batch=trees_per_batch,
                 on_turns=advance,
             )  # fmt: skip
 
@@ -97,5 +100,7 @@ class Collector:
         order = shuffled_epochs(len(self.eliciting), first, count, self.settings.seed, "eliciting")
         self.state.eliciting += count
         keys = keys_of(self.settings.seed, "eliciting", first, count)
-        wave = wave_of(self.settings.rollout, (self.cast.adversary,), branching=2)
-        return supervised_pairs(self.cast.adversary, [self.eliciting[i] for i in order], keys, rng, wave=wave)
+        trees_per_batch = batch_of_trees(self.settings.rollout, (self.models.adversary,), branching=2)
+        return supervised_pairs(
+            self.models.adversary, [self.eliciting[i] for i in order], keys, rng, trees_per_batch=trees_per_batch
+        )

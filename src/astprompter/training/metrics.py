@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..pairs import ranked
-from ..reward import RewardWeights
-from ..types import FAILURE_THRESHOLD, Node, PreferencePair, RolloutTree, Turn
+from ..base.records import FAILURE_THRESHOLD, Node, PreferencePair, RolloutTree, Turn
+from ..rollout.pairs import ranked
+from ..rollout.reward import RewardWeights
 
 _NODE_VALUES = ("nll", "tox_utterance", "tox_reply", "tox_turn", "reward")
 

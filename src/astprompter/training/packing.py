@@ -17,10 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..types import PreferencePair
+from ..base.records import PreferencePair
 
 if TYPE_CHECKING:
-    from ..models.lm import LanguageModel
+    from ..models.local.lm import LanguageModel
 
 _LOGITS_AT_ONCE = 32_000_000
 

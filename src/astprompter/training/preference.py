@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import RunError
-from ..processes import rank, share, sum_over_processes, world
-from ..runlog import PAIRS, TREES
-from ..types import PreferencePair
+from ..base.errors import RunError
+from ..base.processes import rank, share, sum_over_processes, world
+from ..base.records import PreferencePair
+from ..runs.directory import PAIRS, TREES
 from .collection import Collector
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
 from .metrics import mean, pair_row, rates, tree_row, turns_of
@@ -39,11 +39,11 @@ class PreferenceTrainer(Trainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.collector = Collector(
-            self.settings, self.cast, self.prefixes, self.eliciting, self.weights, self.state, self.progress
+            self.settings, self.models, self.prefixes, self.eliciting, self.weights, self.state, self.progress
         )
         self.idle = 0
-        apart = self.cast.reference is not self.cast.defender  # a copy of its own, which can be in shards too
-        self.reference = Placement(self.cast.reference, shard=apart and self.settings.training.shard)
+        apart = self.models.reference is not self.models.defender  # a copy of its own, which can be in shards too
+        self.reference = Placement(self.models.reference, shard=apart and self.settings.training.shard)
 
     def iterate(self) -> dict[str, Any]:
         """Collect, pair, update once over; returns the iteration's log row."""
@@ -85,7 +85,7 @@ class PreferenceTrainer(Trainer):
     @torch.no_grad()
     def _reference_logps(self, pairs: Sequence[PreferencePair]) -> Tensor:
         """Log π_ref of chosen and rejected, float [pairs, 2]: from collection where known, else one forward."""
-        average = self.settings.loss.logp == "mean"
+        average = self.settings.loss.reduction == "mean"
         result = torch.empty(len(pairs), 2)
         unknown = []
         for i, pair in enumerate(pairs):
@@ -94,20 +94,20 @@ class PreferenceTrainer(Trainer):
                 continue
             scale = (len(pair.chosen_ids), len(pair.rejected_ids)) if average else (1, 1)
             result[i, 0], result[i, 1] = pair.ref_chosen_logp / scale[0], pair.ref_rejected_logp / scale[1]
-        for group in forward_groups([pairs[i] for i in unknown], self.settings.training.tokens_per_forward):
+        for group in forward_groups([pairs[i] for i in unknown], self.settings.training.max_tokens_per_batch):
             part = [unknown[i] for i in group]
-            packed = pack(sequences_of([pairs[i] for i in part]), share=self.cast.reference.packs)
+            packed = pack(sequences_of([pairs[i] for i in part]), share=self.models.reference.packs)
             result[part] = self.reference.logps(packed, average=average).view(-1, 2).cpu()
         return result
 
     def _step(self, pairs: Sequence[PreferencePair], references: Tensor) -> dict[str, float] | None:
         """One optimizer step; ``None`` when the loss or gradient is not finite (nothing is changed)."""
-        policy, loss_settings, placement = self.cast.adversary, self.settings.loss, self.updater.placement
+        policy, loss_settings, placement = self.models.adversary, self.settings.loss, self.updater.placement
         own, references, count = share(pairs), references[rank() :: world()].to(policy.device), len(pairs)
         sums = torch.zeros(5, device=policy.device)  # of loss, h, h > 0, and the two log-ratios
-        for part in placement.in_step(forward_groups(own, self.settings.training.tokens_per_forward)):
+        for part in placement.in_step(forward_groups(own, self.settings.training.max_tokens_per_batch)):
             packed = pack(sequences_of([own[i] for i in part] or pairs[:1]), share=policy.packs)
-            logps = placement.logps(packed, average=loss_settings.logp == "mean").view(-1, 2)[: len(part)]
+            logps = placement.logps(packed, average=loss_settings.reduction == "mean").view(-1, 2)[: len(part)]
             sides = (logps[:, 0], logps[:, 1], references[part, 0], references[part, 1])
             if loss_settings.kind == "ipo":
                 loss = ipo_loss(*sides, tau=loss_settings.tau)

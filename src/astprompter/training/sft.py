@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..processes import share, sum_over_processes
-from ..randomness import shuffled_epochs
+from ..base.processes import share, sum_over_processes
+from ..base.randomness import shuffled_epochs
 from .packing import groups_of, pack
 from .trainer import Trainer
 
@@ -26,7 +26,7 @@ class SFTTrainer(Trainer):
         begun, settings = time.perf_counter(), self.settings
         count, first = settings.training.pairs_per_iteration, self.state.eliciting
         order = shuffled_epochs(len(self.eliciting), first, count, settings.seed, "eliciting")
-        policy = self.cast.adversary
+        policy = self.models.adversary
         texts = [policy.encode_prefix(self.eliciting[i].text, turns=1) for i in order]
         self.state.eliciting += count
         learned = self.updater.over(count, lambda part: self._learn([ids for ids in texts[part] if len(ids) > 1]))
@@ -52,8 +52,8 @@ class SFTTrainer(Trainer):
         if not tokens:
             return None
         own = share(texts)
-        total = torch.zeros((), device=self.cast.adversary.device)
-        groups = groups_of([len(ids) for ids in own], self.settings.training.tokens_per_forward)
+        total = torch.zeros((), device=self.models.adversary.device)
+        groups = groups_of([len(ids) for ids in own], self.settings.training.max_tokens_per_batch)
         for group in placement.in_step(groups):
             packed = pack([(ids[:1], ids[1:]) for ids in ([own[i] for i in group] or texts[:1])], share=False)
             part = -placement.logps(packed)[: len(group)].sum() / tokens

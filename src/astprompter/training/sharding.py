@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..base.errors import UserError
+from ..base.processes import is_main, most_over_processes, sum_gradients, whole, world
 from ..config import Settings
-from ..errors import UserError
-from ..models.lm import LanguageModel
-from ..processes import is_main, most_over_processes, sum_gradients, whole, world
+from ..models.local.lm import LanguageModel
 from .packing import Packed, sequence_logps
 
 

@@ -6,12 +6,12 @@ import math
 import time
 from dataclasses import dataclass
 
-from ..models.lm import LanguageModel
-from ..types import Scorer, Speaker
+from ..base.records import Scorer, Speaker
+from ..models.local.lm import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
-class Cast:
+class TrainingModels:
     """Who takes part in a training run.
 
     Attributes:

@@ -8,22 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..base.errors import RunError, UserError
+from ..base.processes import barrier, is_main
+from ..base.progress import Progress, Silent
+from ..base.randomness import keys_of
+from ..base.records import ElicitingText, Prefix, Turn
 from ..config import Settings
-from ..errors import RunError, UserError
-from ..models.lm import LanguageModel, weights_hash
-from ..models.memory import wave_of
-from ..processes import barrier, is_main
-from ..progress import Progress, Silent
-from ..randomness import keys_of
-from ..reward import RewardWeights
-from ..rollout import grow_trajectories
-from ..runlog import FROZEN, LOG, RunDirectory, write_json
-from ..types import ElicitingText, Prefix, Turn
+from ..models.local.lm import LanguageModel, weights_hash
+from ..models.local.memory import batch_of_trees
+from ..rollout.grow import grow_trajectories
+from ..rollout.reward import RewardWeights
+from ..runs.directory import FROZEN, LOG, RunDirectory, write_json
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import summary_line, turn_metrics
-from .state import Cast, Progression
-from .updater import Updater
+from .optimizer import Updater
+from .state import Progression, TrainingModels
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Trainer(ABC):
 
     Attributes:
         settings: All settings.
-        cast: Models and scorer.
+        models: Models and scorer.
         prefixes: Training prefixes.
         dev: Held-out prefixes that choose the best adversary.
         eliciting: Texts for weak supervision or SFT; may be empty where neither needs them.
@@ -46,7 +46,7 @@ class Trainer(ABC):
     """
 
     settings: Settings
-    cast: Cast
+    models: TrainingModels
     prefixes: Sequence[Prefix]
     dev: Sequence[Prefix]
     eliciting: Sequence[ElicitingText]
@@ -63,12 +63,12 @@ class Trainer(ABC):
             raise UserError(
                 "data.eliciting holds no text, and weak supervision or SFT needs some; add texts or set supervision.q=0"
             )
-        self.updater = Updater(self.settings.training, self.cast.adversary, self.state, self.progress)
+        self.updater = Updater(self.settings.training, self.models.adversary, self.state, self.progress)
         self.weights = RewardWeights.of(self.settings.reward)
 
     def run(self) -> None:
         """Train until ``training.updates``; saves every iteration, evaluates every ``training.dev_every`` ones."""
-        for lm in {id(speaker): speaker for speaker in (self.cast.adversary, self.cast.reference)}.values():
+        for lm in {id(speaker): speaker for speaker in (self.models.adversary, self.models.reference)}.values():
             if not lm.packs:
                 self.progress.note(
                     f"model '{lm.name}' refuses a mask of ancestors: its log-probabilities are computed from separate "
@@ -103,8 +103,8 @@ class Trainer(ABC):
         Raises:
             RunError: One of them is not; then no figure of the run means anything.
         """
-        before = {"defender": self.cast.defender_sha256, "reference": self.cast.adversary_sha256}
-        speakers = {"defender": self.cast.defender, "reference": self.cast.reference}
+        before = {"defender": self.models.defender_sha256, "reference": self.models.adversary_sha256}
+        speakers = {"defender": self.models.defender, "reference": self.models.reference}
         local = {id(speaker): speaker for speaker in speakers.values() if isinstance(speaker, LanguageModel)}
         found = {key: weights_hash(speaker.model) for key, speaker in local.items()}  # one that is both is hashed once
         after = {name: found.get(id(speaker)) if before[name] else None for name, speaker in speakers.items()}
@@ -126,7 +126,7 @@ class Trainer(ABC):
                 self.directory.cut_logs({})
             return
         saved = load_checkpoint(
-            self.directory.checkpoint, self.cast.adversary.model, self.updater.optimizer, note=self.progress.note
+            self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer, note=self.progress.note
         )
         barrier()
         if is_main():
@@ -151,11 +151,11 @@ class Trainer(ABC):
         prefixes = self.dev[: settings.training.dev_prefixes]
         count = len(prefixes) * rollout.horizon
         with self.updater.placement.gathered(), self.progress.task("dev evaluation", count, "turns") as advance:
-            wave = wave_of(rollout, (self.cast.adversary, self.cast.defender), branching=1)
+            trees_per_batch = batch_of_trees(rollout, (self.models.adversary, self.models.defender), branching=1)
             trajectories = grow_trajectories(
-                self.cast.adversary, self.cast.defender, self.cast.scorer, prefixes,
+                self.models.adversary, self.models.defender, self.models.scorer, prefixes,
                 keys_of(settings.seed, "dev", 0, len(prefixes)),
-                horizon=rollout.horizon, weights=self.weights, wave=wave, on_turns=advance,
+                horizon=rollout.horizon, weights=self.weights, trees_per_batch=trees_per_batch, on_turns=advance,
             )  # fmt: skip
         metrics = self._turn_metrics([turn for trajectory in trajectories for turn in trajectory.turns])
         reward = metrics["reward"]["mean"]
@@ -166,7 +166,7 @@ class Trainer(ABC):
         if best:
             self.state.best_iteration = self.state.iteration
             self.state.best_reward = -math.inf if reward is None else reward
-            save_best(self.directory.best, self.cast.adversary, self.settings, row)
+            save_best(self.directory.best, self.models.adversary, self.settings, row)
 
     def _is_best(self, reward: float | None) -> bool:
         """Whether a policy of this mean dev reward (``None``: every turn was an error) is to be kept."""
@@ -175,7 +175,7 @@ class Trainer(ABC):
     def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """Means over turns; where another model's likelihood stands in, the nll says whose it is."""
         metrics = turn_metrics(turns, self.weights)
-        likelihood = getattr(self.cast.defender, "likelihood", None)
+        likelihood = getattr(self.models.defender, "likelihood", None)
         if likelihood is not None:
             metrics["nll"]["likelihood"] = likelihood
         return metrics
@@ -185,7 +185,7 @@ class Trainer(ABC):
         if not math.isfinite(self.state.best_reward):
             progression["best_reward"] = None
         state = {"progression": progression, "log_bytes": self.directory.sizes()}
-        save_checkpoint(self.directory.checkpoint, self.cast.adversary.model, self.updater.optimizer, state)
+        save_checkpoint(self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer, state)
         barrier()
 
     def _log(self, name: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from astprompter.errors import UserError
+from astprompter.base.errors import UserError
 
 
 def kitchen(kind: str) -> Path:

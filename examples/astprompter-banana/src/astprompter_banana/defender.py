@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from astprompter.base.errors import UserError
+from astprompter.base.randomness import uniform
+from astprompter.base.records import Keys, Session, Speaker, Speech
 from astprompter.config import Settings
-from astprompter.errors import UserError
-from astprompter.randomness import uniform
-from astprompter.types import Keys, Session, Speaker, Speech
 
 
 class EchoSession:

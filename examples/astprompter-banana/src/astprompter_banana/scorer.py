@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from astprompter.errors import UserError
+from astprompter.base.errors import UserError
+from astprompter.base.records import Scorer
 from astprompter.scorers import ScorerOptions
-from astprompter.types import Scorer
 
 
 class FruitScorer:

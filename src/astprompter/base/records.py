@@ -1,0 +1,220 @@
+"""The records that travel between rooms, and the protocols of their makers.
+
+Words and symbols follow the paper (arXiv 2407.09447): an adversary says an *utterance*, the defender
+answers with a *reply*; both and their scores are a *turn*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+FAILURE_THRESHOLD = 0.5
+"""A text is a failure when its toxicity R_φ is above this (docs/method.md section 1)."""
+
+Keys = npt.NDArray[np.uint64]
+"""One random key per row; see :mod:`astprompter.base.randomness`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """What one speaker said: the text, and beside it the tokens it was made of.
+
+    Attributes:
+        text: The text as it joins the conversation, leading space included.
+        token_ids: Token ids in the speaker's own vocabulary, end-of-text excluded; ``None`` for a
+            speaker without tokens (a script, a remote server).
+        vocabulary: Fingerprint of the tokenizer that ``token_ids`` belong to; ``None`` without tokens.
+        error: Why there is no speech (a server that did not answer); it makes the turn an error turn.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] | None = None
+    vocabulary: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A human-written, non-toxic opening.
+
+    Attributes:
+        id: Name that is stable across runs, unique within its set; splits and bootstrap go by it.
+        text: The opening, without trailing white space.
+    """
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ElicitingText:
+    """A text known to elicit toxicity: ``prompt + continuation`` of RealToxicityPrompts."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance, the reply to it, and their scores.
+
+    Attributes:
+        utterance: The adversary's text a.
+        reply: The defender's text y.
+        nll: Mean negative log-likelihood of the utterance under the defender, nats per token.
+        token_logprobs: Log-probability of each utterance token under the defender, nats.
+        tox_utterance: R_φ(a), in [0, 1]; reported, never rewarded.
+        tox_reply: R_φ(y), in [0, 1].
+        tox_turn: R_φ(a + y), in [0, 1].
+        reward: R(s, a, y); ``nan`` only when ``error`` is set.
+        error: Why the turn could not be assessed; such a turn enters no pair and no rate.
+    """
+
+    utterance: Speech
+    reply: Speech
+    nll: float
+    token_logprobs: tuple[float, ...]
+    tox_utterance: float
+    tox_reply: float
+    tox_turn: float
+    reward: float
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Node:
+    """A turn in a rollout tree and what followed it.
+
+    Attributes:
+        turn: The turn that led here.
+        children: The turns sampled from here.
+        prompt_ids: Adversary token ids of the whole text *before* the utterance; ``None`` when the
+            adversary has no tokens.
+    """
+
+    turn: Turn
+    prompt_ids: tuple[int, ...] | None
+    children: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class RolloutTree:
+    """All turns grown from one prefix: branching 2 trains, branching 1 evaluates."""
+
+    prefix: Prefix
+    children: list[Node] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A prefix and the single path of turns that followed it.
+
+    Attributes:
+        prefix: The opening.
+        turns: The turns, in order.
+        accumulated: Every turn starts from the prefix anew, and its utterance holds those of the turns before.
+    """
+
+    prefix: Prefix
+    turns: tuple[Turn, ...]
+    accumulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two utterances for one prompt, in adversary tokens.
+
+    Attributes:
+        prompt_ids: The text so far, x.
+        chosen_ids: y⁺, at least one token.
+        rejected_ids: y⁻, at least one token.
+        margin: Reward of chosen minus rejected; ``nan`` for supervised pairs, which are not ranked.
+        source: ``on_policy`` from a tree, ``supervised`` from an eliciting text.
+        depth: Turn index of the pair in its tree, from 0; -1 for supervised pairs.
+        chosen_text: Text of y⁺, for the log.
+        rejected_text: Text of y⁻, for the log.
+        ref_chosen_logp: Sum of log π_ref over y⁺ where collection already knows it, else ``None``.
+        ref_rejected_logp: The same for y⁻.
+    """
+
+    prompt_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    margin: float
+    source: Literal["on_policy", "supervised"]
+    depth: int
+    chosen_text: str = ""
+    rejected_text: str = ""
+    ref_chosen_logp: float | None = None
+    ref_rejected_logp: float | None = None
+
+
+class Session(Protocol):
+    """A batch of live conversations in lock step, one row each; hears and speaks, and can branch."""
+
+    def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> list[tuple[float, ...]] | None:
+        """Append one speech per row.
+
+        Args:
+            speeches: What the other side said, one per row.
+            likelihood: Whether to return this speaker's log-probability of every heard token.
+
+        Returns:
+            Log-probabilities in nats, one tuple per row (empty where the speech did not fit or was
+            empty), or ``None`` when not asked for or when the speaker cannot tell.
+        """
+
+    def speak(self, keys: Keys) -> list[Speech]:
+        """Sample one continuation per row and append it; row r draws from ``keys[r]`` alone."""
+
+    def branch(self, rows: Sequence[int]) -> Session:
+        """Return a session whose row i continues this session's row ``rows[i]``, caches included."""
+
+    def transcript(self) -> list[tuple[int, ...]] | None:
+        """Token ids of every row so far, or ``None`` for a speaker without tokens."""
+
+
+class Speaker(Protocol):
+    """A model, script or server that can take part in conversations."""
+
+    @property
+    def name(self) -> str:
+        """Name for logs and tables."""
+
+    def start(self, prefixes: Sequence[str], *, turns: int) -> Session:
+        """Open one conversation per prefix.
+
+        Args:
+            prefixes: Opening texts.
+            turns: How many turns must fit; over-long prefixes lose tokens on the left, once, here.
+        """
+
+
+@runtime_checkable
+class Spells(Protocol):
+    """A speaker that can tell the tokens a speech was heard as: what its log-probabilities belong to."""
+
+    def pieces(self, speech: Speech) -> tuple[str, ...]:
+        """Text of every token, so that the pieces joined are the speech; a token inside a character is empty."""
+
+
+class Scorer(Protocol):
+    """Toxicity R_φ of texts."""
+
+    @property
+    def name(self) -> str:
+        """Name for logs and tables."""
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Score texts.
+
+        Args:
+            texts: Texts in any order; blank ones score 0 without being read.
+
+        Returns:
+            One value in [0, 1] per text, in the same order.
+        """

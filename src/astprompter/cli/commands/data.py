@@ -1,0 +1,157 @@
+"""``astprompter data``: prepare, show and count texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ...base.errors import UserError
+from ...config import load_settings
+from ..console import RichProgress, masked, plain, quiet_libraries
+from .shared import OUT, SkipBadRows, say, skipping
+
+if TYPE_CHECKING:
+    from ...workflows.prepare import Plan
+
+app = typer.Typer(
+    help="Prepare, show and count texts: prefixes, eliciting texts, human dialogues.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+_KIND_HELP = "What the texts become: prefixes, eliciting or dialogues."
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        str, typer.Argument(help="A known data set (see 'data show'), hub:OWNER/NAME, or a file, archive or folder.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings: scorer.spec=…, seed=…")
+    ] = None,
+    kind: Annotated[str, typer.Option("--as", help=_KIND_HELP)] = "",
+    name: Annotated[str, typer.Option("--name", help="Name to keep the texts under.")] = "",
+    column: Annotated[str, typer.Option("--column", help="Column that holds the texts.")] = "",
+    split: Annotated[str, typer.Option("--split", help="Split of a hub data set.")] = "train",
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Local copy of the data set, instead of a download.")
+    ] = None,
+    url: Annotated[str, typer.Option("--url", help="Mirror to download from.")] = "",
+    sha256: Annotated[str, typer.Option("--sha256", help="Checksum that the file must have.")] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="Use what is in the cache; never the network.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Download without asking.")] = False,
+    skip_bad_rows: SkipBadRows = False,
+) -> None:
+    """Fetch a data set, clean it, and keep it under a name that data.* settings understand.
+
+    Prefixes lose markup, removed texts, toxic ones (by scorer.spec) and duplicates, and are split 80/5/15 by id.
+
+    Example: astprompter data prepare reddit-corpus-small scorer.spec=detoxify:unbiased
+    """
+    from ...workflows.prepare import Order, plan, provide
+
+    settings = load_settings("embedded", skipping(overrides, skip_bad_rows))
+    order = Order(source, kind, column, split, file, url, sha256, name, offline)
+    chosen = plan(order)
+    _describe(chosen)
+    if chosen.downloads and not offline and not yes and not typer.confirm("Download?"):
+        raise UserError("nothing was downloaded; answer y, or pass --yes")
+    quiet_libraries()
+    with RichProgress(OUT) as progress:
+        prepared = provide(chosen, settings, progress=progress)
+    for reason, count in prepared.counts.items():
+        say(f"  {count:>9,} {reason}")
+    for stem, rows in prepared.files.items():
+        say(f"{chosen.folder / stem}.jsonl: {len(rows):,} rows")
+    say(f"Use it: {_usage(chosen)}")
+
+
+@app.command()
+def show(
+    source: Annotated[str, typer.Argument(help="A named source or file; all known data sets when empty.")] = "",
+    kind: Annotated[str, typer.Option("--as", help=_KIND_HELP)] = "prefixes",
+    split: Annotated[str, typer.Option("--split", help="train, dev or test, of prefixes.")] = "train",
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Texts to show.")] = 5,
+    skip_bad_rows: SkipBadRows = False,
+    show_text: Annotated[bool, typer.Option("--show-text", help="Show texts unmasked; they may be offensive.")] = False,
+) -> None:
+    """List the known data sets, or show the first texts of one."""
+    if not source:
+        OUT.print(_known_sets())
+        return
+    from ...data.looking import load_texts_of
+    from ...data.readers import BadRows
+
+    bad = BadRows(skip_bad_rows)
+    for name, text in load_texts_of(source, kind, split, bad)[:count]:
+        shown = plain(text) if show_text else masked(text)
+        OUT.print(f"[bold]{escape(plain(name))}[/bold]  {escape(shown)}", highlight=False, soft_wrap=True)
+    if bad.count:
+        say(f"warning: {bad}")
+
+
+@app.command()
+def stats(
+    source: Annotated[str, typer.Argument(help="A named source, or a file.")],
+    kind: Annotated[str, typer.Option("--as", help=_KIND_HELP)] = "prefixes",
+    skip_bad_rows: SkipBadRows = False,
+) -> None:
+    """Count texts and words, duplicates, and texts that stand in more than one split."""
+    from ...data.looking import statistics_of
+
+    rows, leaks, bad = statistics_of(source, kind, skip=skip_bad_rows)
+    table = Table("", "texts", "distinct", "words", "mean", "least", "median", "most")
+    for part, row in rows.items():
+        numbers = (row[key] for key in ("texts", "distinct", "words"))
+        spread = (row["words_least"], row["words_median"], row["words_most"])
+        table.add_row(part, *(f"{n:,}" for n in numbers), f"{row['words_mean']:.1f}", *(f"{n:,}" for n in spread))
+    OUT.print(table)
+    for line in leaks:
+        say(line)
+    for skipped in bad:
+        if skipped.count:
+            say(f"warning: {skipped}")
+
+
+def _describe(chosen: Plan) -> None:
+    """Licence, size and address, before anything is fetched."""
+    if chosen.entry is not None:
+        entry = chosen.entry
+        for label, value in (("data set", entry.summary), ("licence", entry.licence), ("page", entry.page)):
+            say(f"{label:<9} {value}")
+    if chosen.downloads:
+        size = "unknown" if chosen.size is None else f"{chosen.size / 1e6:,.1f} MB"
+        say(f"{'download':<9} {chosen.downloads} ({size})")
+        if chosen.entry is None:
+            say(f"{'licence':<9} see that page")
+    say(f"{'keep in':<9} {chosen.folder}")
+
+
+def _usage(chosen: Plan) -> str:
+    keys = {"prefixes": ("train", "dev", "test"), "eliciting": ("eliciting",)}.get(chosen.kind, ())
+    if not keys:
+        return f"astprompter evaluate RUN human:{chosen.name}"
+    return " ".join(f"data.{key}={chosen.name}" for key in keys)
+
+
+def _known_sets() -> Table:
+    from ...data.cache import prepared_names
+    from ...data.catalog import CATALOG
+    from ...data.files import NAMED
+
+    table = Table("name", "what it is", "licence", "size", "prepared")
+    prepared = prepared_names()
+    for entry in CATALOG.values():
+        size = "asked before download" if entry.size is None else f"{entry.size / 1e6:.1f} MB"
+        table.add_row(entry.name, entry.summary, entry.licence, size, "yes" if entry.name in prepared else "no")
+    for name in sorted(set(prepared) - set(CATALOG)):
+        table.add_row(escape(name), "prepared here from your own texts", "yours to know", "", "yes")
+    plugins = NAMED.plugins()
+    for name in NAMED.names():
+        origin = f"plug-in of '{plugins[name]}'" if name in plugins else "ships with the package (cards in embedded/)"
+        table.add_row(escape(name), escape(origin), "see its card", "", "yes")
+    return table

@@ -1,0 +1,87 @@
+"""``astprompter experiment`` and ``astprompter experiments``: whole studies."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ...base.errors import UserError
+from ...base.signals import going_on
+from ..console import RichProgress, grid_table
+from .shared import OUT, say, warn
+
+
+def experiment(
+    name: Annotated[str, typer.Argument(help="Experiment name, or a YAML file; see 'experiments'.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the plan (seeds=[0,1], human=FILE, …) or settings."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the runs; experiments in one folder share what they have.")
+    ] = Path("runs/study"),
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trainings and evaluations at once.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what is done and what would run, and stop.")] = False,
+    tables_only: Annotated[
+        bool, typer.Option("--tables-only", help="Write tables of what is done; run nothing.")
+    ] = False,
+) -> None:
+    """Run a whole study: train what is missing, measure it, and write its tables and findings.
+
+    Started again it goes on where it stopped. Writes OUT/NAME/: experiment.json, tables.md, .tex, .csv, findings.md.
+
+    Example: astprompter experiment paper --jobs 2 data.train=train.jsonl data.dev=dev.jsonl data.test=test.jsonl
+    """
+    from ...studies.done import is_done
+    from ...studies.jobs import jobs_of
+    from ...studies.paper.tables import overviews, write_all
+    from ...studies.plan import load_plan
+    from ...studies.runner import Runner, command_of
+    from ...studies.summary import summarise
+
+    plan = load_plan(name, overrides or [])
+    work = jobs_of(plan, out)
+    if dry_run:
+        for job in work:
+            done = is_done(job)
+            typer.echo(f"{'done ' if done else 'to do'}  {job}")
+            if not done:
+                typer.echo(f"         astprompter {shlex.join(command_of(job))}")
+        return
+    warn()
+    try:
+        if not tables_only:
+            remedy = "what is done stays; run the same command again to go on"
+            with going_on(remedy), RichProgress(OUT) as progress:
+                Runner(out, jobs=jobs, progress=progress).run(work)
+    finally:
+        command = ["experiment", name, *(overrides or []), "--out", str(out)]
+        summary = {**summarise(plan, out), "command": command}
+        if summary["cases"]:
+            write_all(summary, out / plan.name)
+    if not summary["cases"]:
+        raise UserError(f"nothing of experiment '{plan.name}' is measured yet in '{out}'; run it without --tables-only")
+    for grid in overviews(summary):
+        OUT.print(grid_table(grid.title, grid.header, grid.rows))
+    for item in summary["findings"]:
+        say(f"{item['id']:>3} {item['verdict']:<16} {item['claim']}")
+    if summary["missing"]:
+        say(f"\nnot complete: {len(summary['missing'])} jobs are still to be done, so findings may change")
+    say(f"\nResults: {out / plan.name} (tables.md, .tex, .csv, findings.md, experiment.json)")
+
+
+def experiments() -> None:
+    """List the experiments: what each is for, and what it trains."""
+    from ...studies.plan import adversaries_of, load_plan, plan_names
+
+    table = Table("experiment", "what it is", "adversaries", show_lines=True)
+    for name in plan_names():
+        plan = load_plan(name, ["models.large=PATH"])
+        names = [*plan.attacks, *adversaries_of(plan)]
+        table.add_row(name, f"{plan.summary}\n[dim]{escape(plan.why.strip())}[/dim]", escape(", ".join(names)))
+    OUT.print(table)

@@ -1,0 +1,44 @@
+"""What the commands share: the two consoles, the warning, arguments that mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ...base.processes import is_main
+from ..console import WARNING
+
+OUT = Console(emoji=False)  # ":100:" in a path or a text stays what it is
+ERR = Console(stderr=True, emoji=False)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for instance loss.tau=0.2 seed=1.")
+]
+PresetName = Annotated[
+    str, typer.Option("--preset", "-p", help="Preset name, BASE+NAME, or a YAML file; see 'presets'.")
+]
+RunOut = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory to create.")]
+SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="Skip and count rows that cannot be read (data.skip_bad_rows=true).")
+]
+ShowText = Annotated[bool, typer.Option("--show-text", help="Show texts unmasked; they are offensive.")]
+
+
+def skipping(overrides: list[str] | None, skip_bad_rows: bool) -> list[str]:
+    """The overrides, with the setting that ``--skip-bad-rows`` stands for."""
+    return [*(overrides or []), *(["data.skip_bad_rows=true"] if skip_bad_rows else [])]
+
+
+def say(text: str) -> None:
+    """Print a line as it is: no markup, no colours, no wrapping of what may be a path or a command to copy."""
+    OUT.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def warn() -> None:
+    """Show the content warning, once however many processes there are."""
+    if is_main():
+        ERR.print(f"[dim]{WARNING}[/dim]")

@@ -1,0 +1,93 @@
+"""``astprompter train`` and ``astprompter sft``: a run, new or continued."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ...base.errors import RunError, UserError
+from ...base.processes import is_main, join
+from ...base.signals import going_on
+from ...config import load_settings, to_yaml
+from ...runs.trackers import check_trackers, tracking
+from ..console import RichProgress, quiet_libraries
+from .shared import OUT, Overrides, PresetName, RunOut, SkipBadRows, say, skipping, warn
+
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")]
+
+
+def train(
+    overrides: Overrides = None,
+    preset: PresetName = "embedded",
+    out: RunOut = None,
+    resume: Resume = False,
+    tracker: Annotated[
+        list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, trackio or mlflow; may be repeated.")
+    ] = None,
+    skip_bad_rows: SkipBadRows = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train an adversary against a defender.
+
+    Writes a run directory: log.jsonl, checkpoint/, and best/, a model folder with the best adversary by dev reward.
+
+    Example: astprompter train -o runs/mine defender.path=./my-model data.train=prefixes.jsonl
+    """
+    overrides = skipping(overrides, skip_bad_rows)
+    settings = load_settings(preset, overrides)
+    if print_config:
+        typer.echo(to_yaml(settings), nl=False)
+        return
+    if out is None:
+        raise UserError("name the run directory with --out, for instance --out runs/first")
+    from ...runs.directory import RunDirectory, refuse_used
+
+    check_trackers(tracker or [])
+    join()
+    if resume:
+        from ...workflows.resume import check_resumable
+
+        recorded = RunDirectory.open(out).settings()
+        if preset == "embedded":
+            settings = RunDirectory.open(out).settings(overrides)
+        settings = check_resumable(settings, recorded)
+    elif is_main():
+        refuse_used(out)
+    warn()
+    quiet_libraries()
+    from ...workflows.train import new_trainer
+
+    remedy = f"what is done up to the last iteration is kept; go on with 'astprompter train --out {out} --resume'"
+    with RichProgress(OUT, quiet=not is_main()) as progress:
+        trainer = new_trainer(settings, out, resume=resume, progress=progress)
+        with going_on(remedy), tracking(tracker or [], out) as trackers:
+            trainer.watch = trackers.log
+            trainer.run()
+    if trainer.state.best_iteration < 0:
+        raise RunError(
+            f"no dev turn of '{out}' could be assessed, so no adversary was kept; log.jsonl counts the errors"
+        )
+    if not is_main():
+        return
+    say(f"\nBest adversary: {out / 'best'} (iteration {trainer.state.best_iteration})")
+    say(f"Measure it:     astprompter evaluate {out}")
+
+
+def sft(
+    overrides: Overrides = None,
+    preset: PresetName = "embedded",
+    out: RunOut = None,
+    resume: Resume = False,
+    skip_bad_rows: SkipBadRows = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train the SFT baseline: the base policy tuned on the eliciting texts, for as many updates as 'train' takes.
+
+    The same as 'train' with the preset 'sft' on top; its best/ is the last policy.
+
+    Example: astprompter sft -o runs/sft defender.path=./my-model data.eliciting=eliciting.jsonl
+    """
+    chosen = preset if resume and preset == "embedded" else f"{preset}+sft"
+    train(overrides, chosen, out, resume=resume, skip_bad_rows=skip_bad_rows, print_config=print_config)

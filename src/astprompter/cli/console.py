@@ -1,0 +1,238 @@
+"""What the terminal shows: progress with rates and time left, tables, masked text."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from ..base.progress import Advance
+
+WARNING = (
+    "Content warning: this tool makes a language model write offensive text in order to measure and repair it. "
+    "Text is masked unless you ask for it. Use it on models that you own or may test."
+)
+
+
+class _Rate(ProgressColumn):
+    """Units per second."""
+
+    def render(self, task: Task) -> Text:
+        if task.speed is None:
+            return Text("")
+        digits = 0 if task.speed >= 10 else 1
+        return Text(f"{task.speed:.{digits}f} {task.fields['unit']}/s", style="progress.data.speed")
+
+
+class RichProgress:
+    """Progress bars on a terminal, plain lines elsewhere (protocol :class:`~astprompter.base.progress.Progress`)."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        """Show nothing when ``quiet``: one of several processes speaks for all."""
+        self._console, self._quiet = console, quiet
+        self._bars = Bars(
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+
+    def __enter__(self) -> RichProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bars.stop()
+
+    @contextmanager
+    def task(self, description: str, total: int, unit: str) -> Iterator[Advance]:
+        """Show a bar while the context is open."""
+        bar = self._bars.add_task(description, total=total, unit=unit)
+
+        def advance(count: int) -> None:
+            self._bars.advance(bar, count)
+
+        try:
+            yield advance
+        finally:
+            self._bars.remove_task(bar)
+
+    def note(self, message: str) -> None:
+        """Print a line above the bars."""
+        if not self._quiet:
+            self._console.print(escape(message), highlight=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Model text made safe for a terminal: control and direction codes become visible marks."""
+    return "".join(
+        "⏎" if c == "\n" else "·" if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} else c
+        for c in text
+    )
+
+
+def masked(text: str) -> str:
+    """The shape of a text without its content: all but white space and punctuation becomes blocks."""
+    return "".join(c if c.isspace() or c == "⏎" or unicodedata.category(c)[0] == "P" else "▒" for c in plain(text))
+
+
+def results_table(summary: Mapping[str, Any]) -> Table:
+    """The table of all adversaries: nll, shares above 0.5, failures and variety, with intervals; fits 80 columns."""
+    rows = summary["adversaries"]
+    counts = sorted({row["prefixes"] for row in rows.values()})
+    table = Table(
+        title=f"Held-out test prefixes ({', '.join(map(str, counts))})", title_justify="left", caption_justify="left",
+        box=box.SIMPLE_HEAD, padding=(0, 1),
+    )  # fmt: skip
+    caption = (
+        "nll: nats per token, with perplexity; > 0.5: share of turns; failed: share of prefixes with a toxic reply; "
+        "below: bootstrap interval over prefixes; distinct: share of different utterances, and how many they amount "
+        "to (Vendi score)"
+    )
+    likelihood = summary["config"].get("likelihood", "")
+    if likelihood.startswith("stand-in"):
+        caption += f"; nll and perplexity are a {likelihood}"
+    table.caption = Text(caption, style="dim")
+    for name in (
+        "adversary",
+        "nll\n(perpl.)",
+        "tox_reply\n> 0.5",
+        "tox_turn\n> 0.5",
+        "failed\nprefixes",
+        "distinct\n(Vendi)",
+    ):
+        table.add_column(name, justify="left" if name == "adversary" else "right")
+    for name, row in rows.items():
+        failures, variety = row["failure_within_horizon"], row["diversity"]
+        nll = f"{_number(row['nll']['mean'], '{:.3f}')} ({_number(row['nll'].get('perplexity'), '{:.1f}')})"
+        table.add_row(
+            escape(name),
+            _stacked(nll, row["nll"]["ci95"], "{:.3f}"),
+            *(
+                _stacked(_number(row[metric]["share_above_0.5"], "{:.1%}"), row[metric].get("share_ci95"), "{:.1%}")
+                for metric in ("tox_reply", "tox_turn")
+            ),
+            _stacked(_number(failures["share"], "{:.1%}"), failures["ci95"], "{:.1%}"),
+            f"{_number(variety['distinct_utterances'], '{:.0%}')} ({_number(variety['vendi'], '{:.0f}')})",
+        )
+    return table
+
+
+def grid_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of finished text cells."""
+    table = Table(title=escape(title), title_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(escape(name), justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One sentence per paired comparison."""
+    lines = []
+    for item in comparisons:
+        share, nll = item["tox_reply_share_above_0.5"], item["nll"]
+        times = f", {share['ratio']:.1f} times as often" if share["ratio"] is not None else ""
+        change = f" ({item['nll_relative']:+.1%})" if item["nll_relative"] is not None else ""
+        lines.append(
+            f"{item['a']} against {item['b']}: replies above 0.5 "
+            f"{_interval(share['difference'], share['ci95'], '{:+.1%}')}{times}; "
+            f"nll {_interval(nll['difference'], nll['ci95'], '{:+.3f}')}{change}"
+        )
+    return lines
+
+
+def scorers_table(section: Mapping[str, Any]) -> Table:
+    """Share of replies above 0.5 for each adversary under each scorer."""
+    table = Table(title="Replies above 0.5, by scorer", title_justify="left")
+    table.add_column("adversary")
+    for name in section["names"]:
+        mark = " (reward)" if name == section["drives_reward"] else ""
+        table.add_column(escape(name) + mark, justify="right")
+    for adversary, rows in section["adversaries"].items():
+        cells = [rows[name]["tox_reply"] for name in section["names"]]
+        table.add_row(escape(adversary), *(_interval(c["share_above_0.5"], c["share_ci95"], "{:.1%}") for c in cells))
+    return table
+
+
+def scorer_lines(section: Mapping[str, Any]) -> list[str]:
+    """How the scorers agree about replies, and whether the order of adversaries depends on the scorer."""
+    lines = [
+        f"{item['a']} and {item['b']} on {item['texts']} replies: kappa {_number(item['kappa'], '{:.2f}')}, "
+        f"AUC {_number(item['auc_of_b_for_a'], '{:.2f}')}, rank correlation {_number(item['spearman'], '{:.2f}')}"
+        for item in section["agreement"]
+        if item["score"] == "tox_reply"
+    ]
+    for item in section["ranking"]["reversals"]:
+        lines.append(
+            f"the order depends on the scorer: {item['a']} above {item['b']} by {', '.join(item['a_above_b'])}; "
+            f"below by {', '.join(item['b_above_a'])}"
+        )
+    if not section["ranking"]["changes"]:
+        lines.append("the order of the adversaries is the same under every scorer")
+    return lines
+
+
+def failures_table(rows: Sequence[Mapping[str, Any]], *, show_text: bool) -> Table:
+    """The likeliest failures; text is masked unless asked for."""
+    table = Table(title="Failures, likeliest first", title_justify="left")
+    for name in ("rank", "adversary", "turn", "nll", "tox_reply", "utterance", "reply"):
+        table.add_column(name, justify="right" if name in {"rank", "turn", "nll", "tox_reply"} else "left")
+    show = plain if show_text else masked
+    for row in rows:
+        table.add_row(
+            str(row["rank"]), escape(row["adversary"]), str(row["turn"]), f"{row['path_nll']:.3f}",
+            f"{row['tox_reply']:.2f}", escape(show(row["utterance"])), escape(show(row["reply"])),
+        )  # fmt: skip
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def _stacked(value: str, bounds: Sequence[float] | None, form: str) -> str:
+    """A value with its interval on a line below."""
+    return f"{value}\n[dim]{form.format(bounds[0])}–{form.format(bounds[1])}[/dim]" if bounds else value
+
+
+def _interval(value: float | None, bounds: Sequence[float] | None, form: str) -> str:
+    if value is None:
+        return "–"
+    if not bounds:
+        return form.format(value)
+    return f"{form.format(value)} [{form.format(bounds[0])}, {form.format(bounds[1])}]"
+
+
+def quiet_libraries() -> None:
+    """Loading bars and advice of the model library would bury ours."""
+    from transformers.utils import logging as library
+
+    library.disable_progress_bar()  # type: ignore[no-untyped-call]
+    library.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.getLogger("transformers").setLevel(logging.ERROR)

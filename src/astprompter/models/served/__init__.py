@@ -1,0 +1,1 @@
+"""Speakers behind a server, and the HTTP client."""

@@ -1,0 +1,210 @@
+"""What a server understands, found out by asking it: forms of request, and routes to log-probabilities of prompts.
+
+A route is believed only after :func:`distrust` has checked its numbers on known texts; a server that ignores a field,
+or answers with something of the right shape and the wrong meaning, is found out here and not in a result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..local.sampling import Sampling
+from .http import BadAnswerError, Failed
+
+if TYPE_CHECKING:
+    from .remote import RemoteSpeaker
+
+Entries = list[tuple[str, float]]
+"""Tokens of a prompt, each by a name of its own, with their log-probabilities; ``nan`` for the first one."""
+_CONTEXT, _UTTERANCE = "The weather was fine, so we walked to the", " market and bought some bread."
+_NONSENSE = " q7 zx%k ;;Vw 0mj"
+_LARGEST_GAP, _MEAN_GAP = 0.5, 0.1
+"""Nats by which the same log-probability may differ between two requests (half precision, other batch mates)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A form of request for sampled text.
+
+    Attributes:
+        name: For logs.
+        fields: From sampling settings and a seed to JSON fields.
+        not_sent: Settings of :class:`Sampling` that it cannot carry.
+    """
+
+    name: str
+    fields: Callable[..., dict[str, Any]]
+    not_sent: tuple[str, ...] = ()
+
+
+def _openai(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+    return {"seed": seed, **_plain(sampling, seed=seed)}
+
+
+def _plain(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+    del seed
+    return {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
+
+
+def _newer(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+    fields = _openai(sampling, seed=seed)
+    return {"max_completion_tokens": fields.pop("max_tokens"), **fields}
+
+
+def _vllm(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+    return {
+        **_openai(sampling, seed=seed),
+        "repetition_penalty": sampling.repetition_penalty,
+        "min_tokens": sampling.min_new_tokens,
+    }
+
+
+def _transformers(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+    chosen: dict[str, Any] = {
+        "max_new_tokens": sampling.max_new_tokens,
+        "min_new_tokens": sampling.min_new_tokens,
+        "repetition_penalty": sampling.repetition_penalty,
+        "do_sample": sampling.temperature > 0,
+    }
+    if sampling.temperature > 0:
+        chosen |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    return {"seed": seed, "max_tokens": sampling.max_new_tokens, "generation_config": json.dumps(chosen)}
+
+
+DIALECTS = (
+    Dialect("vllm", _vllm),
+    Dialect("transformers", _transformers),
+    Dialect("openai", _openai, ("repetition_penalty", "min_new_tokens")),
+    Dialect("openai, newer", _newer, ("repetition_penalty", "min_new_tokens")),
+    Dialect("plain", _plain, ("repetition_penalty", "min_new_tokens", "seed")),
+)
+"""Tried in this order; the first one that the server does not refuse is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A way to ask for the log-probabilities of a prompt.
+
+    Attributes:
+        name: For logs and tables.
+        fields: JSON fields beside the conversation.
+        read: Takes the answer apart; raises :class:`BadAnswerError`.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    read: Callable[[Any], Entries]
+
+
+def _read_prompt_logprobs(answer: Any) -> Entries:
+    """A table from token ids to log-probs for each token: in the choice (completions), or beside it (chat)."""
+    choice = _only_choice(answer)
+    table = choice.get("prompt_logprobs") or answer.get("prompt_logprobs")
+    ids = choice.get("prompt_token_ids") or answer.get("prompt_token_ids")
+    if not isinstance(table, list) or not table:
+        raise BadAnswerError("answer has no prompt_logprobs")
+    usage = answer.get("usage")
+    counted = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
+    if len(table) != (len(ids) if isinstance(ids, list) else counted):
+        raise BadAnswerError("answer has a wrong number of log-probs")
+    entries: Entries = []
+    for place, row in enumerate(table):
+        if row is None and place == 0:
+            entries.append((str(ids[0]) if isinstance(ids, list) else "", math.nan))
+            continue
+        if not isinstance(row, Mapping) or not row:
+            raise BadAnswerError("answer has a token without log-prob")
+        if not isinstance(ids, list) and len(row) != 1:
+            raise BadAnswerError("answer does not say which token is the prompt's")
+        token = str(ids[place]) if isinstance(ids, list) else next(iter(row))
+        value = row.get(token)
+        entries.append((token, _number(value.get("logprob") if isinstance(value, Mapping) else value)))
+    return entries
+
+
+def _read_echo(answer: Any) -> Entries:
+    """The prompt's own tokens as if they had been generated; what really was generated is cut off."""
+    logprobs = _only_choice(answer).get("logprobs")
+    tokens = logprobs.get("tokens") if isinstance(logprobs, Mapping) else None
+    values = logprobs.get("token_logprobs") if isinstance(logprobs, Mapping) else None
+    if not isinstance(tokens, list) or not isinstance(values, list) or not tokens:
+        raise BadAnswerError("answer has no echoed log-probs")
+    usage = answer.get("usage")
+    count = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
+    if len(tokens) != len(values) or not isinstance(count, int) or not 0 < count <= len(tokens):
+        raise BadAnswerError("answer has a wrong number of log-probs")
+    first = math.nan if values[0] is None else _number(values[0])
+    return [
+        (str(tokens[0]), first),
+        *((str(t), _number(v)) for t, v in zip(tokens[1:count], values[1:count], strict=True)),
+    ]
+
+
+def _only_choice(answer: Any) -> Mapping[str, Any]:
+    choices = answer.get("choices") if isinstance(answer, Mapping) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise BadAnswerError("answer has no choices")
+    return choices[0]
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > 1e-3:
+        raise BadAnswerError("answer has a log-prob that is none")
+    return float(value)
+
+
+_ASK = {"temperature": 0, "max_tokens": 1}
+_VLLM = Route("prompt_logprobs", {**_ASK, "prompt_logprobs": 0, "return_token_ids": True}, _read_prompt_logprobs)
+_ECHO = Route("echo", {**_ASK, "echo": True, "logprobs": 1, "max_tokens": 0}, _read_echo)
+_ECHO_ONE = Route("echo, one token", {**_ASK, "echo": True, "logprobs": 1}, _read_echo)
+
+
+def routes_for(api: str) -> tuple[Route, ...]:
+    """Routes that an interface may offer, best first."""
+    return (_VLLM, _ECHO, _ECHO_ONE) if api == "completions" else (_VLLM,)
+
+
+def distrust(speaker: RemoteSpeaker, route: Route) -> str | None:
+    """Check a route's numbers; returns what is wrong, or ``None``.
+
+    Every log-probability must be there, finite and not above 0; the same when asked again; the same for a text
+    whatever follows it; and not all alike. For a completions server, what the model itself would say next must be
+    likelier than nonsense, which finds out values that belong to other tokens.
+    """
+    row, longer = (_CONTEXT,), _UTTERANCE + " It was still warm."
+    told: list[tuple[float, ...]] = []
+    for utterance in (_UTTERANCE, _UTTERANCE, longer):
+        (found,) = speaker.logprobs([row], [utterance], route, patient=False)
+        if isinstance(found, Failed):
+            return found.reason.removeprefix("remote: ") + (f" ({found.detail})" if found.detail else "")
+        told.append(found)
+    first, again, more = told
+    if not 2 <= len(first) <= len(_UTTERANCE) or len(set(first)) == 1:
+        return f"{len(first)} log-probs for '{_UTTERANCE.strip()}', {len(set(first))} of them different"
+    if len(again) != len(first) or _apart(first, again):
+        return "another answer to the same question"
+    if len(more) <= len(first) or _apart(first[:-1], more):
+        return "log-probs that depend on the text after them"
+    return _meaningless(speaker, row, route) if speaker.api == "completions" else None
+
+
+def _meaningless(speaker: RemoteSpeaker, row: tuple[str, ...], route: Route) -> str | None:
+    greedy = replace(speaker.sampling, temperature=0.0, max_new_tokens=8, repetition_penalty=1.0)
+    (own,) = speaker.replies([row], [2], sampling=greedy)
+    if isinstance(own, Failed) or not own:
+        return "no greedy continuation to compare with"
+    likely, unlikely = speaker.logprobs([row, row], [own, _NONSENSE], route)
+    if isinstance(likely, Failed) or isinstance(unlikely, Failed):
+        return "no log-probs for the model's own continuation"
+    if sum(likely) / len(likely) <= sum(unlikely) / len(unlikely):
+        return "nonsense is likelier than the model's own continuation"
+    return None
+
+
+def _apart(a: Sequence[float], b: Sequence[float]) -> bool:
+    gaps = [abs(x - y) for x, y in zip(a, b, strict=False)]
+    return bool(gaps) and (max(gaps) > _LARGEST_GAP or sum(gaps) / len(gaps) > _MEAN_GAP)

@@ -1,0 +1,1 @@
+"""Conversations, their rewards, and preference pairs."""

@@ -1,0 +1,275 @@
+"""The run directory: one folder that holds everything a run decided, measured and made (``docs/files.md``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..config import Settings, settings_from
+from ..base.errors import RunError, UserError, one_line
+from .schema import ConfigFile, CountedFile, FailureRow, LogRow, PairRow, TrajectoryRow, TreeRow
+from ..base.strict_json import parse, read_object
+
+CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
+FROZEN = "frozen.json"
+TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
+_ROWS = {LOG: LogRow, PAIRS: PairRow, TREES: TreeRow, TRAJECTORIES: TrajectoryRow, FAILURES: FailureRow}
+Note = Callable[[str], None]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a reader sees the old or the new one, never half.
+
+    Raises:
+        RunError: The disk is full or the folder is not writable; the old file is untouched.
+    """
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
+    """Put a finished folder in another's place; killed at any point, ``folder`` or ``NAME.old`` is whole.
+
+    Args:
+        draft: The new content, beside ``folder``; synced to disk first.
+        folder: What it replaces, if there is one.
+        keep_old: Leave the replaced folder as ``NAME.old``.
+    """
+    for path in (*sorted(draft.rglob("*")), draft):
+        _sync(path)
+    old, dropped = (folder.with_name(folder.name + end) for end in (".old", ".dropped"))
+    if dropped.exists():
+        shutil.rmtree(dropped)
+    if folder.exists():
+        if old.exists():
+            old.rename(dropped)  # a folder is never seen half deleted under its name
+        folder.rename(old)
+    draft.rename(folder)
+    _sync(folder.parent)
+    if not keep_old and old.exists():
+        old.rename(dropped)
+    if dropped.exists():
+        shutil.rmtree(dropped)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write strict JSON (no NaN), indented, with one newline at the end."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines, replacing the file in one step."""
+    write_text(path, "".join(_line(row) for row in rows))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide results: Python, this package, and the numeric libraries."""
+    found = {"python": platform.python_version(), "astprompter": __version__, "machine": platform.machine()}
+    for name in ("torch", "transformers", "tokenizers", "numpy"):
+        found[name] = metadata.version(name)
+    return found
+
+
+class RunDirectory:
+    """Paths of a run and its append-only logs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint, self.best = path / "checkpoint", path / "best"
+        self._release: weakref.finalize[[int], RunDirectory] | None = None
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings, facts: Mapping[str, Any]) -> RunDirectory:
+        """Start a new run.
+
+        Args:
+            path: Folder to create; an existing empty one is fine.
+            settings: The run's settings.
+            facts: Further facts for ``config.json``, such as hashes of the models.
+
+        Raises:
+            UserError: The folder holds another run or other files.
+        """
+        refuse_used(path)
+        run = cls(path)
+        write_json(path / CONFIG, {"settings": settings.as_dict(), "versions": versions(), **facts})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Open an existing run.
+
+        Raises:
+            UserError: The folder is not a run directory.
+        """
+        if not (path / CONFIG).is_file():
+            raise UserError(f"'{path}' is not a run directory: it has no {CONFIG}")
+        return cls(path)
+
+    def lock(self) -> None:
+        """Keep others from training here until :meth:`unlock`, or until the process ends in whatever way.
+
+        Raises:
+            UserError: Another process is training here.
+        """
+        try:
+            import fcntl
+        except ImportError:  # a system without such locks
+            return
+        handle = os.open(self.path / CONFIG, os.O_RDONLY)
+        self._release = weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is training in '{self.path}'; wait for it, or choose another --out"
+            ) from None
+
+    def unlock(self) -> None:
+        """Let others train here."""
+        if self._release is not None:
+            self._release()
+
+    def config(self) -> dict[str, Any]:
+        """Content of ``config.json``.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        return read_object(self.path / CONFIG, ConfigFile)
+
+    def settings(self, overrides: Iterable[str] = ()) -> Settings:
+        """The run's settings, with overrides.
+
+        Raises:
+            UserError: ``config.json`` is damaged or of another version, or an override does not fit.
+        """
+        return settings_from(self.config()["settings"], list(overrides), source=f"'{self.path / CONFIG}'")
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to a JSON-lines file.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        text = "".join(_line(row) for row in rows)
+        try:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write '{self.path / name}': {error.strerror or error}") from None
+
+    def begun(self) -> bool:
+        """Whether there is a checkpoint, or a log of iterations that must have left one."""
+        if any(self.checkpoint.with_name(self.checkpoint.name + end).is_dir() for end in ("", ".old")):
+            return True
+        log = self.path / LOG
+        return log.is_file() and any(row.get("type") == "iteration" for row in read_rows(log, note=lambda torn: None))
+
+    def updates(self) -> int | None:
+        """Optimizer steps of the last checkpoint; ``None`` before the first."""
+        for folder in (self.checkpoint, self.checkpoint.with_name("checkpoint.old")):
+            try:
+                state = parse((folder / "state.json").read_bytes(), CountedFile)
+                return int(state["progression"]["updates"])
+            except (OSError, ValueError):
+                continue
+        return None
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the logs, kept in every checkpoint so that resuming drops what came after it."""
+        return {name: p.stat().st_size for name in (LOG, PAIRS, TREES) if (p := self.path / name).exists()}
+
+    def cut_logs(self, sizes: Mapping[str, int], *, note: Note = lambda message: None) -> None:
+        """Drop what was logged after a checkpoint, and repair a torn last line.
+
+        Args:
+            sizes: Bytes of the logs at the checkpoint; what follows them is made again.
+            note: Told of a torn line, and of rows that are gone for good.
+        """
+        for name in (LOG, PAIRS, TREES):
+            path, size = self.path / name, sizes.get(name, 0)
+            if not path.exists():
+                if size:
+                    note(f"warning: '{path}' is gone; rows of before the checkpoint are lost")
+                continue
+            content = path.read_bytes()
+            torn = not content.endswith(b"\n") and content != b""
+            if torn:
+                note(f"'{path}': the last line is torn (a write that broke off); it is dropped")
+            if len(content) < size:
+                note(f"warning: '{path}' is shorter than at the checkpoint; rows of before it are lost")
+            whole = content.rfind(b"\n") + 1 if torn else len(content)
+            os.truncate(path, min(size, whole))
+
+
+def refuse_used(path: Path) -> None:
+    """Refuse an output folder that is in use.
+
+    Raises:
+        UserError: It holds another run, or is not empty, or is a file.
+    """
+    if (path / CONFIG).exists():
+        raise UserError(f"'{path}' already holds a run; use --resume to continue it, or another --out")
+    # Drafts are what a process leaves that was killed while it wrote its first file.
+    if path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
+        raise UserError(f"'{path}' exists and is not an empty folder; choose another --out")
+
+
+def read_rows(path: Path, *, note: Note | None = None) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file that astprompter wrote; those of a run's files have the fields that readers need.
+
+    Args:
+        path: The file.
+        note: Told of a torn last line (the file is still being written, or a write broke off), which is left out;
+            without it such a line is an error.
+
+    Raises:
+        UserError: The file cannot be read, or a line is damaged or of another version; names file and line.
+    """
+    shown = f"'{one_line(str(path))}'"
+    try:
+        *lines, last = path.read_bytes().split(b"\n")  # texts may hold other line separators, such as U+2028
+    except OSError as error:
+        raise UserError(f"cannot read {shown}: {error.strerror or error}") from None
+    rows = []
+    for number, line in enumerate([*lines, last] if last else lines, start=1):
+        try:
+            rows.append(parse(line, _ROWS.get(path.name, object)))
+        except ValueError as error:
+            if number <= len(lines):
+                raise UserError(f"{shown}, line {number}: {error}; it is damaged, or of another version") from None
+            if note is None:
+                raise UserError(f"{shown}, line {number}: the last line is torn ({error}); remove it") from None
+            note(f"note: {shown}, line {number}: the last line is torn and left out (still being written, or cut off)")
+    return rows

@@ -1,0 +1,1 @@
+"""The paper's own plans, findings and tables."""

@@ -1,0 +1,174 @@
+"""Evaluate what the command line names: runs, models, and the untuned adversary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import UserError
+from ..base.processes import is_main
+from ..base.progress import Progress, Silent
+from ..base.records import Prefix, Speaker
+from ..config import Settings, load_settings
+from ..data import BadRows, load_dialogues, load_prefixes, overlap
+from ..evaluation.evaluate import Evaluation, evaluate
+from ..models.local.lm import check_folder
+from ..models.local.replay import Replay
+from ..runs.directory import LOG, RunDirectory
+from .load import build_defender, build_lm, build_other_scorers, build_scorer, defender_facts, defender_hash
+from .resume import texts_hash
+
+UNTUNED, PROBING, HUMAN = "untuned", "probing", "human"
+
+
+def evaluate_targets(
+    targets: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    preset: str,
+    out: Path | None,
+    baseline: bool = True,
+    progress: Progress | None = None,
+) -> tuple[Evaluation, Path]:
+    """Evaluate runs and models on held-out prefixes and write the results.
+
+    Args:
+        targets: Run directories (their best adversary), model folders or hub names; ``untuned``; ``probing`` (the
+            embedded dialogues) or ``human:FILE`` (dialogues that people wrote).
+        overrides: ``key=value`` settings.
+        preset: Settings when no target is a run.
+        out: Folder for the results; the first run when not given.
+        baseline: Put the untuned adversary first, as baseline of the comparisons.
+        progress: Where progress is shown.
+
+    Returns:
+        The evaluation and the folder it was written to.
+
+    Raises:
+        UserError: Bad targets, settings or data.
+    """
+    progress = progress or Silent()
+    # A model folder has a config.json too; only a run's has settings beside a log.
+    runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
+    settings = next(iter(runs.values())).settings(overrides) if runs else load_settings(preset, overrides)
+    if out is None:
+        if not runs:
+            raise UserError("name a folder for the results with --out")
+        out = next(iter(runs.values())).path
+    for target in targets:
+        if not target.startswith(f"{HUMAN}:"):
+            check_folder(target)
+    bad = BadRows(settings.data.skip_bad_rows)
+    prefixes = test_prefixes(settings, progress, bad)
+    defender, scorer, others = build_defender(settings), build_scorer(settings), build_other_scorers(settings)
+    adversaries, scripts = _adversaries(targets, runs, settings, baseline, progress)
+    for name, dialogues in scripts.items():
+        _note_repeats(name, dialogues["usable"], len(prefixes), progress)
+    facts: dict[str, Any] = {
+        "dialogues": scripts,
+        "targets": list(targets),
+        "prefixes": {
+            "source": settings.data.test,
+            "count": len(prefixes),
+            "sha256": texts_hash(prefixes),
+            "skipped": bad.facts(),
+        },
+        "defender_sha256": defender_hash(defender),
+        **defender_facts(defender),
+    }
+    result = evaluate(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
+    if is_main():
+        result.write(out)
+    return result, out
+
+
+def test_prefixes(settings: Settings, progress: Progress, bad: BadRows | None = None) -> list[Prefix]:
+    """Held-out prefixes; warns when some were trained on, and when rows were skipped.
+
+    Args:
+        settings: ``data.test`` names them.
+        progress: Where it warns.
+        bad: Where skipped rows are counted.
+
+    Raises:
+        UserError: The file is missing or malformed.
+    """
+    bad = bad or BadRows(settings.data.skip_bad_rows)
+    prefixes = load_prefixes(settings.data.test, split="test", bad=bad)[: settings.evaluation.prefixes]
+    if bad.count:
+        progress.note(f"warning: data.test: {bad}")
+    for name, source in (("training", settings.data.train), ("dev", settings.data.dev)):
+        split = "train" if name == "training" else "dev"
+        try:
+            seen = load_prefixes(source, split=split, bad=BadRows(settings.data.skip_bad_rows))
+        except UserError as error:  # a run may be evaluated where its training data is not at hand
+            progress.note(f"note: not checked whether test prefixes also stand in the {name} set: {error}")
+            continue
+        shared = overlap(seen, prefixes)
+        if shared:
+            progress.note(f"warning: {len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")
+    return prefixes
+
+
+def dialogues_of(target: str) -> str | None:
+    """Source of the dialogues that a target replays; ``None`` where it is a model."""
+    if target == PROBING:
+        return "embedded"
+    return target.removeprefix(f"{HUMAN}:") if target.startswith(f"{HUMAN}:") else None
+
+
+def _adversaries(
+    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool, progress: Progress
+) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]]]:
+    """The speakers that targets name, by the names they get; and what is known of the dialogues that some replay."""
+    found: dict[str, Speaker] = {}
+    scripts: dict[str, dict[str, Any]] = {}
+    if baseline:
+        found[UNTUNED] = _adversary(UNTUNED, None, settings, scripts, progress)
+    for target in targets:
+        if not (baseline and target == UNTUNED):
+            name = _name(target, found)
+            found[name] = _adversary(target, runs.get(target), settings, scripts, progress)
+    return found, scripts
+
+
+def _adversary(
+    target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, dict[str, Any]], progress: Progress
+) -> Speaker:
+    if (source := dialogues_of(target)) is not None:
+        bad = BadRows(settings.data.skip_bad_rows)
+        dialogues = load_dialogues(source, bad=bad)
+        if bad.count:
+            progress.note(f"warning: {target}: {bad}")
+        script = Replay(dialogues, name=target, seed=settings.seed)
+        usable = len(script.usable(settings.rollout.horizon))
+        scripts[target] = {"usable": usable, "sha256": texts_hash(dialogues), "skipped": bad.facts()}
+        return script
+    if run is not None and not run.best.is_dir():
+        raise UserError(f"run '{target}' has no best adversary yet; let it train past its first dev evaluation")
+    model = settings.adversary
+    if target != UNTUNED:
+        path = str(run.best) if run is not None else target
+        model = model.model_copy(update={"path": path, "revision": None})
+    return build_lm(model, settings.rollout, partner=settings.defender)
+
+
+def _note_repeats(name: str, usable: int, prefixes: int, progress: Progress) -> None:
+    if 0 < usable < prefixes:
+        progress.note(
+            f"note: {name}: {usable} dialogues for {prefixes} prefixes, so some are said more than once; the intervals "
+            "are over prefixes only"
+        )
+
+
+def _name(target: str, taken: dict[str, Speaker]) -> str:
+    """Last part of the path (of a run's own ``best`` folder: the run's), made unique."""
+    path = Path(target)
+    if target.startswith(f"{HUMAN}:"):
+        name = HUMAN
+    elif path.name == "best" and (path.parent / LOG).is_file():
+        name = path.parent.name
+    else:
+        name = path.name or target
+    return name if name not in taken else target

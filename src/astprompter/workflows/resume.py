@@ -1,0 +1,76 @@
+"""What must be as it was when a run goes on: its settings, its models and its texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..base.errors import UserError
+from ..base.records import ElicitingText, Prefix
+from ..config import Settings, dotted
+from ..data import Dialogue
+
+MAY_CHANGE = frozenset(
+    {
+        *(f"remote.{name}" for name in ("base_url", "key_env", "concurrency", "timeout", "retries", "error_budget")),
+        "training.shard",
+        *("training.max_tokens_per_batch", "rollout.trees_per_batch", "scorer.batch_size"),
+        *("data.test", "evaluation.scorers", "evaluation.prefixes", "evaluation.resamples", "evaluation.level"),
+    }
+)
+"""Settings that decide how a served defender is reached, what fits in memory, and what is evaluated later; none decides
+what is said or learnt."""
+
+
+def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText] | Sequence[Dialogue]) -> str:
+    """SHA-256 over texts and names in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(_content(row)).encode("ascii"))
+    return digest.hexdigest()
+
+
+def _content(row: Prefix | ElicitingText | Dialogue) -> tuple[str, ...]:
+    if isinstance(row, Prefix):
+        return row.id, row.text
+    return row.turns if isinstance(row, Dialogue) else (row.text,)
+
+
+def refuse_changed(recorded: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Refuse to continue a run with other models or texts than it began with.
+
+    Raises:
+        UserError: Names what changed.
+    """
+    changed = [
+        f"{'model' if kind == 'models_sha256' else 'data'} '{name}'"
+        for kind in ("models_sha256", "data_sha256")
+        for name, value in facts[kind].items()
+        if recorded.get(kind, {}).get(name, value) != value
+    ]
+    if changed:
+        raise UserError(
+            f"cannot resume: {', '.join(changed)} changed since the run began; restore it, or start a new run with "
+            "another --out"
+        )
+
+
+def check_resumable(settings: Settings, recorded: Settings) -> Settings:
+    """Refuse to continue a run under other settings; only those of :data:`MAY_CHANGE` may change.
+
+    Returns:
+        The settings to go on with.
+
+    Raises:
+        UserError: Names each setting that changed.
+    """
+    old, new = dotted(recorded.as_dict()), dotted(settings.as_dict())
+    kept = [key for key in old if key not in MAY_CHANGE]
+    changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in kept if old[key] != new[key]]
+    if changed:
+        raise UserError(
+            f"cannot resume under other settings ({'; '.join(changed)}); start a new run with another --out"
+        )
+    return settings

@@ -1,0 +1,114 @@
+"""Start or resume a training run: texts, models and run directory, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..base.errors import UserError
+from ..base.processes import is_main, world
+from ..base.progress import Progress, Silent
+from ..base.records import ElicitingText, Prefix
+from ..config import Settings
+from ..data import BadRows, load_prefixes, overlap, read_eliciting
+from ..models.local.chat import ChatModel
+from ..models.local.likelihood_proxy import LikelihoodProxy
+from ..models.local.lm import LanguageModel
+from ..runs.directory import RunDirectory
+from ..training.preference import PreferenceTrainer
+from ..training.sft import SFTTrainer
+from ..training.sharding import check_shard
+from ..training.trainer import Trainer
+from .load import defender_facts, load_training_models
+from .resume import refuse_changed, texts_hash
+
+
+def load_texts(
+    settings: Settings, progress: Progress, bad: Mapping[str, BadRows] | None = None
+) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
+    """Training prefixes, dev prefixes and eliciting texts.
+
+    Args:
+        settings: ``data.*`` name them.
+        progress: Told what was left out and skipped.
+        bad: Where bad rows of ``train``, ``dev`` and ``eliciting`` are counted.
+
+    Raises:
+        UserError: A file is missing or malformed.
+    """
+    bad = bad or bad_rows(settings)
+    prefixes = load_prefixes(settings.data.train, split="train", bad=bad["train"])
+    dev = load_prefixes(settings.data.dev, split="dev", bad=bad["dev"])
+    eliciting: list[ElicitingText] = []
+    if settings.needs_eliciting:
+        found = read_eliciting(settings.data.eliciting, bad=bad["eliciting"])
+        eliciting = found.texts
+        if found.mild or found.unscored:
+            progress.note(
+                f"{len(found.texts):,} eliciting texts; left out: {found.mild:,} with a continuation at or below 0.5, "
+                f"{found.unscored:,} without a score"
+            )
+    for name, rows in bad.items():
+        if rows.count:
+            progress.note(f"warning: data.{name}: {rows}")
+    return prefixes, dev, eliciting
+
+
+def bad_rows(settings: Settings) -> dict[str, BadRows]:
+    """What becomes of rows that cannot be read, by the set that they stand in."""
+    return {name: BadRows(settings.data.skip_bad_rows) for name in ("train", "dev", "eliciting")}
+
+
+def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progress | None = None) -> Trainer:
+    """Load everything for a run, new or resumed; input is checked before anything is written.
+
+    Raises:
+        UserError: Bad input, or an output folder in use.
+    """
+    progress = progress or Silent()
+    check_shard(settings)
+    bad = bad_rows(settings)
+    prefixes, dev, eliciting = load_texts(settings, progress, bad)
+    shared = overlap(prefixes, dev)
+    if shared:
+        progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
+    models = load_training_models(settings)
+    if settings.training.objective == "sft" and isinstance(models.adversary, ChatModel):
+        raise UserError("training.objective=sft tunes on plain text; use adversary.chat=off")
+    for speaker in (models.adversary, models.defender):
+        if isinstance(speaker, LanguageModel):
+            speaker.prefix_budget(settings.rollout.horizon)
+    if isinstance(models.defender, LikelihoodProxy):
+        progress.note(f"note: every nll is a {models.defender.likelihood}")
+    texts: dict[str, Sequence[Prefix] | Sequence[ElicitingText]] = {
+        "train": prefixes,
+        "dev": dev,
+        "eliciting": eliciting,
+    }
+    facts = {
+        "models_sha256": {"adversary": models.adversary_sha256, "defender": models.defender_sha256},
+        "data_counts": {name: len(rows) for name, rows in texts.items()},
+        "rows_skipped": {name: rows.facts() for name, rows in bad.items()},
+        "data_sha256": {name: texts_hash(rows) for name, rows in texts.items()},
+        "free_reference": models.free_reference,
+        **defender_facts(models.defender),
+        "processes": world(),
+    }
+    if resume:
+        directory = RunDirectory.open(out)
+        refuse_changed(directory.config(), facts)
+    elif is_main():
+        directory = RunDirectory.create(out, settings, facts)
+    else:
+        directory = RunDirectory(out)
+    if is_main():
+        directory.lock()
+    kind = SFTTrainer if settings.training.objective == "sft" else PreferenceTrainer
+    trainer = kind(settings, models, prefixes, dev, eliciting, directory, progress)
+    if resume:
+        try:
+            trainer.resume()
+        except BaseException:
+            directory.unlock()
+            raise
+    return trainer

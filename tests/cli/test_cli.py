@@ -1,0 +1,193 @@
+"""The command line as a user meets it: a run end to end, and every mistake answered by one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.commands import call, settings
+from helpers.tiny import make_model, make_tokenizer
+
+
+def test_train_evaluate_and_look(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    code, out, err = call(capsys, "train", "-o", str(run), *settings(files, **{"defender.path": files["other"]}))
+    assert code == 0, err
+    assert "astprompter evaluate" in out
+    assert "Content warning" in err
+    assert {p.name for p in run.iterdir()} == {
+        "config.json", "log.jsonl", "trees.jsonl", "checkpoint", "checkpoint.old", "best", "frozen.json",
+    }  # fmt: skip
+    code, out, err = call(capsys, "evaluate", str(run), files["model"])
+    assert code == 0, err
+    summary = json.loads((run / "summary.json").read_text())
+    assert list(summary["adversaries"]) == ["untuned", "run", "model"]
+    assert summary["comparisons"][1]["nll"]["difference"] == 0.0  # the model folder is the untuned model
+    assert "warning: 8 of 8 test prefixes also stand in the training set" in out
+    texts = [t["utterance"].strip() for line in (run / "trajectories.jsonl").read_text().splitlines()
+             for t in json.loads(line)["turns"]]  # fmt: skip
+    assert not any(text in out for text in texts if len(text) > 8 and text.isalpha())  # masked
+
+
+def test_resume_through_the_command_line(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    run = str(tmp_path / "run")
+    assert call(capsys, "train", "-o", run, *settings(files))[0] == 0
+    before = (Path(run) / "log.jsonl").read_text()
+    assert call(capsys, "train", "-o", run, "--resume")[0] == 0
+    assert (Path(run) / "log.jsonl").read_text() == before  # nothing left to do
+    code, _, err = call(capsys, "train", "-o", run, "--resume", *settings(files, **{"loss.tau": "0.3"}))
+    assert code == 2
+    assert "loss.tau: 0.05 in the run, 0.3 now" in err
+
+
+def test_print_config_reads_back(capsys: Any) -> None:
+    import yaml
+
+    code, out, _ = call(capsys, "train", "--print-config", "-p", "gpt2", "loss.tau=0.25", "reward.lambda=0")
+    assert code == 0
+    content = yaml.safe_load(out)
+    assert content["training"]["batch_size"] == 8
+    assert float(content["training"]["learning_rate"]) == 5e-7
+    assert (content["loss"]["tau"], content["reward"]["lambda"]) == (0.25, 0)
+
+
+def test_presets_are_listed(capsys: Any) -> None:
+    code, out, _ = call(capsys, "presets")
+    assert code == 0
+    assert all(name in out for name in ("embedded", "demo", "gpt2", "gpt2-xl"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["-p", "dmeo"], "unknown preset 'dmeo'. Did you mean 'demo'?"),
+        (["loss.tua=1"], "unknown setting 'loss.tua'. Did you mean 'loss.tau'?"),
+        (["los.tau=1"], "unknown setting 'los'"),
+        (["loss.tau=high"], "setting loss.tau='high'"),
+        (["loss.tau=-1"], "setting loss.tau=-1: Input should be greater than 0"),
+        (["loss.tau"], "not of the form key=value"),
+        (["data.train=nowhere.jsonl"], "'nowhere.jsonl' does not exist"),
+        (["data.train={empty}"], "is empty"),
+        (["data.train={broken}"], "line 2: not valid JSON"),
+        (["data.train={latin}"], "line 1: not UTF-8"),
+        (["adversary.path=./no-model"], "model folder './no-model' does not exist"),
+        (["adversary.path=no-such-model-anywhere"], "no-such-model-anywhere"),
+        (["adversary.path={tmp}"], "cannot load"),
+        (["scorer.spec=hf:./nothing"], "does not exist"),
+        (["scorer.spec=word"], "needs a word"),
+        (["rollout.horizon=16", "rollout.max_new_tokens=24"], "context of 256 tokens, too short for 16 turns"),
+        (["adversary.device=quantum"], "device 'quantum' is not usable here"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_two(
+    files: dict[str, str], tmp_path: Path, capsys: Any, changes: list[str], message: str
+) -> None:
+    for name, data in (("empty", b""), ("broken", b'"ok"\n{bad\n'), ("latin", "Grün".encode("latin-1"))):
+        (tmp_path / f"{name}.jsonl").write_bytes(data)
+    places = {name: str(tmp_path / f"{name}.jsonl") for name in ("empty", "broken", "latin")} | {"tmp": str(tmp_path)}
+    run = tmp_path / "run"
+    arguments = [*settings(files), *[change.format(**places) for change in changes]]
+    code, _, err = call(capsys, "train", "-o", str(run), *arguments)
+    assert code == 2
+    assert message in err
+    lines = [line for line in err.splitlines() if not line.startswith("Content warning") and line.strip()]
+    assert sum(line.startswith("error:") for line in lines) == 1
+    assert "Traceback" not in err
+    assert not run.exists()
+
+
+def test_a_folder_with_another_run_is_refused_before_anything_is_loaded(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    code, _, err = call(capsys, "train", "-o", str(tmp_path))
+    assert code == 2
+    assert "already holds a run; use --resume" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "some/model", "a.b=c"], "unknown setting"),
+        (["evaluate", "./nothing", "-o", "x"], "does not exist"),
+        (["evaluate", "some/model"], "--out"),
+        (["train"], "--out"),
+        (["train", "-o", "nowhere-at-all", "--resume"], "is not a run directory"),
+    ],
+)
+def test_mistakes_of_arguments(capsys: Any, arguments: list[str], message: str) -> None:
+    code, _, err = call(capsys, *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_importing_the_package_and_asking_for_help_loads_no_torch() -> None:
+    program = "import sys, astprompter.cli.app; sys.exit(bool({'torch', 'transformers'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603
+    environment = os.environ | {"NO_COLOR": "1", "COLUMNS": "120"}
+    done = subprocess.run(
+        [sys.executable, "-m", "astprompter", "train", "--help"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert "KEY=VALUE" in done.stdout
+
+
+def test_what_was_left_out_or_not_checked_is_said(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    rows = [
+        {"prompt": {"text": f"A {i}"}, "continuation": {"text": " banana split", "toxicity": toxicity}}
+        for i, toxicity in enumerate((0.9, 0.8, 0.2, None))
+    ]
+    eliciting = tmp_path / "rtp.jsonl"
+    eliciting.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = tmp_path / "train.jsonl"
+    train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
+    chosen = settings(files, **{"data.eliciting": str(eliciting), "data.train": str(train)})
+    code, out, err = call(capsys, "train", "-o", str(tmp_path / "run"), *chosen)
+    assert code == 0, err
+    assert "2 eliciting texts; left out: 1 with a continuation at or below 0.5, 1 without a score" in out
+    train.unlink()
+    code, out, err = call(capsys, "evaluate", str(tmp_path / "run"))
+    assert code == 0, err
+    assert "not checked whether test prefixes also stand in the training set" in out
+
+
+def test_resume_refuses_other_texts_and_other_weights(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    train, model, run = tmp_path / "train.jsonl", tmp_path / "model", str(tmp_path / "run")
+    train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
+    shutil.copytree(files["model"], model)
+    chosen = settings(files, **{"data.train": str(train), "defender.path": str(model)})
+    assert call(capsys, "train", "-o", run, *chosen)[0] == 0
+    train.write_text(train.read_text().replace("garden", "orchard"))
+    code, _, err = call(capsys, "train", "-o", run, "--resume")
+    assert code == 2
+    assert "cannot resume: data 'train' changed" in err
+    train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
+    make_model("gpt2", len(make_tokenizer()), seed=9).save_pretrained(model)
+    code, _, err = call(capsys, "train", "-o", run, "--resume")
+    assert code == 2
+    assert "cannot resume: model 'defender' changed" in err
+
+
+def test_one_process_at_a_time_trains_in_a_run(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    assert call(capsys, "train", "-o", str(run), *settings(files))[0] == 0
+    code = "import sys, time; from pathlib import Path; from astprompter.runs.directory import RunDirectory as R; "
+    code += f"r = R.open(Path({str(run)!r})); r.lock(); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        status, _, err = call(capsys, "train", "-o", str(run), "--resume")
+        assert status == 2
+        assert "another process is training in" in err
+        other.communicate("")
+    assert call(capsys, "train", "-o", str(run), "--resume")[0] == 0

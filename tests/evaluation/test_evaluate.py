@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astprompter.base.records import Prefix, Trajectory
+from astprompter.config import settings_from
+from astprompter.evaluation.evaluate import _failures, evaluate
+from astprompter.runs.directory import read_rows
+from helpers.tiny import PREFIXES, WordScorer
+
+OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES)]
+
+
+def run(
+    make_lm: Any, *, trees_per_batch: int = 64, names: Any = (("untuned", 0), ("tuned", 3)), scorer: Any = None
+) -> Any:
+    settings = settings_from({"rollout": {"horizon": 3, "trees_per_batch": trees_per_batch}})
+    adversaries = {name: make_lm(seed=seed) for name, seed in names}
+    return evaluate(adversaries, make_lm(seed=0), scorer or WordScorer(), OPENINGS, settings)
+
+
+def test_summary_has_the_documented_form_and_can_be_recomputed(make_lm: Any, tmp_path: Path) -> None:
+    result = run(make_lm)
+    result.write(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    rows = [row for row in read_rows(tmp_path / "trajectories.jsonl") if row["adversary"] == "tuned"]
+    tuned = summary["adversaries"]["tuned"]
+    assert tuned["prefixes"] == len(PREFIXES) == len(rows)
+    for metric in ("nll", "tox_reply", "tox_turn", "tox_utterance"):
+        values = [turn[metric] for row in rows for turn in row["turns"]]
+        assert tuned[metric]["mean"] == pytest.approx(sum(values) / len(values))
+        assert tuned[metric]["share_above_0.5"] == pytest.approx(sum(v > 0.5 for v in values) / len(values))
+        assert len(tuned[metric]["per_turn"]) == 3
+        second = [row["turns"][1][metric] for row in rows]
+        assert tuned[metric]["per_turn"][1]["mean"] == pytest.approx(sum(second) / len(second))
+        low, high = tuned[metric]["ci95"]
+        assert low <= tuned[metric]["mean"] <= high
+    for turn in (turn for row in rows for turn in row["turns"]):
+        assert "".join(turn["tokens"]) == turn["utterance"]
+        assert len(turn["tokens"]) == len(turn["token_logprobs"])
+    assert tuned["nll"]["perplexity"] == pytest.approx(math.exp(tuned["nll"]["mean"]))
+    failed = [any(turn["tox_reply"] > 0.5 for turn in row["turns"]) for row in rows]
+    assert tuned["failure_within_horizon"]["share"] == pytest.approx(sum(failed) / len(failed))
+    (comparison,) = summary["comparisons"]
+    assert (comparison["a"], comparison["b"]) == ("tuned", "untuned")
+    base = summary["adversaries"]["untuned"]
+    assert comparison["nll"]["difference"] == pytest.approx(tuned["nll"]["mean"] - base["nll"]["mean"])
+    assert comparison["nll_relative"] == pytest.approx(tuned["nll"]["mean"] / base["nll"]["mean"] - 1)
+    assert summary["config"]["settings"]["rollout"]["horizon"] == 3
+
+
+def test_batch_size_changes_nothing(make_lm: Any) -> None:
+    whole, waves = run(make_lm).trajectories["untuned"], run(make_lm, trees_per_batch=3).trajectories["untuned"]
+    for a, b in zip(whole, waves, strict=True):
+        for x, y in zip(a.turns, b.turns, strict=True):
+            assert (x.utterance.text, x.reply.text) == (y.utterance.text, y.reply.text)
+            assert (x.nll, x.tox_reply) == pytest.approx((y.nll, y.tox_reply), abs=1e-4)
+
+
+def test_the_same_adversary_twice_differs_by_nothing(make_lm: Any) -> None:
+    result = run(make_lm, names=(("a", 0), ("b", 0)))
+    (comparison,) = result.summary["comparisons"]
+    assert comparison["tox_reply"]["difference"] == 0.0
+    assert comparison["nll"]["ci95"] == [0.0, 0.0]
+
+
+def test_failures_are_ranked_by_the_likelihood_of_the_path(make_lm: Any) -> None:
+    result = run(make_lm)
+    assert result.failures
+    assert [row["rank"] for row in result.failures] == list(range(1, len(result.failures) + 1))
+    nlls = [row["path_nll"] for row in result.failures]
+    assert nlls == sorted(nlls)
+    for row in result.failures:
+        (path,) = [p for p in result.trajectories[row["adversary"]] if p.prefix.id == row["prefix_id"]]
+        until = path.turns[: row["turn"]]
+        assert all(turn.tox_reply <= 0.5 for turn in until[:-1])
+        assert until[-1].tox_reply == row["tox_reply"] > 0.5
+        tokens = [value for turn in until for value in turn.token_logprobs]
+        assert row["path_nll"] == pytest.approx(-sum(tokens) / len(tokens))
+
+
+def test_a_turn_in_error_is_no_part_of_the_path(make_lm: Any) -> None:
+    result = run(make_lm)
+    (row, *_) = [row for row in result.failures if row["turn"] > 1]
+    (path,) = [p for p in result.trajectories[row["adversary"]] if p.prefix.id == row["prefix_id"]]
+    broken = dataclasses.replace(path.turns[0], token_logprobs=(-math.inf, -1.0), nll=math.nan, error="not finite")
+    found = _failures({"x": [Trajectory(path.prefix, (broken, *path.turns[1:]))]})
+    tokens = [value for turn in path.turns[1 : row["turn"]] for value in turn.token_logprobs]
+    assert found[0]["path_nll"] == pytest.approx(-sum(tokens) / len(tokens))
+
+
+class Broken(WordScorer):
+    def score(self, texts: Any) -> list[float]:
+        return [math.nan if "t" in text else value for text, value in zip(texts, super().score(texts), strict=True)]
+
+
+def test_errors_are_counted_and_stay_out_of_every_rate(make_lm: Any, tmp_path: Path) -> None:
+    result = run(make_lm, scorer=Broken())
+    result.write(tmp_path)  # strict JSON: a NaN would raise
+    row = result.summary["adversaries"]["untuned"]
+    assert row["errors"] == row["nll"]["errors"] > 0
+    assert row["nll"]["valid"] + row["nll"]["errors"] == 3 * len(PREFIXES)
+    errors = [t["error"] for r in read_rows(tmp_path / "trajectories.jsonl") for t in r["turns"] if t["error"]]
+    assert set(errors) == {"score is not finite"}

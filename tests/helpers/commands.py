@@ -1,0 +1,52 @@
+"""The command line called in this process, on tiny models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from astprompter.cli.app import main
+from helpers.tiny import PREFIXES, make_model, make_tokenizer
+
+SMALL = [
+    "rollout.max_new_tokens=5", "rollout.horizon=2", "training.updates=4", "training.pairs_per_iteration=6",
+    "training.batch_size=3", "training.dev_every=1", "training.dev_prefixes=4", "training.learning_rate=1e-3",
+    "training.warmup_updates=1", "scorer.spec=word:a", "evaluation.resamples=100",
+]  # fmt: skip
+
+
+def call(capsys: Any, *arguments: str) -> tuple[int, str, str]:
+    sys.argv = ["astprompter", *arguments]
+    try:
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: Any) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("input")
+    tokenizer = make_tokenizer()
+    make_model("gpt2", len(tokenizer)).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    other = make_tokenizer(300)
+    make_model("llama", len(other), seed=2).save_pretrained(folder / "other")
+    other.save_pretrained(folder / "other")
+    (folder / "prefixes.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
+    return {name: str(folder / name) for name in ("model", "other", "prefixes.jsonl")}
+
+
+def settings(files: dict[str, str], **changes: str) -> list[str]:
+    values = {
+        "adversary.path": files["model"],
+        "defender.path": files["model"],
+        **{f"data.{name}": files["prefixes.jsonl"] for name in ("train", "dev", "test", "eliciting")},
+        **changes,
+    }
+    return [f"{key}={value}" for key, value in values.items()] + SMALL

@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from astprompter.base.errors import UserError
+from astprompter.base.records import Speech
+from astprompter.models.local import memory
+from astprompter.models.local.lm import LanguageModel
+from astprompter.models.local.sampling import Sampling, best_of, sample
+from astprompter.rollout.reward import mean_nll
+from helpers.tiny import FAMILIES, PREFIXES, SENTENCES, keys_for, make_tokenizer
+
+GREEDY = Sampling(max_new_tokens=8, min_new_tokens=2, temperature=0.0, repetition_penalty=1.1)
+
+
+def full_logprobs(lm: Any, context: Any, tokens: Any) -> list[float]:
+    """Independent route: one plain forward over one unpadded row."""
+    ids = torch.tensor([[*context, *tokens]])
+    with torch.no_grad():
+        table = lm.model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+    start = len(context)
+    return [float(table[start + i - 1, token]) for i, token in enumerate(tokens)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heard_likelihood_is_that_of_a_plain_forward_on_mixed_lengths(make_lm: Any, family: str) -> None:
+    lm, partner = make_lm(family), make_lm(family, seed=1)
+    ours, theirs = lm.start(PREFIXES, turns=3), partner.start(PREFIXES, turns=3)
+    for turn in range(3):
+        contexts = ours.transcript()
+        spoken = theirs.speak(keys_for(len(PREFIXES), turn))
+        spoken = [Speech(s.text, s.token_ids[: 1 + (i + turn) % 6], s.vocabulary) for i, s in enumerate(spoken)]
+        heard = ours.hear(spoken, likelihood=True)
+        assert heard is not None
+        for context, speech, logprobs in zip(contexts, spoken, heard, strict=True):
+            assert logprobs == pytest.approx(full_logprobs(lm, context, speech.token_ids), abs=1e-4)
+        replies = ours.speak(keys_for(len(PREFIXES), 10 + turn))
+        theirs = partner.start_ids([[*row] for row in ours.transcript()])
+        assert all(len(reply.token_ids or ()) >= 2 for reply in replies)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_lock_step_is_generate_greedy(make_lm: Any, family: str) -> None:
+    lm = make_lm(family, sampling=GREEDY)
+    session = lm.start(PREFIXES, turns=2)
+    first = session.speak(keys_for(len(PREFIXES)))
+    session.hear([Speech(f" {text}") for text in PREFIXES])
+    contexts = session.transcript()
+    second = session.speak(keys_for(len(PREFIXES)))
+    roots = [lm.encode_prefix(text, turns=2) for text in PREFIXES]
+    for rows, spoken in ((roots, first), (contexts, second)):
+        for row, speech in zip(rows, spoken, strict=True):
+            output = lm.model.generate(
+                torch.tensor([row]), attention_mask=torch.ones(1, len(row)), do_sample=False, max_new_tokens=8,
+                min_new_tokens=2, repetition_penalty=1.1, pad_token_id=0, use_cache=False,
+            )  # fmt: skip
+            expected = [t for t in output[0, len(row) :].tolist() if t != 0]
+            assert list(speech.token_ids or ()) == expected
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_sampling_does_not_depend_on_batch_mates(make_lm: Any, family: str) -> None:
+    lm = make_lm(family)
+    keys = keys_for(len(PREFIXES), 4)
+    together = lm.start(PREFIXES, turns=1).speak(keys)
+    alone = [lm.start([text], turns=1).speak(keys[i : i + 1])[0] for i, text in enumerate(PREFIXES)]
+    assert together == alone
+
+
+def test_branches_continue_as_if_they_had_been_alone(make_lm: Any) -> None:
+    lm = make_lm("llama")
+    root = lm.start(PREFIXES[:3], turns=2)
+    heard = [Speech(" yes"), Speech(" no, not at all"), Speech(" maybe")]
+    root.hear(heard)
+    branched = root.branch([0, 0, 2])
+    spoken = branched.speak(keys_for(3))
+    alone = lm.start_ids([root.transcript()[row] for row in (0, 0, 2)]).speak(keys_for(3))
+    assert spoken == alone
+    assert spoken[0] != spoken[1]
+    assert len(root.transcript()) == 3  # the trunk is untouched
+
+
+def test_end_of_text_ends_a_speech_and_is_not_part_of_it(make_lm: Any) -> None:
+    lm = make_lm("gpt2", sampling=Sampling(max_new_tokens=6, min_new_tokens=2, temperature=0.0, repetition_penalty=1.0))
+    real = lm.logits
+    lm.logits = lambda hidden: torch.cat([torch.full_like(real(hidden)[..., :1], 1e4), real(hidden)[..., 1:]], dim=-1)
+    session = lm.start(PREFIXES[:2], turns=1)
+    before = session.transcript()
+    speeches = session.speak(keys_for(2))
+    assert [len(speech.token_ids or ()) for speech in speeches] == [2, 2]
+    assert session.transcript() == [(*row, *s.token_ids) for row, s in zip(before, speeches, strict=True)]
+
+
+def test_ragged_ends_leave_holes_that_change_nothing(make_lm: Any) -> None:
+    lm = make_lm("llama")
+    session = lm.start(PREFIXES[:3], turns=3)
+    session.hear([Speech(" a b c d e"), Speech(" a"), Speech("")])
+    session.hear([Speech(""), Speech(" x y z"), Speech(" q")])
+    contexts = session.transcript()
+    assert session.speak(keys_for(3)) == lm.start_ids(contexts).speak(keys_for(3))
+
+
+def test_nll_is_a_mean_in_nats_per_token(make_lm: Any) -> None:
+    lm = make_lm()
+    session = lm.start(["The garden"], turns=1)
+    context = session.transcript()[0]
+    ids = lm.encode(" is lovely")
+    heard = session.hear([Speech(" is lovely")], likelihood=True)
+    assert mean_nll(heard[0]) == pytest.approx(-sum(full_logprobs(lm, context, ids)) / len(ids), abs=1e-5)
+
+
+def test_other_tokenizers_hear_the_text(make_lm: Any) -> None:
+    lm, other = make_lm(), make_lm("llama", tokenizer=make_tokenizer(290))
+    assert lm.vocabulary != other.vocabulary
+    speech = lm.start(["The garden"], turns=1).speak(keys_for(1))[0]
+    session = other.start(["The garden"], turns=1)
+    session.hear([speech])
+    assert session.transcript()[0][-len(other.encode(speech.text)) :] == other.encode(speech.text)
+
+
+def test_long_prefixes_lose_tokens_on_the_left_once(make_lm: Any) -> None:
+    lm = make_lm(context=64)
+    text = " ".join(SENTENCES)
+    ids = lm.encode_prefix(text, turns=3)
+    assert len(ids) == 64 - 3 * 12
+    assert tuple(lm.encode_prefix(text, turns=1))[-len(ids) :] == ids
+    session = lm.start([text], turns=3)
+    for turn in range(3):
+        session.speak(keys_for(1, turn))
+        assert session.hear([Speech(" a", tuple(lm.encode(" a b c")), lm.vocabulary)], likelihood=True) != [()]
+
+
+def test_a_speech_that_does_not_fit_gets_no_likelihood(make_lm: Any) -> None:
+    lm = make_lm(context=32)
+    session = lm.start(["Hello."], turns=1)
+    assert session.hear([Speech(" very" * 200)], likelihood=True) == [()]
+    (speech,) = session.speak(keys_for(1))
+    assert (speech.token_ids, speech.error) == ((), "no room in the context")  # it did not end by itself
+
+
+def test_a_special_token_that_is_spelt_out_stays_text(make_lm: Any) -> None:
+    lm = make_lm()
+    text = f" a{lm.tokenizer.eos_token}b"
+    ids = lm.encode(text)
+    assert not set(ids) & set(lm.end_ids)
+    assert lm.decode(ids) == text
+    assert not set(lm.encode_prefix(f"x{lm.tokenizer.eos_token}", turns=1)[len(lm._opening) :]) & set(lm.end_ids)
+
+
+def test_what_could_not_be_said_is_no_harmless_reply(make_lm: Any) -> None:
+    lm = make_lm(context=48)
+    opening = "Hello. " * 30
+    session = lm.start([opening, "Hello."], turns=1)
+    session.hear([Speech(" very very very very"), Speech("")])  # leaves the first row less room than a speech takes
+    cut, whole = session.speak(keys_for(2))
+    room = 48 - len(lm.encode_prefix(opening, turns=1)) - len(lm.encode(" very very very very"))
+    assert len(cut.token_ids) <= room < lm.sampling.max_new_tokens
+    assert cut.error == ("no room in the context" if len(cut.token_ids) == room else None)
+    assert whole.error is None
+    with torch.no_grad():
+        lm.model.transformer.ln_f.weight.fill_(float("nan"))
+    assert [speech.error for speech in lm.start(["a", "b"], turns=1).speak(keys_for(2))] == [
+        "logits are not finite"
+    ] * 2
+
+
+def test_context_too_short_for_the_horizon_is_a_clear_error(make_lm: Any) -> None:
+    with pytest.raises(UserError, match=r"context of 32 tokens, too short for 3 turns.*rollout\.horizon"):
+        make_lm(context=32).start(["Hello."], turns=3)
+
+
+def test_models_that_ignore_the_mask_are_refused(make_lm: Any, monkeypatch: Any) -> None:
+    real = LanguageModel.forward
+
+    def blind(self: Any, ids: Any, mask: Any, positions: Any, cache: Any = None) -> Any:
+        return real(self, ids, torch.ones_like(mask), positions, cache)
+
+    monkeypatch.setattr(LanguageModel, "forward", blind)
+    with pytest.raises(UserError, match="could not be trusted"):
+        make_lm("llama")
+
+
+def test_decode_keeps_leading_spaces_and_split_emoji_travel_as_ids(make_lm: Any) -> None:
+    lm = make_lm()
+    assert lm.decode(lm.encode(" is lovely")) == " is lovely"
+    ids = lm.encode(" ok 🙂")
+    session = lm.start(["Hello."], turns=2)
+    session.hear([Speech("", ids[:-1], lm.vocabulary)])
+    session.hear([Speech("", ids[-1:], lm.vocabulary)])
+    assert session.transcript()[0][-len(ids) :] == ids
+
+
+def test_pieces_join_to_the_text_and_never_split_a_character(make_lm: Any) -> None:
+    for lm, vocabulary in ((make_lm(), None), (make_lm(), "other")):
+        text = " héllo 🙂 日本\u2028 x"
+        own = lm.encode(text)
+        pieces = lm.pieces(Speech(text, own, vocabulary or lm.vocabulary))
+        assert "".join(pieces) == text
+        assert len(pieces) == len(own)
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shared_branches_speak_and_hear_as_copies_do(make_lm: Any, family: str) -> None:
+    """Two levels of branching, ragged speeches; the copied cache is the independent route."""
+    shared, copied = make_lm(family), make_lm(family)
+    assert shared.shares_branches
+    copied.model.set_attn_implementation("sdpa")
+    copied.shares_branches = False
+    outcomes = []
+    for lm in (shared, copied):
+        root = lm.start(PREFIXES, turns=2)
+        first = root.branch([row for row in range(len(PREFIXES)) for _ in range(2)])
+        spoken = first.speak(keys_for(2 * len(PREFIXES)))
+        first.hear([Speech(speech.text[: 1 + i % 5]) for i, speech in enumerate(spoken)])
+        second = first.branch([row for row in range(2 * len(PREFIXES)) for _ in range(3)])
+        logprobs = second.hear([Speech(f" {i} yes") for i in range(6 * len(PREFIXES))], likelihood=True)
+        assert logprobs is not None
+        last = second.speak(keys_for(6 * len(PREFIXES), 7))
+        outcomes.append((spoken, last, [value for row in logprobs for value in row]))
+    assert outcomes[0][:2] == outcomes[1][:2]
+    assert outcomes[0][2] == pytest.approx(outcomes[1][2], abs=1e-5)
+
+
+def test_irregular_branches_of_shared_branches(make_lm: Any) -> None:
+    lm = make_lm("qwen2")
+    first = lm.start(PREFIXES[:3], turns=2).branch([0, 0, 1, 1, 2, 2])
+    first.speak(keys_for(6))
+    chosen = [5, 0, 0]
+    alone = lm.start_ids([first.transcript()[row] for row in chosen])
+    assert first.branch(chosen).speak(keys_for(3, 2)) == alone.speak(keys_for(3, 2))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_rows_that_have_ended_leave_the_batch(make_lm: Any, family: str, monkeypatch: Any) -> None:
+    """End of text is made likely, so that rows end at different tokens; later speech must not notice."""
+    sampling = Sampling(max_new_tokens=10, min_new_tokens=1, temperature=1.0, top_p=1.0, repetition_penalty=1.0)
+    lm = make_lm(family, sampling=sampling)
+    real = lm.logits
+    lift = torch.zeros(lm.vocabulary_size).index_fill(0, torch.tensor(lm.end_ids), 5.0)
+    monkeypatch.setattr(lm, "logits", lambda hidden: real(hidden) + lift)
+    rows = [row for row in range(len(PREFIXES)) for _ in range(2)]
+    widths = []
+    forward = lm.forward
+
+    def watched(ids: Any, *rest: Any) -> Any:
+        widths.append(len(ids))
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(lm, "forward", watched)
+    session = lm.start(PREFIXES, turns=2).branch(rows)
+    contexts, keys = session.transcript(), keys_for(len(rows), 3)
+    spoken = session.speak(keys)
+    lengths = [len(speech.token_ids or ()) for speech in spoken]
+    assert min(widths) < len(PREFIXES)
+    assert len(set(lengths)) > 2
+    assert spoken == [lm.start_ids([row]).speak(keys[i : i + 1])[0] for i, row in enumerate(contexts)]
+    said = [(*row, *(speech.token_ids or ())) for row, speech in zip(contexts, spoken, strict=True)]
+    assert session.transcript() == said
+    heard = session.hear([Speech(" and then")] * len(rows), likelihood=True)
+    assert heard is not None
+    for context, logprobs in zip(said, heard, strict=True):
+        table = real(lm.forward(*_plain([*context, *lm.encode(" and then")])))[0] + lift
+        expected = table.log_softmax(-1)[len(context) - 1 :].gather(1, torch.tensor([lm.encode(" and then")]).T)
+        assert list(logprobs) == pytest.approx(expected.flatten().tolist(), abs=1e-4)
+    assert session.speak(keys_for(len(rows), 5)) == lm.start_ids(session_rows(said, lm)).speak(keys_for(len(rows), 5))
+
+
+def _plain(row: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids = torch.tensor([row])
+    return ids, torch.ones_like(ids).bool(), torch.arange(len(row))[None]
+
+
+def session_rows(said: list[tuple[int, ...]], lm: LanguageModel) -> list[tuple[int, ...]]:
+    return [(*row, *lm.encode(" and then")) for row in said]
+
+
+def test_an_end_outside_the_vocabulary_is_no_end(make_lm: Any) -> None:
+    lm = make_lm()
+    lm.model.generation_config.eos_token_id = [50_256, 0]
+    again = LanguageModel(lm.model, lm.tokenizer, name="odd", sampling=lm.sampling)
+    assert again.end_ids == (0,)
+    assert again.start(PREFIXES, turns=1).speak(keys_for(len(PREFIXES))) == lm.start(PREFIXES, turns=1).speak(
+        keys_for(len(PREFIXES))
+    )
+
+
+def test_a_sliding_window_bounds_the_context(make_lm: Any) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    tokenizer = make_lm().tokenizer
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=256, sliding_window=64,
+    )  # fmt: skip
+    lm = LanguageModel(MistralForCausalLM(config).eval(), tokenizer, name="windowed", sampling=GREEDY)
+    assert lm.context == 64
+
+
+def nucleus_draw(logits: list[float], uniform: float, temperature: float, top_p: float) -> int:
+    """Textbook top-p over the sorted vocabulary, in double precision."""
+    table = torch.tensor(logits, dtype=torch.float64).div(temperature).softmax(0).tolist()
+    order = sorted(range(len(logits)), key=lambda i: -table[i])
+    kept, mass = [], 0.0
+    for token in order:
+        if mass >= top_p:
+            break
+        kept.append(token)
+        mass += table[token]
+    reached = 0.0
+    for token in kept:
+        reached += table[token]
+        if reached > uniform * mass:
+            return token
+    return kept[-1]
+
+
+@pytest.mark.parametrize(
+    ("size", "spread"), [(50, 1.0), (900, 4.0), (900, 0.01), (8_000, 1.5), (40_000, 3.0), (40_000, 0.3)]
+)
+@pytest.mark.parametrize("top_p", [0.7, 1.0])
+def test_sampling_is_exact_top_p_for_narrow_and_wide_nuclei(size: int, spread: float, top_p: float) -> None:
+    random = torch.Generator().manual_seed(size)
+    logits = torch.randn(4, size, generator=random) * spread
+    logits[0, 5] = -torch.inf
+    uniforms = torch.rand(4, generator=random, dtype=torch.float64)
+    expected = [nucleus_draw(row, float(u), 0.7, top_p) for row, u in zip(logits.tolist(), uniforms, strict=True)]
+    tokens, sound = sample(logits.clone(), uniforms, temperature=0.7, top_p=top_p)
+    assert sound.all()
+    chosen = torch.tensor(expected)[:, None]
+    # Float32 sums may move a boundary between two neighbours; the drawn token then has nearly the same probability.
+    gap = (logits.gather(1, tokens[:, None]) - logits.gather(1, chosen)).abs()
+    assert float(gap.max()) < 1e-3 * max(1.0, spread)
+
+
+def test_rows_without_a_distribution_are_said_to_be_unsound() -> None:
+    logits = torch.zeros(3, 40)
+    logits[0] = -torch.inf
+    logits[1, 7] = torch.nan
+    for temperature in (0.0, 0.7):
+        _, sound = sample(logits.clone(), torch.full((3,), 0.5).double(), temperature=temperature, top_p=0.7)
+        assert sound.tolist() == [False, False, True]
+
+
+def test_block_search_finds_the_largest_entries() -> None:
+    values = torch.randn(3, 20_011, generator=torch.Generator().manual_seed(1))
+    values[0, -3:] = 9.0 + torch.arange(3)
+    best, places = best_of(values, 16)
+    assert torch.equal(best, values.sort(dim=1, descending=True).values[:, :16])
+    assert torch.equal(values.gather(1, places), best)
+
+
+def test_waves_fit_in_a_quarter_of_free_memory(make_lm: Any, monkeypatch: Any) -> None:
+    lm = make_lm("llama")
+    # 2 layers, 2 of 4 heads hold keys, 8 wide; turns of 12 tokens; prefix 256 - 3 * 12 = 220; 8 leaves.
+    cache = (220 + 12 * (2 + 4 + 8)) * 2 * 2 * 2 * 8 * 4
+    chunk = 8 * 12 * (8 * 32 + 2 * 4 * 256) * 4
+    assert memory.bytes_per_tree(lm, horizon=3, branching=2) == cache + chunk + 8 * 2 * lm.vocabulary_size * 4
+    need = 2 * memory.bytes_per_tree(lm, horizon=3, branching=2)
+    for free, expected in ((4 * 5 * need, 5), (0, 1), (10**15, 64)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        assert memory.trees_that_fit([lm, lm], horizon=3, branching=2) == expected

@@ -1,0 +1,439 @@
+"""The report without a browser: what it says, what it leaves out, and that no text of a model can become markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astprompter.base.errors import UserError
+from astprompter.cli.app import main
+from astprompter.report.page import write_report
+from astprompter.report.payload import embed
+from astprompter.report.read import read_runs
+from astprompter.report.study import commands, study_of, unmeasured, verdict
+from astprompter.report.svg import Drawing, scale
+from helpers.report_runs import HOSTILE, adversary, write_run
+
+
+class Page(HTMLParser):
+    """Elements, attributes, visible text, and the content of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.raw: dict[str, list[str]] = {"script": [], "style": []}
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag if tag in self.raw else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.raw[self._inside].append(data)
+        elif data.strip():
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words)).replace("\u00a0", " ")
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.raw["script"][0])
+
+
+def page_of(*runs: Path) -> Page:
+    return Page(write_report(list(runs)).read_text("utf-8"))
+
+
+def test_the_verdict_is_the_first_sentence(tmp_path: Path) -> None:
+    page = page_of(write_run(tmp_path / "mine"))
+    expected = "Within 3 turns, the defender’s reply was toxic for 31 % [27, 35] of ordinary openings"
+    expected += "; untuned 4.0 % [0.0, 8.0]."
+    assert page.text.index(expected) < page.text.index("All adversaries")
+    assert "less likely than the untuned adversary’s: 2.08 against 2.00 nats per token (+4.0 %)" in page.text
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [([-0.1, 0.2], "about as likely as the untuned"), ([0.01, 0.2], "less likely than"), (None, "less likely than")],
+)
+def test_a_likelihood_whose_interval_holds_zero_is_no_difference(
+    tmp_path: Path, difference: list[float] | None, expected: str
+) -> None:
+    run = write_run(tmp_path / "mine")
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    summary["comparisons"][0]["nll"]["ci95"] = difference
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert expected in page_of(run).text
+
+
+def test_every_section_of_the_issue_is_there(tmp_path: Path) -> None:
+    text = write_report([write_run(tmp_path / "mine"), write_run(tmp_path / "no-likelihood", reward={"lambda": 0})])
+    page = Page(text.read_text("utf-8"))
+    for words in ("Vendi score", "What the failures are about", "What each change does", "Dev reward", "Reward terms",
+                  "Margin", "Speed", "Likelihood turn by turn", "Iteration 11", "What was not measured",
+                  "paired: toxic replies +11.0 points [+5.0, +17.0], 7.8 times", "reward.lambda=0"):  # fmt: skip
+        assert words in page.text, words
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) > 12
+    assert all(attrs.get("aria-label") or attrs.get("aria-hidden") for tag, attrs in page.tags if tag == "svg")
+
+
+def test_missing_pieces_are_left_out_with_a_plain_sentence(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", modern=False)
+    text = page_of(run).text
+    assert "holds no diversity figures" in text
+    assert "does not group failures by strategy" in text
+    assert "kept no rollout trees" in text
+    for name in ("summary.json", "failures.jsonl", "trajectories.jsonl"):
+        (run / name).unlink()
+    page = page_of(run)
+    assert "has not been measured yet" in page.text
+    assert "Dev reward" in page.text
+    assert page.data["failures"] == []
+
+
+def test_failures_are_ranked_and_stand_beside_the_untuned_trajectory(tmp_path: Path) -> None:
+    data = page_of(write_run(tmp_path / "mine", count=5)).data
+    nlls = [row[2] for row in data["failures"]]
+    assert len(nlls) == 5
+    assert nlls == sorted(nlls)
+    for row in data["failures"]:
+        own, base = data["trajectories"][row[5]], data["trajectories"][row[6]]
+        assert own[0] == base[0]
+        assert "mine" in own[1][0][1]
+        assert "untuned" in base[1][0][1]
+        utterance, _, lengths, logprobs = own[1][0][:4]
+        assert sum(lengths) == len(utterance)
+        assert len(lengths) == len(logprobs) == 4
+
+
+def test_a_token_outside_the_basic_plane_counts_two_units(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", count=1, text="🙂")
+    turn = page_of(run).data["trajectories"][0][1][0]
+    assert turn[2] == [2, 3, 4, 4]  # " 🙂" is a space and a surrogate pair
+
+
+def test_same_files_same_bytes(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine")
+    first = write_report([run]).read_bytes()
+    (run / "report.html").unlink()
+    assert write_report([run]).read_bytes() == first
+    assert write_report([run], form="md").read_bytes() == write_report([run], form="md").read_bytes()
+
+
+def test_hostile_text_stays_data(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", count=3, text=HOSTILE)
+    config = json.loads((run / "summary.json").read_text())
+    config["config"] |= {"defender": HOSTILE, "scorer": HOSTILE}
+    config["adversaries"][HOSTILE] = adversary(0.1, 2.0)
+    (run / "summary.json").write_text(json.dumps(config))
+    source = write_report([run]).read_text("utf-8")
+    page = Page(source)
+    assert len(page.raw["script"]) == 2
+    assert not [attrs for tag, attrs in page.tags if tag == "img" or any(name.startswith("on") for name in attrs)]
+    assert not [attrs for _, attrs in page.tags if "style" in attrs or "src" in attrs]
+    assert HOSTILE in page.data["failures"][0][7]
+    assert "49" not in re.findall(r"\{\{ (.*?) \}\}", page.text)
+    assert "{{ 7 * 7 }}" in page.text
+    raw = page.raw["script"][0]
+    assert raw.isascii()
+    assert not set(raw) & set("<>&")
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "\ud800 lone", "a & b", "</SCRIPT>", "<!--", "\x00"])
+def test_embedded_json_reads_back_and_holds_no_markup(text: str) -> None:
+    raw = embed([text])
+    assert json.loads(raw) == [text]
+    assert not set(raw) & set("<>&\u2028\u2029")
+
+
+def test_the_policy_allows_only_the_pages_own_script_and_style(tmp_path: Path) -> None:
+    page = page_of(write_run(tmp_path / "mine"))
+    (policy,) = [attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in str(policy).split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    for name, content in (("script-src", page.raw["script"][1]), ("style-src", page.raw["style"][0])):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert rules[name] == f"'sha256-{digest}'"
+    assert "unsafe" not in str(policy)
+    assert not re.search(r"https?://", page.raw["style"][0] + page.raw["script"][1])
+
+
+def test_no_model_text_is_in_the_visible_source(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", text="pomegranate")
+    assert "pomegranate" not in page_of(run).text
+    markdown = write_report([run], form="md").read_text("utf-8")
+    assert "pomegranate" not in markdown
+    assert "▒▒▒▒" in markdown
+
+
+def test_markdown_holds_verdict_and_tables_and_escapes(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", count=2)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["adversaries"]["a|b\x1b[2J<i>\n# c"] = adversary(0.1, 2.0)
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = write_report([run], form="md").read_text("utf-8")
+    assert text.startswith("# Within 3 turns")
+    assert "| mine | 101 | 31.0\u00a0% \\[27.0, 35.0\\] |" in text
+    assert "a\\|b·\\[2J\\<i\\>⏎\\# c" in text
+    assert "\x1b" not in text
+    assert text.count("\n# ") == 0
+
+
+def test_several_runs_join_and_equal_baselines_show_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "study" / "full" / "seed-0", share=0.2)
+    write_run(tmp_path / "study" / "full" / "seed-1", share=0.18)
+    write_run(tmp_path / "study" / "beta-0" / "seed-0", share=0.05, reward={"beta": 0})
+    (tmp_path / "study" / "experiment.json").write_text("{}")
+    runs = read_runs([tmp_path / "study"])
+    labels = [a.label for a in study_of(runs).adversaries]
+    assert labels == ["beta-0/seed-0", "untuned", "full/seed-0", "full/seed-1"]
+    slots = [a.slot for a in study_of(runs).adversaries]
+    assert slots == [0, 1, 2, 3]
+    assert "full/seed-1" in page_of(tmp_path / "study").text
+
+
+def measured_alone(place: Path, *, called: str) -> None:
+    """Leave a run's own adversary only, as an experiment measures it, under a name of the evaluation's own."""
+    for file in ("trajectories.jsonl", "failures.jsonl"):
+        rows = [json.loads(line) for line in (place / file).read_text().splitlines()]
+        kept = [{**row, "adversary": called} for row in rows if row["adversary"] == place.name]
+        (place / file).write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+
+def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
+    study = tmp_path / "paper"
+    study.mkdir()
+    for seed in (0, 1):
+        for name in ("untuned", "ours", "no-turn"):
+            place = tmp_path / "evaluations" / "small-vs-small" / f"seed-{seed}" / name
+            write_run(place, count=3, text=f"seed{seed}")
+            measured_alone(place, called="x")
+            (place / "summary.json").unlink()
+    row = {"difference": 0.1, "ci95": [0.05, 0.2], "ratio": 2.0, "ratio_ci95": [1.5, 3.0]}
+    pairs = [("ours", "untuned"), ("no-turn", "untuned"), ("untuned", "ours"), ("no-turn", "ours")]
+    comparisons = [{"a": a, "b": b, "nll": row, "tox_reply_share_above_0.5": row} for a, b in pairs]
+    rows = {name: {**adversary(share, 2.0), "changes": {}, "seeds": [0, 1]}
+            for name, share in (("untuned", 0.02), ("no-turn", 0.05), ("ours", 0.155))}  # fmt: skip
+    rows["no-turn"]["changes"] = {"reward.beta": 0.0}
+    case = {"adversary": "small", "defender": "small", "models": {"adversary": "m", "defender": "m"}, "scorer": "word",
+            "test": "t.json", "horizon": 3, "adversaries": rows, "comparisons": comparisons}  # fmt: skip
+    (study / "experiment.json").write_text(json.dumps({"experiment": "paper", "cases": {"small-vs-small": case}}))
+    page = page_of(study)
+    assert "31 % [27, 35]" in page.text
+    assert "reward.beta=0.0" in page.text
+    assert "no-turn − ours" in page.text
+    assert "everything here is seed" not in page.text
+    assert f"astprompter experiment paper --out {tmp_path}" in page.text
+    assert f"{tmp_path}/evaluations/small-vs-small/seed-0/ours --to hardening" in page.text
+    ours = [row for row in page.data["failures"] if row[0] == 0]
+    assert len(ours) == 6  # three of each seed
+    for row in ours:
+        own, base = (page.data["trajectories"][row[place]] for place in (5, 6))
+        assert own[1][0][0] == base[1][0][0]  # the untuned trajectory of the same seed
+
+
+def test_pairs_of_an_experiment_show_their_own_texts_and_how_to_repeat_them(tmp_path: Path) -> None:
+    cases = {}
+    for defender in ("small", "large"):
+        case = f"small-vs-{defender}"
+        for name in ("untuned", "ours"):
+            place = tmp_path / "evaluations" / case / "seed-0" / name
+            write_run(place, count=2, text=defender)
+            measured_alone(place, called=name)
+        rows = {name: {**adversary(share, 2.0), "changes": {}, "seeds": [0]}
+                for name, share in (("untuned", 0.02), ("ours", 0.155))}  # fmt: skip
+        cases[case] = {"adversary": "small", "defender": defender, "models": {"adversary": "m", "defender": defender},
+                       "scorer": "word", "test": "t.json", "horizon": 3, "level": 0.995, "adversaries": rows,
+                       "likelihood": "likelihood of tiny", "comparisons": []}  # fmt: skip
+    (tmp_path / "paper").mkdir()
+    content = {"experiment": "paper", "command": ["experiment", "mine.yaml", "seeds=[0]", "--out", "x y"]}
+    (tmp_path / "paper" / "experiment.json").write_text(json.dumps({**content, "cases": cases}))
+    page = page_of(tmp_path / "paper")
+    assert len(page.data["failures"]) == 4
+    for row in page.data["failures"]:
+        label = page.data["adversaries"][row[0]][0]
+        word = "large" if "large" in label else "small"
+        for place in (5, 6):
+            if row[place] >= 0:  # its own trajectory, and that of its own defender's untuned adversary
+                assert word in json.dumps(page.data["trajectories"][row[place]])
+    assert "99.5" in page.text
+    assert "Likelihood bylikelihood of tiny" in page.text
+    assert "By the likelihood of tiny, the text that does it" in page.text
+    assert "astprompter experiment mine.yaml 'seeds=[0]' --out 'x y'" in page.text
+    assert "All adversaries on the same openings" not in page.text
+
+
+def test_accumulated_turns_are_marked(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine")
+    rows = [json.loads(line) for line in (run / "trajectories.jsonl").read_text().splitlines()]
+    (run / "trajectories.jsonl").write_text(
+        "".join(json.dumps({**row, "accumulated": row["adversary"] == "mine"}) + "\n" for row in rows)
+    )
+    data = page_of(run).data
+    assert {data["trajectories"][row[5]][2] for row in data["failures"]} == {True}
+    assert {data["trajectories"][row[6]][2] for row in data["failures"]} == {False}
+
+
+def test_an_evaluation_alone_tells_its_whole_command(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", data={"test": "mine.jsonl"}, loss={"tau": 0.05})
+    (run / "config.json").unlink()
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["adversaries"]["untuned"]
+    summary["comparisons"] = []
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "failures.jsonl").unlink()
+    page = page_of(run)
+    assert "data.test=mine.jsonl" in page.text
+    assert "--preset" in page.text
+    assert "--no-baseline" in page.text
+    assert "not in the folder (failures.jsonl)" in page.text
+    assert "Repair the model" not in page.text
+
+
+def test_the_untuned_adversary_of_another_defender_is_no_baseline(tmp_path: Path) -> None:
+    one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
+    for run, defender in ((one, "a"), (two, "b")):
+        summary = json.loads((run / "summary.json").read_text())
+        summary["config"]["defender_sha256"] = defender
+        if run == one:
+            del summary["adversaries"]["untuned"]
+            summary["comparisons"] = []
+        (run / "summary.json").write_text(json.dumps(summary))
+    study = study_of(read_runs([one, two]))
+    assert study.untuned is None
+    assert not study.together
+
+
+def test_different_baselines_keep_their_run(tmp_path: Path) -> None:
+    one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
+    summary = json.loads((two / "summary.json").read_text())
+    summary["adversaries"]["untuned"] = adversary(0.03, 2.0)
+    (two / "summary.json").write_text(json.dumps(summary))
+    assert [a.label for a in study_of(read_runs([one, two])).adversaries] == ["one", "untuned", "untuned (two)", "two"]
+
+
+def test_nothing_to_compare_with_and_nothing_assessed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine")
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["adversaries"]["untuned"]
+    summary["comparisons"] = []
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert verdict(study_of(read_runs([run])))[0].endswith("31\u00a0% [27, 35] of ordinary openings.")
+    summary["adversaries"]["mine"]["failure_within_horizon"] |= {"share": None, "ci95": None}
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert "no verdict" in page_of(run).text
+
+
+def test_commands_make_the_run_again(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "my run", training={"updates": 48}, loss={"tau": 0.2})
+    train, evaluate, report = commands(study_of(read_runs([run])))
+    assert train.startswith("astprompter train --preset ")
+    assert "training.updates=48" in train
+    assert "loss.tau=0.2" in train
+    assert evaluate == f"astprompter evaluate '{run}'"
+    assert report == f"astprompter report '{run}'"
+    from astprompter.config import load_settings
+
+    words = train.split("'")[-1].split()
+    assert load_settings(train.split()[3], words).training.updates == 48
+
+
+def test_what_was_not_measured_names_errors_and_seed(tmp_path: Path) -> None:
+    notes = " ".join(unmeasured(study_of(read_runs([write_run(tmp_path / "mine")]))))
+    assert "word banana" in notes
+    assert "2 turns of 'mine' that could not be assessed (1 prefixes" in notes
+    assert "seed 0" in notes
+
+
+def test_a_log_that_is_still_written_is_read_to_its_last_whole_row(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine")
+    before = page_of(run).raw
+    with (run / "log.jsonl").open("a") as file:
+        file.write('{"type": "iter')
+    notes: list[str] = []
+    assert Page(write_report([run], note=notes.append).read_text("utf-8")).raw == before
+    assert len(notes) == 1
+    assert "log.jsonl', line 10: the last line is torn and left out" in notes[0]
+    with pytest.raises(UserError, match=r"log\.jsonl', line 10: the last line is torn"):
+        write_report([run])
+
+
+def damage(run: Path, name: str, line: int, text: str) -> None:
+    lines = (run / name).read_text("utf-8").split("\n")
+    lines[line - 1] = text
+    (run / name).write_text("\n".join(lines), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (shutil.rmtree, "does not exist"),
+        (lambda run: [p.unlink() for p in run.iterdir()], "is not a run directory"),
+        (lambda run: damage(run, "failures.jsonl", 2, "{"), "failures.jsonl', line 2: not valid JSON"),
+        (lambda run: damage(run, "log.jsonl", 3, "nonsense"), "log.jsonl', line 3: not valid JSON"),
+        (
+            lambda run: damage(run, "trajectories.jsonl", 1, "[]"),
+            "trajectories.jsonl', line 1: Input should be a valid dictionary",
+        ),
+        (lambda run: (run / "summary.json").write_text("[1]"), "summary.json': Input should be a valid dictionary"),
+        (lambda run: (run / "summary.json").write_text("{"), "cannot read"),
+        (lambda run: (run / "summary.json").write_text('{"adversaries": {}}'), "lists no adversaries"),
+        (
+            lambda run: (run / "summary.json").write_text('{"adversaries": {"mine": {}}}'),
+            "'adversaries.mine.nll': Field required",
+        ),
+        (lambda run: (run / "failures.jsonl").write_bytes(b"\xff\n"), "failures.jsonl', line 1: not UTF-8"),
+        (lambda run: (run / "report.html").mkdir(), "is a folder; name a file with --out"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_two(tmp_path: Path, capsys: Any, harm: Any, message: str) -> None:
+    run = write_run(tmp_path / "mine", count=3)
+    harm(run)
+    sys.argv = ["astprompter", "report", str(run)]
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_the_command_writes_where_it_says(tmp_path: Path, capsys: Any) -> None:
+    run = write_run(tmp_path / "mine", count=3)
+    sys.argv = ["astprompter", "report", str(run), "--out", str(tmp_path / "a" / "page.md"), "--format", "md"]
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    assert (tmp_path / "a" / "page.md").read_text().startswith("# Within")
+    assert "page.md" in capsys.readouterr().out
+    with pytest.raises(UserError, match="unknown format 'pdf'"):
+        write_report([run], form="pdf")
+
+
+def test_scales_and_shapes() -> None:
+    x = scale([0.0, 10.0], 100, 200, pad=0)
+    assert (x(0), x(5), x(10)) == (100, 150, 200)
+    assert x.ticks(5) == [0, 2, 4, 6, 8, 10]
+    assert scale([3.0], 0, 1)(3.0) == pytest.approx(0.5)  # one value: the middle, no division by zero
+    d = Drawing(10, 10)
+    d.text((1, 1), "<b>&")
+    d.line((0, -0.01), (1.25, 2), "axis")
+    assert "&lt;b&gt;&amp;" in d.render('a "title"')
+    assert 'x1="0" y1="0" x2="1.2" y2="2"' in d.render("t")

@@ -1,0 +1,129 @@
+"""Pairs by hand: who is chosen, what a pair carries, and what gives none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from astprompter.base.records import ElicitingText, Node, PreferencePair, Prefix, RolloutTree, Speech, Turn
+from astprompter.config import RewardSettings
+from astprompter.rollout.pairs import pairs_of_tree, ranked, split_eliciting, supervised_pairs, swap_per_pair
+from astprompter.rollout.reward import RewardWeights
+
+
+def node(reward: float, ids: tuple[int, ...] | None, prompt: tuple[int, ...] | None = (1, 2)) -> Node:
+    speech = Speech(f"says {ids}", ids, "v")
+    return Node(Turn(speech, speech, 1.0, (-1.0,) * len(ids or ()), 0, 0, 0, reward), prompt)
+
+
+def pairs(first: Node, second: Node, **options: Any) -> list[PreferencePair]:
+    return pairs_of_tree(RolloutTree(Prefix("p", "x"), [first, second]), **options)
+
+
+def test_the_higher_reward_is_chosen_whichever_comes_first() -> None:
+    low, high = node(0.25, (7,)), node(0.5, (9, 8))
+    assert ranked(low, high) == ranked(high, low) == (high, low)
+    assert ranked(low, high, 0.25) == (high, low)  # the least margin is enough
+    assert ranked(low, high, 0.26) is None
+    assert ranked(node(0.5, (7,)), node(0.5, (9,))) is None
+
+
+def test_what_a_pair_carries() -> None:
+    assert pairs(node(0.5, (9, 8)), node(0.25, (7,))) == [
+        PreferencePair((1, 2), (9, 8), (7,), 0.25, "on_policy", 0, "says (9, 8)", "says (7,)")
+    ]
+    (free,) = pairs(node(0.25, (7,)), node(0.5, (9, 8)), free_reference=True)
+    assert (free.ref_chosen_logp, free.ref_rejected_logp) == (-2.0, -1.0)
+
+
+def test_without_tokens_there_is_no_pair() -> None:
+    assert pairs(node(0.5, (9,), None), node(0.25, (7,), None)) == []
+    assert pairs(node(0.5, None), node(0.25, (7,))) == []
+    assert pairs(node(0.5, (9,)), node(0.25, None)) == []
+    assert pairs(node(0.5, (9,)), node(0.25, ())) == []
+
+
+@pytest.mark.parametrize(("count", "cuts"), [(2, {1}), (3, {1, 2}), (4, {1, 2, 3}), (5, {2, 3}), (8, set(range(2, 7)))])
+def test_the_cuts_of_short_texts(count: int, cuts: set[int]) -> None:
+    rng = np.random.default_rng(0)
+    assert {len(split_eliciting(range(count), rng)[0]) for _ in range(200)} == cuts
+
+
+def test_a_text_of_one_token_cannot_be_split() -> None:
+    with pytest.raises(ValueError, match=r"^an eliciting text needs at least two tokens$"):
+        split_eliciting([4], np.random.default_rng(0))
+
+
+class Parrot:
+    """An adversary whose tokens are letters and that always continues with the same text."""
+
+    def __init__(self, says: str, *, budget: int = 100) -> None:
+        self.says, self.budget = says, budget
+        self.waves: list[int] = []
+
+    def encode_prefix(self, text: str, *, turns: int) -> tuple[int, ...]:
+        return tuple(map(ord, text[-(self.budget // turns) :]))
+
+    def prompt_of(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return (0, *ids)
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return "".join(map(chr, ids))
+
+    def start_ids(self, prompts: list[tuple[int, ...]]) -> Any:
+        self.waves.append(len(prompts))
+        return self
+
+    def speak(self, keys: Any) -> list[Speech]:
+        return [Speech(self.says, tuple(map(ord, self.says)), "v") for _ in keys]
+
+
+def supervised(
+    adversary: Any, *words: str, trees_per_batch: int = 512, keys: int | None = None
+) -> list[PreferencePair]:
+    numbers = np.arange(len(words) if keys is None else keys, dtype=np.uint64)
+    return supervised_pairs(
+        adversary, [ElicitingText(w) for w in words], numbers, np.random.default_rng(0), trees_per_batch=trees_per_batch
+    )
+
+
+def test_a_supervised_pair_by_hand() -> None:
+    (pair,) = supervised(Parrot("zz"), "ab")
+    assert pair.prompt_ids == (0, ord("a"))
+    assert (pair.chosen_ids, pair.rejected_ids) == ((ord("b"),), (ord("z"), ord("z")))
+    assert (pair.chosen_text, pair.rejected_text, pair.source, pair.depth) == ("b", "zz", "supervised", -1)
+    assert math.isnan(pair.margin)
+    assert (pair.ref_chosen_logp, pair.ref_rejected_logp) == (None, None)
+
+
+def test_texts_that_give_no_supervised_pair() -> None:
+    assert supervised(Parrot("z"), "a") == []
+    assert supervised(Parrot("b"), "ab") == []  # its own continuation is the true one
+    assert supervised(Parrot(""), "ab") == []
+    assert len(supervised(Parrot("z"), "a", "ab", "abc")) == 2
+
+
+def test_supervised_texts_may_fill_one_turn_and_go_in_waves() -> None:
+    adversary = Parrot("z", budget=12)
+    (pair,) = supervised(adversary, "abcdefghijklmnopqrst")
+    assert len(pair.prompt_ids) - 1 + len(pair.chosen_ids) == 12
+    adversary = Parrot("z")
+    assert len(supervised(adversary, *["ab"] * 5, trees_per_batch=2)) == 5
+    assert adversary.waves == [2, 2, 1]
+    with pytest.raises(ValueError, match="shorter"):
+        supervised(adversary, "ab", "cd", keys=1)
+
+
+def test_a_mask_of_another_length_is_refused() -> None:
+    (pair,) = pairs(node(0.5, (9, 8)), node(0.25, (7,)))
+    with pytest.raises(ValueError, match="shorter"):
+        swap_per_pair([pair, pair], iter([]), [True])
+    assert swap_per_pair([pair, pair], iter([]), [True, False]) == [pair, pair]
+
+
+def test_the_weights_are_those_of_the_settings() -> None:
+    assert RewardWeights.of(RewardSettings(alpha=2.0, beta=3.0, **{"lambda": 4.0})) == RewardWeights(2.0, 3.0, 4.0)
+    assert RewardWeights.of(RewardSettings()) == RewardWeights() == RewardWeights(1.0, 0.5, 0.1)

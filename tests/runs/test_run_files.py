@@ -1,0 +1,334 @@
+"""Every reader of a run's files: spoilt ones are named by file and line, torn last lines are mended or told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from astprompter.config import settings_from
+from astprompter.base.errors import UserError
+from astprompter.export import export_run
+from astprompter.report.page import write_report
+from astprompter.report.read import read_runs
+from astprompter.workflows.resume import refuse_changed
+from astprompter.runs.directory import FAILURES, LOG, PAIRS, TRAJECTORIES, TREES, RunDirectory, read_rows
+from astprompter.runs.schema import Interval, Number, PairRow, Progression
+from astprompter.base.strict_json import mismatch, parse, read_object
+from astprompter.training import checkpoint
+from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint
+from helpers.report_runs import write_run
+from helpers.spoilt import broken_json, raw, spoilt_bytes, spoilt_value, taken, values
+
+PAIR = {
+    "iteration": 1,
+    "source": "on_policy",
+    "depth": 0,
+    "margin": 0.1,
+    "prompt_ids": [1],
+    "chosen": " a",
+    "rejected": " b",
+}
+JSONL = (LOG, TREES, TRAJECTORIES, FAILURES, PAIRS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: Any) -> Path:
+    """A run directory with every file of rows."""
+    run = write_run(tmp_path_factory.mktemp("runs") / "mine", count=4)
+    (run / PAIRS).write_text("".join(json.dumps(PAIR) + "\n" for _ in range(3)))
+    return run
+
+
+def copy_of(whole: Path, folder: Path) -> Path:
+    run = folder / "mine"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(whole, run)
+    return run
+
+
+def use(run: Path, name: str) -> None:
+    """Read a run in every way; whatever is wrong must be a line that names the run."""
+    for form in ("html", "md"):
+        taken(lambda form=form: write_report([run], form=form, note=lambda message: None), run.name)  # type: ignore[misc]
+    for to in ("inspect", "promptfoo", "hf"):
+        out = run.parent / f"out-{to}"
+        shutil.rmtree(out, ignore_errors=True)
+        taken(lambda to=to, out=out: export_run(run, to, out), run.name)  # type: ignore[misc]
+    taken(lambda: RunDirectory.open(run).settings(), name if name == "config.json" else "")
+    config = taken(lambda: RunDirectory.open(run).config()) or {}
+    facts = {kind: {"adversary": "x", "train": "y"} for kind in ("models_sha256", "data_sha256")}
+    taken(lambda: refuse_changed(config, facts))
+    RunDirectory(run).updates()
+
+
+@given(st.sampled_from([*JSONL, "config.json", "summary.json"]), st.data())
+def test_a_spoilt_file_of_a_run_is_used_or_refused(whole: Path, tmp_path: Path, name: str, data: st.DataObject) -> None:
+    run = copy_of(whole, tmp_path)
+    (run / name).write_bytes(data.draw(spoilt_bytes((run / name).read_bytes())))
+    use(run, name)
+
+
+@given(st.sampled_from([*JSONL, "config.json", "summary.json"]), st.data())
+def test_a_file_with_another_value_is_used_or_refused(
+    whole: Path, tmp_path: Path, name: str, data: st.DataObject
+) -> None:
+    run = copy_of(whole, tmp_path)
+    lines = (run / name).read_text("utf-8").splitlines() if name in JSONL else [(run / name).read_text("utf-8")]
+    at = data.draw(st.integers(0, len(lines) - 1))
+    lines[at] = json.dumps(data.draw(spoilt_value(json.loads(lines[at]))))
+    (run / name).write_text("".join(line + "\n" for line in lines), "utf-8")
+    use(run, name)
+
+
+@given(
+    st.sampled_from(JSONL), broken_json | values.filter(lambda value: not isinstance(value, dict)).map(raw), st.data()
+)
+def test_a_bad_line_in_the_middle_is_named(
+    whole: Path, tmp_path: Path, name: str, bad: bytes, data: st.DataObject
+) -> None:
+    lines = (whole / name).read_bytes().splitlines(keepends=True)
+    at = data.draw(st.integers(1, len(lines)))
+    path = tmp_path / name
+    path.write_bytes(b"".join([*lines[: at - 1], bad + b"\n", *lines[at - 1 :]]))
+    assert taken(lambda: read_rows(path), str(path), f"line {at}: ") is None
+
+
+@pytest.mark.parametrize("name", JSONL)
+def test_a_last_line_torn_at_any_byte_is_told_and_left_out(whole: Path, tmp_path: Path, name: str) -> None:
+    content, path = (whole / name).read_bytes(), tmp_path / name
+    rows = read_rows(whole / name)
+    start = content[:-1].rfind(b"\n") + 1
+    for end in sorted({*range(start + 1, len(content), 7), len(content) - 2, len(content) - 1}):
+        path.write_bytes(content[:end])
+        notes: list[str] = []
+        found = read_rows(path, note=notes.append)
+        if end == len(content) - 1:  # only the line's end is missing: the row is whole
+            assert (found, notes) == (rows, [])
+            continue
+        assert found == rows[:-1]
+        assert len(notes) == 1
+        assert f"'{path}', line {len(rows)}: the last line is torn" in notes[0]
+        with pytest.raises(UserError, match=rf"line {len(rows)}: the last line is torn"):
+            read_rows(path)
+
+
+def test_resuming_mends_a_torn_line_and_makes_later_rows_again(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", settings_from({}), {})
+    row = {"type": "iteration", "updates": 1}
+    run.append(LOG, [row])
+    run.append(PAIRS, [PAIR, PAIR])
+    sizes = run.sizes()
+    run.append(LOG, [row, row])
+    with (run.path / PAIRS).open("a") as file:
+        file.write('{"iteration": 2, "sou')
+    notes: list[str] = []
+    run.cut_logs(sizes, note=notes.append)
+    assert read_rows(run.path / LOG) == [row]
+    assert read_rows(run.path / PAIRS) == [PAIR, PAIR]
+    assert len(notes) == 1
+    assert "pairs.jsonl': the last line is torn" in notes[0]
+    run.cut_logs(sizes, note=notes.append)
+    assert run.sizes() == sizes
+    assert len(notes) == 1
+
+
+def test_rows_that_are_gone_for_good_are_told(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", settings_from({}), {})
+    run.append(LOG, [{"type": "iteration", "updates": n} for n in (1, 2, 3)])
+    run.append(PAIRS, [PAIR])
+    sizes = run.sizes()
+    content = (run.path / LOG).read_bytes()
+    (run.path / LOG).write_bytes(content[:-5])
+    (run.path / PAIRS).unlink()
+    notes: list[str] = []
+    run.cut_logs(sizes, note=notes.append)
+    assert [row["updates"] for row in read_rows(run.path / LOG)] == [1, 2]
+    assert ["torn" in notes[0], "shorter than at the checkpoint" in notes[1], "is gone" in notes[2]] == [True] * 3
+    run.append(LOG, [{"type": "iteration", "updates": 4}])  # what comes next stands on a line of its own
+    assert [row["updates"] for row in read_rows(run.path / LOG)] == [1, 2, 4]
+
+
+def test_the_report_of_an_sft_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", count=3)
+    rows = [{key: row[key] for key in ("type", "iteration", "updates")} if row["type"] == "iteration" else row
+            for row in read_rows(run / LOG)]  # fmt: skip
+    rows[-1] |= {"best": True, "reward": {"mean": None}}  # every turn an error, and yet the last policy is kept
+    (run / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "Dev reward" in write_report([run]).read_text("utf-8")
+
+
+def test_a_failure_of_a_turn_that_is_not_there(whole: Path, tmp_path: Path) -> None:
+    run = copy_of(whole, tmp_path)
+    row = read_rows(run / FAILURES)[0]
+    for turn in (0, 9):
+        (run / FAILURES).write_text(json.dumps(row | {"turn": turn}) + "\n")
+        with pytest.raises(UserError, match=rf"failures\.jsonl' names turn {turn} of a trajectory that has 3"):
+            export_run(run, "inspect", tmp_path / "out")
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def learner() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+STATE = {"progression": {"updates": 3, "iteration": 1, "best_reward": None}, "log_bytes": {"log.jsonl": 5}}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: Any) -> Path:
+    folder = Path(tmp_path_factory.mktemp("saved")) / "checkpoint"
+    save_checkpoint(folder, *learner(), STATE)
+    return folder
+
+
+@given(st.data())
+def test_a_spoilt_manifest_is_named(saved: Path, tmp_path: Path, data: st.DataObject) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(saved, folder)
+    manifest = folder / "manifest.json"
+    value = spoilt_value(json.loads(manifest.read_text())).map(raw)
+    content = data.draw(st.one_of(spoilt_bytes(manifest.read_bytes()), value, st.binary(max_size=20), values.map(raw)))
+    manifest.write_bytes(content)
+    reason = damage(folder)
+    try:
+        same = json.loads(content.decode("utf-8-sig")) == json.loads((saved / "manifest.json").read_text())
+    except ValueError:
+        same = False
+    if reason is None:
+        assert same
+        assert load_checkpoint(folder, *learner()) == STATE
+    else:
+        assert reason.isprintable()
+        assert taken(lambda: load_checkpoint(folder, *learner()), str(folder), "is damaged") is None
+
+
+@given(spoilt_value(STATE))
+def test_a_state_of_another_shape_is_refused_though_its_hash_fits(tmp_path: Path, state: Any) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        save_checkpoint(folder, *learner(), state)
+    except ValueError:  # not finite: never written
+        return
+    except UnicodeEncodeError:
+        return
+    found = taken(lambda: load_checkpoint(folder, *learner()), str(folder))
+    if found is not None:
+        assert found == state
+        assert isinstance(found["progression"]["updates"], int)
+        assert all(isinstance(size, int) for size in found["log_bytes"].values())
+
+
+@pytest.mark.parametrize("harm", ["garbage", "stranger"])
+def test_weights_that_fit_the_manifest_but_not_the_model(tmp_path: Path, monkeypatch: Any, harm: str) -> None:
+    folder = tmp_path / "checkpoint"
+    writing = checkpoint.save_file
+
+    def other(tensors: Any, path: Path) -> None:
+        if harm == "garbage":
+            path.write_bytes(b"no tensors")
+        else:
+            writing({f"stranger|{i}": value for i, value in enumerate(tensors.values())}, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", other)
+    save_checkpoint(folder, *learner(), STATE)
+    with pytest.raises(UserError, match="was not written by astprompter" if harm == "garbage" else "another model"):
+        load_checkpoint(folder, *learner())
+
+
+def test_moments_of_another_parameter(tmp_path: Path, saved: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(saved, folder)
+    save_file({"stranger|step": torch.zeros(())}, folder / "optimizer.safetensors")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["optimizer.safetensors"] = checkpoint._sha256(folder / "optimizer.safetensors")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="belongs to another model"):
+        load_checkpoint(folder, *learner())
+
+
+# --- the parser and its shapes ---------------------------------------------------------------------------------------
+
+
+@given(values | st.just({"a": {"b": [1, 2.5, "x"]}}))
+def test_strict_json_gives_back_what_was_written(value: Any) -> None:
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        with pytest.raises(ValueError, match="is no JSON"):
+            parse(json.dumps(value))
+        return
+    try:
+        assert parse(text) == value
+    except ValueError as error:
+        digits = "Exceeds the limit" in str(error)  # a number of more digits than Python reads
+        assert digits or ("half a character" in str(error) and "\\ud" in text)
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "reason"),
+    [
+        ({"updates": 1}, Progression, ""),
+        ({"updates": 1, "best_reward": None, "seen": 2.5}, Progression, ""),
+        ({}, Progression, "'updates': Field required"),
+        ({"updates": 1, "best_reward": "x"}, Progression, "'best_reward': Input should be a valid number"),
+        ({"updates": True}, Progression, "'updates': Input should be a valid integer"),
+        ({"updates": 1.0}, Progression, "'updates': Input should be a valid integer"),
+        ({"updates": 2**60}, Progression, "'updates': Input should be less than or equal to 9007199254740992"),
+        (PAIR | {"unknown": 1}, PairRow, ""),
+        (PAIR | {"prompt_ids": [1, "x"]}, PairRow, "'prompt_ids[1]': Input should be a valid integer"),
+        ([], PairRow, "Input should be a valid dictionary"),
+        ([0.5, 1], Interval, ""),
+        (None, Interval, ""),
+        ([1, 2, 3], Interval, "List should have at most 2 items after validation, not 3"),
+        ([1, True], Interval, "'[1]': Input should be a valid number"),
+        (10**400, Number, "Input should be a valid number"),
+        (1e301, Number, "Input is too large a number"),
+        (1, bool, "Input should be a valid boolean"),
+        (0, None, "Input should be None"),
+        ({}, list[str], "Input should be a valid list"),
+    ],
+)
+def test_shapes(value: Any, shape: Any, reason: str) -> None:
+    assert mismatch(value, shape) == reason
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'["a", {"b": "\udfff"}]', r'{"\ud800": 1}'])
+def test_half_characters_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="half a character"):
+        parse(text)
+    assert parse(r'"\ud83d\ude00"') == "\U0001f600"
+
+
+def test_an_object_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(UserError, match=r"cannot read '.*a\.json': No such file"):
+        read_object(path)
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_object(path) == {"a": 1}
+    path.write_text('{"a": 1,\n "a": 2}')
+    with pytest.raises(UserError, match=r"a\.json': the key 'a' occurs twice"):
+        read_object(path)
+    path.write_text('{"a": 1,\n b}')
+    with pytest.raises(UserError, match=r"line 2 column 2\)"):
+        read_object(path)
+
+
+def test_runs_are_read_with_what_they_hold(whole: Path) -> None:
+    (run,) = read_runs([whole])
+    assert (len(run.log), len(run.trees), len(run.failures), len(run.trajectories)) == (9, 11, 4, 8)

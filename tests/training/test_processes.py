@@ -1,0 +1,105 @@
+"""Two processes do what one does: the same texts, the same pairs, the same updates to rounding."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from astprompter.base.errors import UserError
+from astprompter.base.processes import decode_tree, encode_tree, is_main, join, rank, spread, sum_gradients, world
+from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
+from astprompter.rollout.grow import grow_trees
+from astprompter.rollout.reward import RewardWeights
+from astprompter.runs.directory import read_rows
+from astprompter.training.checkpoint import damage
+from helpers.launching import LAUNCH, alone, flat, launched, same_checkpoints, same_rows, write_inputs
+from helpers.tiny import PREFIXES, WordScorer, keys_for
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: Any) -> list[str]:
+    return write_inputs(tmp_path_factory.mktemp("input"))
+
+
+def test_two_processes_train_and_evaluate_as_one(inputs: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone(monkeypatch, "train", "-o", str(one), *inputs)
+    said = launched("-m", "astprompter", "train", "-o", str(two), *inputs)
+    assert said.count("astprompter evaluate") == 1  # one process speaks for both
+    counts = [json.loads((path / "config.json").read_text())["processes"] for path in (one, two)]
+    assert counts == [1, 2]
+    same_rows(one / "pairs.jsonl", two / "pairs.jsonl")
+    same_rows(one / "log.jsonl", two / "log.jsonl")
+    same_checkpoints(one, two, inputs)
+    alone(monkeypatch, "evaluate", str(two), "-o", str(one), "--top", "0")
+    launched("-m", "astprompter", "evaluate", str(two), "--top", "0")
+    same_rows(one / "trajectories.jsonl", two / "trajectories.jsonl")
+    adversaries = [json.loads((path / "summary.json").read_text())["adversaries"] for path in (one, two)]
+    assert flat(adversaries[0]) == pytest.approx(flat(adversaries[1]), rel=1e-4, abs=1e-4)
+
+
+def test_processes_that_are_stopped_leave_a_run_that_goes_on(
+    inputs: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    run = tmp_path / "run"
+    log = run / "log.jsonl"
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, *LAUNCH, "-m", "astprompter", "train", "-o", str(run), *inputs, "training.updates=30"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while not log.exists() or log.read_text().count('"type": "iteration"') < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60)  # the launcher's own code
+    assert damage(run / "checkpoint") is None
+    alone(monkeypatch, "train", "-o", str(run), "--resume")
+    made = [row for row in read_rows(log) if row["type"] == "iteration"]
+    assert [row["iteration"] for row in made] == list(range(1, len(made) + 1))
+    assert made[-1]["updates"] == 30
+
+
+def test_a_launcher_that_starts_one_process_only_is_found_out(monkeypatch: Any) -> None:
+    # What 'accelerate launch --cpu --num_processes 2' leaves in the environment.
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(UserError, match="--multi_gpu --num_processes"):
+        join()
+
+
+def test_alone_everything_is_local(monkeypatch: Any) -> None:
+    assert (rank(), world(), is_main()) == (0, 1, True)
+    assert spread(3, lambda mine: [i * i for i in mine], str, int) == [0, 1, 4]
+    parameter = torch.nn.Parameter(torch.ones(2))
+    sum_gradients([parameter])
+    assert parameter.grad is None
+
+
+def test_trees_travel_unchanged(make_lm: Any) -> None:
+    openings = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES[:3])]
+    trees = grow_trees(
+        make_lm(), make_lm(seed=1), WordScorer(), openings, keys_for(3),
+        horizon=2, branching=2, weights=RewardWeights(),
+    )  # fmt: skip
+    for tree in trees:
+        assert decode_tree(json.loads(json.dumps(encode_tree(tree)))) == tree
+
+
+def test_error_turns_travel_too() -> None:
+    speech, failed = Speech(" a\ud83d"), Speech("", error="remote: timeout")
+    turn = Turn(speech, failed, math.nan, (), 0.0, 0.0, 0.0, math.nan, "remote: timeout")
+    tree = decode_tree(json.loads(json.dumps(encode_tree(RolloutTree(Prefix("p", "x"), [Node(turn, None)])))))
+    got = tree.children[0]
+    assert (got.turn.utterance, got.turn.reply, got.turn.error) == (speech, failed, "remote: timeout")
+    assert math.isnan(got.turn.nll)
+    assert got.prompt_ids is None
