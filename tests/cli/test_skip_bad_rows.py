@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from helpers.commands import call, files, settings
+from helpers.commands import call, settings
 from helpers.tiny import PREFIXES
-
-__all__ = ["files"]  # a fixture
 
 BAD = ["{bad\n", '{"text": ""}\n', '{"text": "a", "text": "b"}\n']
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
-import pytest
-
 from astprompter.cli.app import main
-from helpers.tiny import PREFIXES, make_model, make_tokenizer
 
 SMALL = [
     "rollout.max_new_tokens=5", "rollout.horizon=2", "training.updates=4", "training.pairs_per_iteration=6",
@@ -27,19 +23,6 @@ def call(capsys: Any, *arguments: str) -> tuple[int, str, str]:
         code = int(stop.code or 0)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: Any) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("input")
-    tokenizer = make_tokenizer()
-    make_model("gpt2", len(tokenizer)).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    other = make_tokenizer(300)
-    make_model("llama", len(other), seed=2).save_pretrained(folder / "other")
-    other.save_pretrained(folder / "other")
-    (folder / "prefixes.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in PREFIXES))
-    return {name: str(folder / name) for name in ("model", "other", "prefixes.jsonl")}
 
 
 def settings(files: dict[str, str], **changes: str) -> list[str]:

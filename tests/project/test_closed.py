@@ -67,7 +67,7 @@ def test_no_source_reads_or_writes_pickles_or_runs_what_it_read() -> None:
 def test_only_two_modules_reach_for_the_network() -> None:
     """A server by its address, and data sets that a user asks for; telemetry would be a third."""
     found = {path.name for path in SOURCES if imported(ast.parse(path.read_text(encoding="utf-8"))) & NETWORK_MODULES}
-    assert found == {"endpoint.py", "download.py"}
+    assert found == {"http.py", "download.py"}
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from astprompter.base.display import masked, plain
 from astprompter.base.records import Speech
 from astprompter.cli.app import main
-from astprompter.cli.console import masked, plain
 from astprompter.config import settings_from
 from astprompter.models.local.chat import ChatModel
 from astprompter.rollout.reward import mean_nll

@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 from rich.markup import escape
 
+from ..base.display import plain
 from ..base.errors import UserError, words_of
 from ..base.processes import is_main, leave, rank
 from ..base.signals import Interrupted, interruptible
@@ -22,7 +23,6 @@ from .commands.presets import presets
 from .commands.report import report
 from .commands.shared import ERR
 from .commands.train import sft, train
-from .console import plain
 
 _DEBUG = "ASTPROMPTER_DEBUG"
 

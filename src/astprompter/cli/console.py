@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +23,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from ..base.display import masked, plain
 from ..base.progress import Advance
 
 WARNING = (
@@ -85,19 +85,6 @@ class RichProgress:
         """Print a line above the bars."""
         if not self._quiet:
             self._console.print(escape(message), highlight=False, soft_wrap=True)
-
-
-def plain(text: str) -> str:
-    """Model text made safe for a terminal: control and direction codes become visible marks."""
-    return "".join(
-        "⏎" if c == "\n" else "·" if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} else c
-        for c in text
-    )
-
-
-def masked(text: str) -> str:
-    """The shape of a text without its content: all but white space and punctuation becomes blocks."""
-    return "".join(c if c.isspace() or c == "⏎" or unicodedata.category(c)[0] == "P" else "▒" for c in plain(text))
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..cli.console import masked, plain
+from ..base.display import masked, plain
 from .study import Study, commands, interval, percent, unmeasured, verdict
 
 _TOP = 10

@@ -9,9 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ...base.display import masked, plain
 from ...base.errors import UserError
 from ...config import load_settings
-from ..console import RichProgress, masked, plain, quiet_libraries
+from ..console import RichProgress, quiet_libraries
 from .shared import OUT, SkipBadRows, say, skipping
 
 if TYPE_CHECKING:

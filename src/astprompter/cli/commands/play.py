@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..console import masked, plain, quiet_libraries
+from ...base.display import masked, plain
+from ..console import quiet_libraries
 from .shared import Overrides, ShowText, say, warn
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import plain
+from ...base.display import plain
 from .shared import say
 
 
