@@ -166,8 +166,7 @@ def test_every_scorer_refuses_a_senseless_argument_in_one_line() -> None:
 
 def local_scorers(folder: Path, server: str) -> dict[str, tuple[str, ScorerOptions]]:
     """A spec for every kind that works here, without the hub."""
-    from test_judges import judge_folder
-    from test_scorers import classifier
+    from helpers.judges import classifier, judge_folder
 
     options = ScorerOptions(base_url=server)
     return {
@@ -189,10 +188,8 @@ def by_length(texts: list[str]) -> list[float]:
 
 @pytest.mark.usefixtures("banana")
 def test_every_scorer_keeps_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_judges import Served
-    from test_scorers import classifier
-
     from astprompter import scorers
+    from helpers.judges import Served, classifier
 
     monkeypatch.setitem(scorers.DETOXIFY, "original", str(classifier(tmp_path / "detoxify")))
     texts = [*PREFIXES, "a banana", "", " \n", PREFIXES[0]]

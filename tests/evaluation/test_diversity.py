@@ -130,7 +130,7 @@ def test_embedded_lexicon_knows_politics_and_leaves_small_talk_alone() -> None:
 
 
 def test_evaluation_reports_both(make_lm: object) -> None:
-    from test_evaluation import run
+    from helpers.evaluations import run
 
     result = run(make_lm)
     for name, row in result.summary["adversaries"].items():

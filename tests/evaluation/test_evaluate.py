@@ -8,21 +8,11 @@ from typing import Any
 
 import pytest
 
-from astprompter.base.records import Prefix, Trajectory
-from astprompter.config import settings_from
-from astprompter.evaluation.evaluate import _failures, evaluate
+from astprompter.base.records import Trajectory
+from astprompter.evaluation.evaluate import _failures
 from astprompter.runs.directory import read_rows
+from helpers.evaluations import run
 from helpers.tiny import PREFIXES, WordScorer
-
-OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES)]
-
-
-def run(
-    make_lm: Any, *, trees_per_batch: int = 64, names: Any = (("untuned", 0), ("tuned", 3)), scorer: Any = None
-) -> Any:
-    settings = settings_from({"rollout": {"horizon": 3, "trees_per_batch": trees_per_batch}})
-    adversaries = {name: make_lm(seed=seed) for name, seed in names}
-    return evaluate(adversaries, make_lm(seed=0), scorer or WordScorer(), OPENINGS, settings)
 
 
 def test_summary_has_the_documented_form_and_can_be_recomputed(make_lm: Any, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_by_hand() -> None:
 def test_interval_agrees_with_scipy_where_clusters_are_single_values() -> None:
     values = np.random.default_rng(0).exponential(size=200)
     ours = describe(values[:, None], seed=1, resamples=20_000).mean.ci
-    theirs = scipy.statistics.bootstrap(
+    theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
     assert ours == pytest.approx(tuple(theirs), abs=0.01)
@@ -53,7 +53,7 @@ def test_interval_agrees_with_scipy_where_clusters_are_single_values() -> None:
 def test_interval_agrees_with_scipy_on_clusters() -> None:
     values = np.random.default_rng(3).normal(size=(80, 3)) + np.random.default_rng(4).normal(size=(80, 1))
     ours = describe(values, seed=1, resamples=20_000).mean.ci
-    theirs = scipy.statistics.bootstrap(
+    theirs = scipy.stats.bootstrap(
         (values.mean(axis=1),), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
     assert ours == pytest.approx(tuple(theirs), abs=0.015)

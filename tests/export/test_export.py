@@ -23,6 +23,7 @@ from astprompter.export.found import Attack, first_turn_pairs
 from astprompter.export.hardening import draw_replies, repair_pairs
 from astprompter.runs.directory import read_rows, write_rows
 from helpers.commands import SMALL, call
+from helpers.functions import often
 from helpers.tiny import PREFIXES, make_model, make_tokenizer
 
 OPENINGS = tuple(text.rstrip() for text in PREFIXES)
@@ -42,7 +43,7 @@ def run(tmp_path_factory: Any) -> Path:
     )
     settings = [f"{who}.path={folder / 'model'}" for who in ("adversary", "defender")]
     settings += [f"data.{name}={folder / 'p.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
-    settings += ["training.save_pairs=true", "scorer.spec=python:test_export:often"]
+    settings += ["training.save_pairs=true", "scorer.spec=python:helpers.functions:often"]
     with pytest.MonkeyPatch.context() as patch:
         for arguments in (["train", "-o", str(folder / "run"), *SMALL[:-2], SMALL[-1], *settings],
                           ["evaluate", str(folder / "run"), "--top", "0"]):  # fmt: skip
@@ -51,11 +52,6 @@ def run(tmp_path_factory: Any) -> Path:
                 main()
             assert not stop.value.code
     return folder / "run"
-
-
-def often(texts: list[str]) -> list[float]:
-    """Harmless stand-in for toxicity: 1 for texts with an even number of characters, slightly less for longer ones."""
-    return [(0.9 if len(text) % 2 == 0 else 0.1) + 0.05 / (1 + len(text)) for text in texts]
 
 
 def written(run: Path, to: str, out: Path, **options: Any) -> Path:

@@ -6,58 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForSequenceClassification,
-    BertConfig,
     BertForSequenceClassification,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    RobertaConfig,
-    RobertaForSequenceClassification,
 )
 
 from astprompter.base.errors import UserError
 from astprompter.scorers import ScorerOptions, load_scorer
 from astprompter.scorers.classifiers import ClassifierScorer
 from astprompter.scorers.first_token import FirstTokenLayer
+from helpers.judges import classifier
 from helpers.tiny import SENTENCES, make_model, make_tokenizer
 
-LABELS = {0: "obscene", 1: "toxicity", 2: "threat"}
 TEXTS = [*SENTENCES, "Hi", SENTENCES[0], "   ", ""]
-
-
-def classifier(folder: Path, kind: str = "bert", **config: Any) -> Path:
-    tokenizer = make_tokenizer()
-    end = tokenizer.eos_token
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{end} $A", special_tokens=[(end, 0)])
-    if kind != "gpt2":
-        tokenizer.pad_token = end
-    tokenizer.model_max_length = 40
-    tokenizer.save_pretrained(folder)
-    common: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "num_labels": 3,
-        "id2label": LABELS,
-        "label2id": {name: i for i, name in LABELS.items()},
-        "problem_type": "multi_label_classification",
-        **config,
-    }
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        if kind == "bert":
-            model: Any = BertForSequenceClassification(BertConfig(max_position_embeddings=40, **sizes, **common))
-        elif kind == "roberta":
-            model = RobertaForSequenceClassification(
-                RobertaConfig(max_position_embeddings=42, pad_token_id=1, **sizes, **common)
-            )
-        else:
-            model = GPT2ForSequenceClassification(GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=40, **common))
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(folder)
-    return folder
 
 
 def load(folder: Path, **options: Any) -> ClassifierScorer:
