@@ -15,13 +15,14 @@ import pytest
 import yaml
 
 from astprompter.base.errors import UserError
+from astprompter.base.files import write_rows
 from astprompter.base.progress import Silent
 from astprompter.base.records import Speech
 from astprompter.export import FORMATS, export_run
 from astprompter.export.files import _literal
 from astprompter.export.found import Attack, first_turn_pairs
 from astprompter.export.hardening import draw_replies, repair_pairs
-from astprompter.runs.directory import read_rows, write_rows
+from astprompter.runs.directory import read_rows
 from helpers.commands import SMALL, call
 from helpers.functions import often
 from helpers.tiny import PREFIXES, make_model, make_tokenizer

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from astprompter.base import files
 from astprompter.base.errors import UserError
-from astprompter.runs import directory
 from astprompter.training import checkpoint
 from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint
 
@@ -103,7 +103,7 @@ class Killed(BaseException):
 
 def test_death_at_every_step_of_writing_leaves_one_whole(tmp_path: Path, monkeypatch: Any) -> None:
     """Every call that touches the disk is the last one in turn."""
-    steps = [(checkpoint, "save_file"), (checkpoint, "write_json"), (directory, "_sync"), (shutil, "rmtree")]
+    steps = [(checkpoint, "save_file"), (checkpoint, "write_json"), (files, "_sync"), (shutil, "rmtree")]
     renames = [(Path, "rename")]
     survived = 0
     for target, name in (*steps, *renames):

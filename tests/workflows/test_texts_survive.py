@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from astprompter.base.files import write_rows
 from astprompter.base.records import ElicitingText, Prefix, Speech
 from astprompter.config import settings_from
 from astprompter.data.sources import Dialogue
@@ -22,7 +23,7 @@ from astprompter.models.local.replay import Replay
 from astprompter.models.local.sampling import Sampling
 from astprompter.report.page import write_report
 from astprompter.rollout.pairs import supervised_pairs
-from astprompter.runs.directory import LOG, read_rows, write_rows
+from astprompter.runs.directory import LOG, read_rows
 from helpers.tiny import keys_for, make_model, make_tokenizer
 
 ODD = [

@@ -109,10 +109,15 @@ def mismatch(value: object, shape: Any) -> str:
     try:
         _validator(shape).validate_python(value, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
-        return f"'{one_line(where, 80)}': {first['msg']}" if where else first["msg"]
+        return first_fault(error)
     return ""
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first field that does not fit a model, and how, in one line."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
+    return f"'{one_line(where, 80)}': {first['msg']}" if where else first["msg"]
 
 
 @functools.cache

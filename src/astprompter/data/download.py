@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import RunError, UserError
+from ..base.files import write_json
 from ..base.progress import Progress, Silent
-from ..runs.directory import write_json
 from .readers import shown
 
 _CHUNK = 2**18

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError, words_of
-from ..runs.directory import write_rows
+from ..base.files import write_rows
 
 
 def hub_rows(name: str, split: str, path: Path, *, offline: bool = False) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
+from ..base.files import write_json, write_rows
 from ..base.progress import Progress, Silent
 from ..base.records import FAILURE_THRESHOLD, Prefix, Scorer
-from ..runs.directory import write_json, write_rows
 from .cache import CARD, DIALOGUES, ELICITING, PREFIXES
 from .cleaning import clean_markup
 from .published import GONE, Conversation, read_convokit, read_human_turns

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..base.files import write_json, write_rows
 from ..base.progress import Progress, Silent
 from ..base.randomness import key_of
 from ..base.records import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Spells, Trajectory, Turn
@@ -19,7 +20,7 @@ from ..models.local.memory import batch_of_trees
 from ..models.local.replay import Replay
 from ..rollout.grow import grow_trajectories
 from ..rollout.reward import RewardWeights, mean_nll
-from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions, write_json, write_rows
+from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
 from .diversity import diversity
 from .scorers import Verdicts, check_names, compare_scorers, judge_again, with_scores
 from .statistics import describe, failure_within_horizon, paired_difference, replies_by_utterance

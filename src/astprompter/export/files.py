@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from ..base.errors import UserError
-from ..runs.directory import PAIRS, read_rows, write_json, write_rows, write_text
+from ..base.files import write_json, write_rows, write_text
+from ..runs.directory import PAIRS, read_rows
 from .found import CONTENT_WARNING, Attack, Export, Written, attacks, best_of, first_turn_pairs, trajectories
 
 

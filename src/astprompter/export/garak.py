@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from ..base.errors import UserError
+from ..base.files import write_json, write_text
 from ..config import Settings
-from ..runs.directory import write_json, write_text
 from .found import CONTENT_WARNING, Export, Written, best_of, settings_of
 
 _THRESHOLD = 0.75

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import UserError
+from ..base.files import write_rows
 from ..base.progress import Progress
 from ..base.randomness import key_of
 from ..base.records import FAILURE_THRESHOLD, Scorer, Speaker
-from ..runs.directory import write_rows
 from .found import Attack, Export, Written, attacks, settings_of
 
 _WAVE = 64

@@ -15,7 +15,8 @@ from markupsafe import Markup, escape
 
 from .. import __version__
 from ..base.errors import UserError
-from ..runs.directory import Note, write_text
+from ..base.files import write_text
+from ..runs.directory import Note
 from . import figures, tree
 from .markdown import to_markdown
 from .payload import embed, payload

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import shutil
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
@@ -14,7 +12,8 @@ from typing import Any
 
 from .. import __version__
 from ..config import Settings, settings_from
-from ..base.errors import RunError, UserError, one_line
+from ..base.errors import UserError, one_line
+from ..base.files import append_rows, write_json
 from .schema import ConfigFile, CountedFile, FailureRow, LogRow, PairRow, TrajectoryRow, TreeRow
 from ..base.strict_json import parse, read_object
 
@@ -23,71 +22,6 @@ FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
 _ROWS = {LOG: LogRow, PAIRS: PairRow, TREES: TreeRow, TRAJECTORIES: TrajectoryRow, FAILURES: FailureRow}
 Note = Callable[[str], None]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader sees the old or the new one, never half.
-
-    Raises:
-        RunError: The disk is full or the folder is not writable; the old file is untouched.
-    """
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
-
-
-def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
-    """Put a finished folder in another's place; killed at any point, ``folder`` or ``NAME.old`` is whole.
-
-    Args:
-        draft: The new content, beside ``folder``; synced to disk first.
-        folder: What it replaces, if there is one.
-        keep_old: Leave the replaced folder as ``NAME.old``.
-    """
-    for path in (*sorted(draft.rglob("*")), draft):
-        _sync(path)
-    old, dropped = (folder.with_name(folder.name + end) for end in (".old", ".dropped"))
-    if dropped.exists():
-        shutil.rmtree(dropped)
-    if folder.exists():
-        if old.exists():
-            old.rename(dropped)  # a folder is never seen half deleted under its name
-        folder.rename(old)
-    draft.rename(folder)
-    _sync(folder.parent)
-    if not keep_old and old.exists():
-        old.rename(dropped)
-    if dropped.exists():
-        shutil.rmtree(dropped)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write strict JSON (no NaN), indented, with one newline at the end."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines, replacing the file in one step."""
-    write_text(path, "".join(_line(row) for row in rows))
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def versions() -> dict[str, str]:
@@ -180,14 +114,7 @@ class RunDirectory:
         Raises:
             RunError: The file cannot be written.
         """
-        text = "".join(_line(row) for row in rows)
-        try:
-            with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"cannot write '{self.path / name}': {error.strerror or error}") from None
+        append_rows(self.path / name, rows)
 
     def begun(self) -> bool:
         """Whether there is a checkpoint, or a log of iterations that must have left one."""

@@ -21,9 +21,10 @@ from typing import IO
 import yaml
 
 from ..base.errors import RunError, UserError
+from ..base.files import write_text
 from ..base.progress import Advance, Progress
 from ..base.signals import Interrupted
-from ..runs.directory import SUMMARY, RunDirectory, write_text
+from ..runs.directory import SUMMARY, RunDirectory
 from .done import is_done, recorded
 from .jobs import Job, Measurement, Training
 

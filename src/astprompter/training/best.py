@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import RunError
+from ..base.files import replace_folder
 from ..base.processes import is_main
 from ..config import Settings
 from ..models.local.chat import ChatModel
 from ..models.local.lm import LanguageModel
 from ..models.local.lora import merged_weights
-from ..runs.directory import replace_folder
 from .sharding import kept_weights
 
 _CARD = """---

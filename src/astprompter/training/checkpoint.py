@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..base.errors import RunError, UserError, words_of
+from ..base.files import replace_folder, write_json
 from ..base.processes import is_main
 from ..base.strict_json import parse, read_object
-from ..runs.directory import replace_folder, write_json
 from ..runs.schema import StateFile
 from .sharding import kept, placed_like
 

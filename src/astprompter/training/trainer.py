@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..base.errors import RunError, UserError
+from ..base.files import write_json
 from ..base.processes import barrier, is_main
 from ..base.progress import Progress, Silent
 from ..base.randomness import keys_of
@@ -18,7 +19,7 @@ from ..models.local.lm import LanguageModel, weights_hash
 from ..models.local.memory import batch_of_trees
 from ..rollout.grow import grow_trajectories
 from ..rollout.reward import RewardWeights
-from ..runs.directory import FROZEN, LOG, RunDirectory, write_json
+from ..runs.directory import FROZEN, LOG, RunDirectory
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import summary_line, turn_metrics

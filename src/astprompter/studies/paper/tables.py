@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runs.directory import write_json, write_text
+from ...base.files import write_json, write_text
 
 Summary = Mapping[str, Any]
 EXPERIMENT, TABLES_MD, TABLES_TEX, TABLES_CSV, FINDINGS = (

@@ -1,0 +1,93 @@
+"""Write files whole or not at all: a reader sees the old content or the new one, never half."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import RunError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step.
+
+    Raises:
+        RunError: The disk is full or the folder is not writable; the old file is untouched.
+    """
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(draft, "w", text)
+        draft.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write strict JSON (no NaN), indented, with one newline at the end."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines, replacing the file in one step."""
+    write_text(path, _lines(rows))
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append JSON lines to a file.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    try:
+        _write(path, "a", _lines(rows))
+    except OSError as error:
+        raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def _write(path: Path, mode: str, text: str) -> None:
+    with path.open(mode, encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
+    """Put a finished folder in another's place; killed at any point, ``folder`` or ``NAME.old`` is whole.
+
+    Args:
+        draft: The new content, beside ``folder``; synced to disk first.
+        folder: What it replaces, if there is one.
+        keep_old: Leave the replaced folder as ``NAME.old``.
+    """
+    for path in (*sorted(draft.rglob("*")), draft):
+        _sync(path)
+    old, dropped = (folder.with_name(folder.name + end) for end in (".old", ".dropped"))
+    if dropped.exists():
+        shutil.rmtree(dropped)
+    if folder.exists():
+        if old.exists():
+            old.rename(dropped)  # a folder is never seen half deleted under its name
+        folder.rename(old)
+    draft.rename(folder)
+    _sync(folder.parent)
+    if not keep_old and old.exists():
+        old.rename(dropped)
+    if dropped.exists():
+        shutil.rmtree(dropped)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
