@@ -20,15 +20,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from astprompter.base.records import PreferencePair, Prefix, RolloutTree, Scorer
+from astprompter.config import RewardSettings, SamplingSettings
 from astprompter.models.local.lm import LanguageModel
-from astprompter.models.local.sampling import Sampling
 from astprompter.rollout.grow import grow_trees
 from astprompter.rollout.pairs import pairs_of_tree
-from astprompter.rollout.reward import RewardWeights
 
 RESULTS = Path(__file__).parent / "results"
-SAMPLING = Sampling(max_new_tokens=24, min_new_tokens=2, temperature=0.7, top_p=0.7, repetition_penalty=1.1)
-WEIGHTS = RewardWeights(1.0, 0.5, 0.1)
+SAMPLING = SamplingSettings(max_new_tokens=24, min_new_tokens=2, temperature=0.7, top_p=0.7, repetition_penalty=1.1)
+WEIGHTS = RewardSettings()
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from transformers.utils.logging import disable_progress_bar
 
+from astprompter.config import SamplingSettings
 from astprompter.models.local.lm import LanguageModel
-from astprompter.models.local.sampling import Sampling
 
 torch.set_num_threads(1)
 disable_progress_bar()
@@ -47,7 +47,9 @@ def tokenizer() -> Any:
 
 @pytest.fixture
 def make_lm(tokenizer: Any) -> Callable[..., LanguageModel]:
-    def build(family: str = "gpt2", *, sampling: Sampling = SHORT, seed: int = 0, **options: Any) -> LanguageModel:
+    def build(
+        family: str = "gpt2", *, sampling: SamplingSettings = SHORT, seed: int = 0, **options: Any
+    ) -> LanguageModel:
         own = options.pop("tokenizer", tokenizer)
         model = make_model(family, len(own), seed=seed, context=options.pop("context", 256))
         return LanguageModel(model, own, name=f"tiny-{family}", sampling=sampling, **options)

@@ -7,7 +7,6 @@ import lzma
 import random
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,20 @@ import numpy as np
 
 from astprompter.base.randomness import key_of
 from astprompter.base.records import Scorer
+from astprompter.config import SamplingSettings, ScorerSettings
 from astprompter.models.local.lm import LanguageModel, load_model, load_tokenizer
-from astprompter.models.local.sampling import Sampling
-from astprompter.scorers import ScorerOptions, load_scorer
+from astprompter.scorers import load_scorer
 
 from .corpus import documents
 
 SIZES = {"train": 1500, "dev": 150, "test": 400}
 ELICITING = 3000
-NATURAL = Sampling(max_new_tokens=24, min_new_tokens=2, temperature=0.7, top_p=0.7, repetition_penalty=1.1)
+NATURAL = SamplingSettings(max_new_tokens=24, min_new_tokens=2, temperature=0.7, top_p=0.7, repetition_penalty=1.1)
 WAVE, SHINGLE = 512, 12
 _SENTENCE_END = re.compile(r"[.!?]['\"]?(?=\s|$)")
 
 
-def sampler(folder: Path, sampling: Sampling) -> LanguageModel:
+def sampler(folder: Path, sampling: SamplingSettings) -> LanguageModel:
     """The embedded language model under given sampling settings."""
     return LanguageModel(load_model(str(folder)), load_tokenizer(str(folder)), name="embedded", sampling=sampling)
 
@@ -98,7 +97,10 @@ def make_eliciting(lm: LanguageModel, scorer: Scorer, copied: Callable[[str], bo
     print(f"{len(starts)} toxic samples", flush=True)
     texts: dict[str, None] = {}
     short = LanguageModel(
-        lm.model, lm.tokenizer, name="embedded", sampling=replace(lm.sampling, max_new_tokens=24, min_new_tokens=8)
+        lm.model,
+        lm.tokenizer,
+        name="embedded",
+        sampling=lm.sampling.changed(max_new_tokens=24, min_new_tokens=8),
     )
     rng = random.Random(0)
     for attempt in range(20):
@@ -137,13 +139,13 @@ def write_prefixes(target: Path, texts: list[str]) -> None:
 
 def build_texts(root: Path, target: Path, *, force: bool) -> None:
     """Write what is missing of prefixes and eliciting texts (all with ``force``), and the figures of both."""
-    scorer = load_scorer("embedded", ScorerOptions(device="cpu"))
+    scorer = load_scorer("embedded", ScorerSettings(device="cpu"))
     known = shingles(documents(root, "train", random.Random(0)))
 
     def copied(text: str) -> bool:
         return any(hash(run) in known for run in runs_of(text))
 
-    drawn = Sampling(max_new_tokens=56, min_new_tokens=16, temperature=0.85, top_p=0.9, repetition_penalty=1.1)
+    drawn = SamplingSettings(max_new_tokens=56, min_new_tokens=16, temperature=0.85, top_p=0.9, repetition_penalty=1.1)
     lm = sampler(target / "lm", drawn)
     if force or not (target / "prefixes_test.jsonl").exists():
         write_prefixes(target, make_prefixes(lm, scorer, copied))

@@ -15,8 +15,9 @@ import pytest
 from astprompter.base.errors import UserError
 from astprompter.base.records import Scorer
 from astprompter.base.registry import Registry
+from astprompter.config import ScorerSettings
 from astprompter.data.files import NAMED
-from astprompter.scorers import SCORERS, ScorerOptions, load_scorer
+from astprompter.scorers import SCORERS, load_scorer
 from astprompter.workflows.load import DEFENDERS
 from helpers.tiny import PREFIXES, keys_for, make_model, make_tokenizer
 
@@ -164,11 +165,11 @@ def test_every_scorer_refuses_a_senseless_argument_in_one_line() -> None:
         assert name in str(caught.value)
 
 
-def local_scorers(folder: Path, server: str) -> dict[str, tuple[str, ScorerOptions]]:
+def local_scorers(folder: Path, server: str) -> dict[str, tuple[str, ScorerSettings]]:
     """A spec for every kind that works here, without the hub."""
     from helpers.judges import classifier, judge_folder
 
-    options = ScorerOptions(base_url=server)
+    options = ScorerSettings(base_url=server)
     return {
         "embedded": ("embedded", options),
         "hf": (f"hf:{classifier(folder / 'hf')}", options),

@@ -11,10 +11,10 @@ import pytest
 from safetensors import safe_open
 
 from astprompter.base.progress import Silent
-from astprompter.config import ModelSettings, RolloutSettings, load_settings
+from astprompter.config import ModelSettings, RolloutSettings, ScorerSettings, load_settings
 from astprompter.data import load_dialogues, load_eliciting, load_prefixes, overlap
 from astprompter.evaluation.evaluate import evaluate
-from astprompter.scorers import ScorerOptions, load_scorer
+from astprompter.scorers import load_scorer
 from astprompter.workflows.load import build_lm, load_training_models, model_folder
 from astprompter.workflows.train import load_texts
 
@@ -38,7 +38,7 @@ def test_language_model_is_the_one_that_was_asked_for() -> None:
 
 
 def test_classifier_loads_like_any_other_and_tells_rude_from_kind() -> None:
-    same = load_scorer(f"hf:{FOLDER / 'classifier'}", ScorerOptions(activation="sigmoid"))
+    same = load_scorer(f"hf:{FOLDER / 'classifier'}", ScorerSettings(activation="sigmoid"))
     embedded = load_scorer("embedded")
     texts = ["You are so stupid.", "What a beautiful day.", " I love this movie.", " Who is yours?", "I am a woman."]
     scores = embedded.score(texts)

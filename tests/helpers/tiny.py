@@ -22,7 +22,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from astprompter.models.local.sampling import Sampling
+from astprompter.config import SamplingSettings
 
 SENTENCES = [
     "The garden is lovely in spring, and the bees come back every year.",
@@ -119,7 +119,7 @@ def run_command(monkeypatch: Any, *arguments: str) -> int:
     return int(stop.value.code or 0)
 
 
-SHORT = Sampling(max_new_tokens=6, min_new_tokens=2, temperature=0.7, top_p=0.9, repetition_penalty=1.1)
+SHORT = SamplingSettings(max_new_tokens=6, min_new_tokens=2, temperature=0.7, top_p=0.9, repetition_penalty=1.1)
 
 
 def keys_for(count: int, seed: int = 0) -> Any:

@@ -12,14 +12,13 @@ from tokenizers import AddedToken
 
 from astprompter.base.errors import UserError
 from astprompter.base.records import Prefix, Speech
-from astprompter.config import settings_from
+from astprompter.config import RewardSettings, settings_from
 from astprompter.data import Dialogue
 from astprompter.models.local.capabilities import special_ids
 from astprompter.models.local.chat import ChatModel
 from astprompter.models.local.likelihood_proxy import LikelihoodProxy
 from astprompter.models.local.replay import Replay
 from astprompter.rollout.grow import grow_trees
-from astprompter.rollout.reward import RewardWeights
 from astprompter.training.metrics import turns_of
 from astprompter.training.packing import pack, sequence_logps, sequences_of
 from astprompter.workflows.load import load_training_models
@@ -135,7 +134,7 @@ def test_trees_grow_whoever_is_a_chat_model(make_lm: Any, adversary: str, defend
         keys_for(len(OPENINGS)),
         horizon=2,
         branching=2,
-        weights=RewardWeights(),
+        weights=RewardSettings(),
         trees_per_batch=3,
     )
     turns = [turn for tree in trees for turn in turns_of(tree.children)]
@@ -205,7 +204,7 @@ def test_training_knows_that_the_sides_differ(tmp_path: Path) -> None:
     assert models.reference is models.defender  # the weights are the same, the likelihoods are not
     trees = grow_trees(
         models.adversary, models.defender, WordScorer(), OPENINGS, keys_for(len(OPENINGS)),
-        horizon=2, branching=2, weights=RewardWeights(),
+        horizon=2, branching=2, weights=RewardSettings(),
     )  # fmt: skip
     pairs = [pair for tree in trees for pair in pairs_of_tree(tree, free_reference=models.free_reference)]
     policy = sequence_logps(models.adversary, pack(sequences_of(pairs)))

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 
+from astprompter.config import SamplingSettings
 from astprompter.models.local import memory
-from astprompter.models.local.sampling import Sampling
 from astprompter.models.served.dialects import _ECHO, _VLLM, DIALECTS
 from astprompter.models.served.http import BadAnswerError, Failed
 from astprompter.models.served.remote import RemoteSpeaker
@@ -126,7 +126,7 @@ def test_an_utterance_whose_tokens_cannot_be_told_is_a_failure() -> None:
 
 def test_greedy_sampling_in_transformers_words_has_no_temperature() -> None:
     (dialect,) = (d for d in DIALECTS if d.name == "transformers")
-    chosen = json.loads(dialect.fields(Sampling(temperature=0.0), seed=1)["generation_config"])
+    chosen = json.loads(dialect.fields(SamplingSettings(temperature=0.0), seed=1)["generation_config"])
     assert chosen["do_sample"] is False
     assert not {"temperature", "top_p", "top_k"} & set(chosen)
 

@@ -17,13 +17,12 @@ import pytest
 from astprompter.base.errors import RunError, UserError
 from astprompter.base.records import Prefix, Speech
 from astprompter.cli.app import main
-from astprompter.config import settings_from
+from astprompter.config import RewardSettings, ServerSettings, settings_from
 from astprompter.models.local.likelihood_proxy import LikelihoodProxy
 from astprompter.models.local.lm import LanguageModel
-from astprompter.models.served.http import Endpoint, EndpointOptions, Failed, backoff, retry_after
+from astprompter.models.served.http import Endpoint, Failed, backoff, retry_after
 from astprompter.models.served.remote import RemoteSpeaker
 from astprompter.rollout.grow import grow_trees
-from astprompter.rollout.reward import RewardWeights
 from astprompter.runs.directory import read_rows
 from astprompter.training.metrics import turns_of
 from astprompter.workflows.load import build_defender
@@ -49,7 +48,7 @@ def server(parts: Any) -> Iterator[TinyServer]:
 
 def endpoint(server: TinyServer, **options: Any) -> Endpoint:
     chosen = {"timeout": 20.0, "retries": 2, **options}
-    return Endpoint(EndpointOptions(server.url, **chosen), sleep=lambda seconds: None)
+    return Endpoint(ServerSettings(base_url=server.url, **chosen), sleep=lambda seconds: None)
 
 
 def speaker(server: TinyServer, *, api: Any = "completions", likelihood: bool = True, **options: Any) -> RemoteSpeaker:
@@ -237,7 +236,7 @@ def test_error_turns_stay_out_of_pairs_and_rates(make_lm: Any, server: TinyServe
     remote = speaker(server, retries=0)
     server.fault = lambda number, body: "status:503" if number % 7 == 3 else None
     trees = grow_trees(
-        make_lm(), remote, WordScorer(), OPENINGS, keys_for(4), horizon=2, branching=2, weights=RewardWeights()
+        make_lm(), remote, WordScorer(), OPENINGS, keys_for(4), horizon=2, branching=2, weights=RewardSettings()
     )
     turns = [turn for tree in trees for turn in turns_of(tree.children)]
     failed = [turn for turn in turns if turn.error]
@@ -273,7 +272,7 @@ def test_the_key_is_sent_and_never_shown(server: TinyServer, monkeypatch: Any, c
         server.fault = lambda number, body: "status:401"
         with pytest.raises(UserError) as caught:
             remote.start(["Hello."], turns=1).speak(keys_for(1))
-    said = caplog.text + str(caught.value) + repr(remote.facts) + repr(remote.endpoint.options)
+    said = caplog.text + str(caught.value) + repr(remote.facts) + repr(remote.endpoint.server)
     assert KEY not in said
     assert "[key]" in caplog.text
     assert "\x1b" not in said
@@ -291,13 +290,13 @@ def test_the_key_is_sent_and_never_shown(server: TinyServer, monkeypatch: Any, c
 )
 def test_settings_that_cannot_work_are_refused_without_a_secret(options: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        Endpoint(EndpointOptions(**{"base_url": "http://localhost/v1", **options}))
+        Endpoint(ServerSettings(**{"base_url": "http://localhost/v1", **options}))
     assert not any(secret in str(caught.value) for secret in ("sk-abc", "pw@"))
 
 
 def test_retry_after_is_honoured_and_waits_grow_with_jitter(server: TinyServer) -> None:
     waits: list[float] = []
-    point = Endpoint(EndpointOptions(server.url, retries=4), sleep=waits.append)
+    point = Endpoint(ServerSettings(base_url=server.url, retries=4), sleep=waits.append)
     remote = RemoteSpeaker(point, "tiny", SHORT, likelihood=False)
     first = len(server.seen)
     server.fault = lambda number, body: {first: "later:7", first + 1: "status:500", first + 2: "status:500"}.get(number)

@@ -15,15 +15,15 @@ import pytest
 from transformers.utils.import_utils import is_serve_available
 
 from astprompter.base.records import Speech
+from astprompter.config import SamplingSettings, ServerSettings
 from astprompter.models.local.lm import LanguageModel
-from astprompter.models.local.sampling import Sampling
-from astprompter.models.served.http import Endpoint, EndpointOptions
+from astprompter.models.served.http import Endpoint
 from astprompter.models.served.remote import RemoteSpeaker
 from helpers.tiny import keys_for, make_chat_tokenizer, make_model
 
 pytestmark = pytest.mark.skipif(not is_serve_available(), reason="needs transformers[serving]")
-GREEDY = Sampling(max_new_tokens=8, min_new_tokens=2, temperature=0.0, repetition_penalty=1.1)
-DRAWN = Sampling(max_new_tokens=8, min_new_tokens=2, temperature=1.0, top_p=0.95)
+GREEDY = SamplingSettings(max_new_tokens=8, min_new_tokens=2, temperature=0.0, repetition_penalty=1.1)
+DRAWN = SamplingSettings(max_new_tokens=8, min_new_tokens=2, temperature=1.0, top_p=0.95)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def url(folder: Path) -> Iterator[str]:
         process.wait(timeout=20)
 
 
-def speaker(url: str, folder: Path, sampling: Sampling, *, api: Any = "completions") -> RemoteSpeaker:
-    return RemoteSpeaker(Endpoint(EndpointOptions(url, concurrency=1)), str(folder), sampling, api=api)
+def speaker(url: str, folder: Path, sampling: SamplingSettings, *, api: Any = "completions") -> RemoteSpeaker:
+    return RemoteSpeaker(Endpoint(ServerSettings(base_url=url, concurrency=1)), str(folder), sampling, api=api)
 
 
 def test_its_greedy_replies_are_those_of_the_model_loaded_here(url: str, folder: Path) -> None:

@@ -7,13 +7,14 @@ import torch
 
 from astprompter.base.errors import UserError
 from astprompter.base.records import Speech
+from astprompter.config import SamplingSettings
 from astprompter.models.local import memory
 from astprompter.models.local.lm import LanguageModel
-from astprompter.models.local.sampling import Sampling, best_of, sample
+from astprompter.models.local.sampling import best_of, sample
 from astprompter.rollout.reward import mean_nll
 from helpers.tiny import FAMILIES, PREFIXES, SENTENCES, keys_for, make_tokenizer
 
-GREEDY = Sampling(max_new_tokens=8, min_new_tokens=2, temperature=0.0, repetition_penalty=1.1)
+GREEDY = SamplingSettings(max_new_tokens=8, min_new_tokens=2, temperature=0.0, repetition_penalty=1.1)
 
 
 def full_logprobs(lm: Any, context: Any, tokens: Any) -> list[float]:
@@ -84,7 +85,9 @@ def test_branches_continue_as_if_they_had_been_alone(make_lm: Any) -> None:
 
 
 def test_end_of_text_ends_a_speech_and_is_not_part_of_it(make_lm: Any) -> None:
-    lm = make_lm("gpt2", sampling=Sampling(max_new_tokens=6, min_new_tokens=2, temperature=0.0, repetition_penalty=1.0))
+    lm = make_lm(
+        "gpt2", sampling=SamplingSettings(max_new_tokens=6, min_new_tokens=2, temperature=0.0, repetition_penalty=1.0)
+    )
     real = lm.logits
     lm.logits = lambda hidden: torch.cat([torch.full_like(real(hidden)[..., :1], 1e4), real(hidden)[..., 1:]], dim=-1)
     session = lm.start(PREFIXES[:2], turns=1)
@@ -237,7 +240,7 @@ def test_irregular_branches_of_shared_branches(make_lm: Any) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_rows_that_have_ended_leave_the_batch(make_lm: Any, family: str, monkeypatch: Any) -> None:
     """End of text is made likely, so that rows end at different tokens; later speech must not notice."""
-    sampling = Sampling(max_new_tokens=10, min_new_tokens=1, temperature=1.0, top_p=1.0, repetition_penalty=1.0)
+    sampling = SamplingSettings(max_new_tokens=10, min_new_tokens=1, temperature=1.0, top_p=1.0, repetition_penalty=1.0)
     lm = make_lm(family, sampling=sampling)
     real = lm.logits
     lift = torch.zeros(lm.vocabulary_size).index_fill(0, torch.tensor(lm.end_ids), 5.0)

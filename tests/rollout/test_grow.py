@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from astprompter.base.records import ElicitingText, Node, Prefix, RolloutTree, Speech, Turn
+from astprompter.config import RewardSettings
 from astprompter.rollout.grow import assess, grow_trajectories, grow_trees
 from astprompter.rollout.pairs import pairs_of_tree, split_eliciting, supervised_pairs, swap_per_pair
-from astprompter.rollout.reward import RewardWeights, mean_nll
+from astprompter.rollout.reward import mean_nll
 from astprompter.training.metrics import turns_of
 from helpers.tiny import PREFIXES, WordScorer, keys_for
 
-WEIGHTS = RewardWeights()
+WEIGHTS = RewardSettings()
 OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES)]
 
 
@@ -23,7 +24,7 @@ def trees(lm: Any, defender: Any, openings: Any = OPENINGS, **options: Any) -> l
 
 
 def test_reward_by_hand() -> None:
-    weights = RewardWeights(alpha=2.0, beta=0.5, lambda_=0.1)
+    weights = RewardSettings(alpha=2.0, beta=0.5, lambda_=0.1)
     assert weights.reward(tox_reply=0.25, tox_turn=0.5, nll=3.0) == pytest.approx(2 * 0.25 + 0.5 * 0.5 - 0.3)
     assert weights.terms(tox_reply=0.25, tox_turn=0.5, nll=3.0) == pytest.approx((0.5, 0.25, -0.3))
     assert mean_nll((-1.0, -2.0, -6.0)) == 3.0

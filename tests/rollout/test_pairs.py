@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from astprompter.base.records import ElicitingText, Node, PreferencePair, Prefix, RolloutTree, Speech, Turn
-from astprompter.config import RewardSettings
+from astprompter.config import RewardSettings, RolloutSettings
 from astprompter.rollout.pairs import pairs_of_tree, ranked, split_eliciting, supervised_pairs, swap_per_pair
-from astprompter.rollout.reward import RewardWeights
 
 
 def node(reward: float, ids: tuple[int, ...] | None, prompt: tuple[int, ...] | None = (1, 2)) -> Node:
@@ -125,5 +124,14 @@ def test_a_mask_of_another_length_is_refused() -> None:
 
 
 def test_the_weights_are_those_of_the_settings() -> None:
-    assert RewardWeights.of(RewardSettings(alpha=2.0, beta=3.0, **{"lambda": 4.0})) == RewardWeights(2.0, 3.0, 4.0)
-    assert RewardWeights.of(RewardSettings()) == RewardWeights() == RewardWeights(1.0, 0.5, 0.1)
+    weights = RewardSettings(alpha=2.0, beta=3.0, **{"lambda": 4.0})
+    assert weights == RewardSettings(alpha=2.0, beta=3.0, lambda_=4.0)
+    assert weights.terms(tox_reply=0.5, tox_turn=0.25, nll=2.0) == (1.0, 0.75, -8.0)
+    default = RewardSettings()
+    assert (default.alpha, default.beta, default.lambda_) == (1.0, 0.5, 0.1)
+
+
+def test_an_utterance_that_must_be_longer_than_it_may_be_is_as_long_as_it_may_be() -> None:
+    assert RolloutSettings(max_new_tokens=4, min_new_tokens=9).min_new_tokens == 4
+    assert RolloutSettings(max_new_tokens=1).min_new_tokens == 1
+    assert RolloutSettings(min_new_tokens=9).changed(max_new_tokens=5).min_new_tokens == 5

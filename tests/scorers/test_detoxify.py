@@ -12,7 +12,8 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from astprompter import scorers
 from astprompter.base.errors import UserError
-from astprompter.scorers import ScorerOptions, load_scorer
+from astprompter.config import ScorerSettings
+from astprompter.scorers import load_scorer
 from astprompter.scorers.classifiers import ClassifierScorer
 from helpers.tiny import SENTENCES, make_tokenizer
 
@@ -48,7 +49,7 @@ def classifier(folder: Path, labels: list[str]) -> Any:
 
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "original", **options: Any) -> ClassifierScorer:
     monkeypatch.setitem(scorers.DETOXIFY, name, str(folder))
-    scorer = load_scorer(f"detoxify:{name}", ScorerOptions(**options))
+    scorer = load_scorer(f"detoxify:{name}", ScorerSettings(**options))
     assert isinstance(scorer, ClassifierScorer)
     return scorer
 

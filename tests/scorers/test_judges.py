@@ -12,15 +12,16 @@ import torch
 
 from astprompter.base.errors import UserError
 from astprompter.base.randomness import key_of
-from astprompter.models.served.http import Endpoint, EndpointOptions, Failed, backoff
-from astprompter.scorers import ScorerOptions, load_scorer
+from astprompter.config import ScorerSettings, ServerSettings
+from astprompter.models.served.http import Endpoint, Failed, backoff
+from astprompter.scorers import load_scorer
 from astprompter.scorers.judge import GenerativeJudge, verdict
 from helpers.judges import Served, judge_folder
 from helpers.tiny import PREFIXES, make_model, make_tokenizer
 
 
 def load(folder: Path, **options: Any) -> GenerativeJudge:
-    judge = load_scorer(f"judge:{folder}", ScorerOptions(**options))
+    judge = load_scorer(f"judge:{folder}", ScorerSettings(**options))
     assert isinstance(judge, GenerativeJudge)
     return judge
 
@@ -145,7 +146,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_moderation_takes_the_highest_category_or_the_named_one(server: Any) -> None:
-    options = ScorerOptions(base_url=server.url, batch_size=2)
+    options = ScorerSettings(base_url=server.url, batch_size=2)
     scorer = load_scorer("openai-moderation:m", options)
     assert scorer.name == "openai-moderation:m (highest category)"
     texts = ["Hi!", "x" * 150, "", "y" * 20]
@@ -157,7 +158,7 @@ def test_moderation_takes_the_highest_category_or_the_named_one(server: Any) -> 
 
 
 def test_a_chat_judge_reads_probabilities_after_line_breaks(server: Any) -> None:
-    scorer = load_scorer("openai-chat:guard", ScorerOptions(base_url=server.url, instruction="Is it rude?"))
+    scorer = load_scorer("openai-chat:guard", ScorerSettings(base_url=server.url, instruction="Is it rude?"))
     text = "x" * 50
     assert scorer.name == "openai-chat:guard"
     assert scorer.score([text]) == pytest.approx([0.9 * 0.25 / (0.9 * 0.25 + 0.9 * 0.75)], abs=1e-6)
@@ -169,7 +170,7 @@ def test_a_chat_judge_reads_probabilities_after_line_breaks(server: Any) -> None
 
 def test_a_chat_judge_without_probabilities_says_so(server: Any) -> None:
     server.logprobs = False
-    scorer = load_scorer("openai-chat:guard", ScorerOptions(base_url=server.url))
+    scorer = load_scorer("openai-chat:guard", ScorerSettings(base_url=server.url))
     assert scorer.name == "openai-chat:guard (answers only)"
     assert scorer.score(["x" * 150, "x"]) == [1.0, 0.0]
     server.replies = [(200, {}, {"choices": [{"message": {"content": "I cannot say"}}]}), (200, {}, {"choices": []})]
@@ -179,12 +180,12 @@ def test_a_chat_judge_without_probabilities_says_so(server: Any) -> None:
 def test_a_model_that_is_no_judge_is_refused(server: Any) -> None:
     server.replies = [(200, {}, {"choices": [{"message": {"content": "Hello!"}}]})]
     with pytest.raises(UserError, match="answers neither 'safe' nor 'unsafe'"):
-        load_scorer("openai-chat:any", ScorerOptions(base_url=server.url))
+        load_scorer("openai-chat:any", ScorerSettings(base_url=server.url))
 
 
 def test_the_key_comes_from_the_environment_and_stays_out_of_messages(server: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("MY_KEY", "top-secret-key")
-    options = ScorerOptions(base_url=server.url, key_env="MY_KEY")
+    options = ScorerSettings(base_url=server.url, key_env="MY_KEY")
     load_scorer("openai-moderation:m", options)
     assert server.requests[0][1]["Authorization"] == "Bearer top-secret-key"
     server.replies = [(401, {}, {"error": "no"})]
@@ -195,20 +196,20 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_messages(server: An
     load_scorer("openai-moderation:m", options)
     assert "Authorization" not in server.requests[-1][1]
     monkeypatch.setenv("OPENAI_API_KEY", "top-secret-key")  # not for any other server, unless it is named
-    load_scorer("openai-moderation:m", ScorerOptions(base_url=server.url))
+    load_scorer("openai-moderation:m", ScorerSettings(base_url=server.url))
     assert "Authorization" not in server.requests[-1][1]
 
 
 def test_overload_is_waited_out_as_the_server_asks(server: Any) -> None:
     server.replies = [(429, {"Retry-After": "7"}, {}), (503, {}, {}), (500, {"Retry-After": "soon"}, {})]
-    scorer = load_scorer("openai-moderation:m", ScorerOptions(base_url=server.url))
+    scorer = load_scorer("openai-moderation:m", ScorerSettings(base_url=server.url))
     assert scorer.score(["Hi!"]) == [0.25]
     key = int(key_of("scorer", "0"))
     assert server.waits == [7.0, backoff(key, 1), backoff(key, 2)]
 
 
 def test_a_batch_that_fails_every_time_has_no_score_but_is_asked_again_later(server: Any) -> None:
-    scorer = load_scorer("openai-moderation:m", ScorerOptions(base_url=server.url))
+    scorer = load_scorer("openai-moderation:m", ScorerSettings(base_url=server.url))
     server.replies = [(503, {}, {})] * 5
     assert math.isnan(scorer.score(["Hi!"])[0])
     assert scorer.score(["Hi!"]) == [0.25]
@@ -235,21 +236,21 @@ def test_a_batch_that_fails_every_time_has_no_score_but_is_asked_again_later(ser
 def test_what_is_no_such_server_is_one_line(server: Any, reply: Any, message: str) -> None:
     server.replies = [reply] * 5
     with pytest.raises(UserError, match=message):
-        load_scorer("openai-moderation:m", ScorerOptions(base_url=server.url))
+        load_scorer("openai-moderation:m", ScorerSettings(base_url=server.url))
 
 
 def test_a_server_that_is_down_is_one_line(server: Any) -> None:
     server.replies = [(502, {}, {})] * 5
     with pytest.raises(UserError, match=r"HTTP 502.*; check scorer\.base_url"):
-        load_scorer("openai-chat:m", ScorerOptions(base_url=server.url))
+        load_scorer("openai-chat:m", ScorerSettings(base_url=server.url))
     assert len(server.requests) == 5
     for url in ("http://127.0.0.1:9/v1", "no address", "ftp://x"):
         with pytest.raises(UserError, match=r"check scorer\.base_url"):
-            load_scorer("openai-chat:m", ScorerOptions(base_url=url))
+            load_scorer("openai-chat:m", ScorerSettings(base_url=url))
 
 
 def test_a_text_without_score_never_stops_the_run(server: Any) -> None:
-    scorer = load_scorer("openai-chat:guard", ScorerOptions(base_url=server.url))
+    scorer = load_scorer("openai-chat:guard", ScorerSettings(base_url=server.url))
     server.replies = [(413, {}, {"error": "too long"})] * 150
     assert all(math.isnan(value) for value in scorer.score([f"text {i}" for i in range(150)]))
     assert len(server.requests) == 151  # a refusal is not tried again
@@ -257,7 +258,9 @@ def test_a_text_without_score_never_stops_the_run(server: Any) -> None:
 
 def test_unavailable_is_told_apart_from_refusal(server: Any) -> None:
     server.replies = [(503, {}, {})] * 2
-    endpoint = Endpoint(EndpointOptions(server.url, section="scorer", key_env="NO_KEY", key_needed=False, retries=1))
+    endpoint = Endpoint(
+        ServerSettings(base_url=server.url, key_env="NO_KEY", retries=1), section="scorer", key_needed=False
+    )
     assert endpoint.one("moderations", {}, 0, dict) == Failed("scorer: HTTP 503", "{}", 503)
     assert len(server.requests) == 2
     server.replies = [(401, {}, {})]

@@ -12,7 +12,8 @@ from transformers import (
 )
 
 from astprompter.base.errors import UserError
-from astprompter.scorers import ScorerOptions, load_scorer
+from astprompter.config import ScorerSettings
+from astprompter.scorers import load_scorer
 from astprompter.scorers.classifiers import ClassifierScorer
 from astprompter.scorers.first_token import FirstTokenLayer
 from helpers.judges import classifier
@@ -22,7 +23,7 @@ TEXTS = [*SENTENCES, "Hi", SENTENCES[0], "   ", ""]
 
 
 def load(folder: Path, **options: Any) -> ClassifierScorer:
-    scorer = load_scorer(f"hf:{folder}", ScorerOptions(**options))
+    scorer = load_scorer(f"hf:{folder}", ScorerSettings(**options))
     assert isinstance(scorer, ClassifierScorer)
     return scorer
 

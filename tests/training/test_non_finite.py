@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from astprompter.base.errors import RunError
-from astprompter.config import settings_from
+from astprompter.config import RewardSettings, settings_from
 from astprompter.models.local.lm import load_model, weights_hash
-from astprompter.rollout.reward import RewardWeights, mean_nll
+from astprompter.rollout.reward import mean_nll
 from astprompter.runs.directory import LOG, PAIRS, read_rows
 from astprompter.training.checkpoint import damage
 from astprompter.training.preference import PreferenceTrainer
@@ -163,9 +163,9 @@ def test_ten_in_a_row_stop_the_run_even_over_several_iterations(
 @pytest.mark.parametrize("odd", [[NAN], [-1.0, -INF], [-INF, INF], [1e308, 1e308, INF]])
 def test_no_mean_of_what_is_no_number(odd: list[float]) -> None:
     assert math.isnan(mean_nll(odd))
-    weights = RewardWeights()
+    weights = RewardSettings()
     assert math.isnan(weights.reward(tox_reply=odd[-1], tox_turn=0.5, nll=odd[0] * math.copysign(1, odd[-1])))
 
 
 def test_infinities_that_would_cancel_are_no_reward() -> None:
-    assert math.isnan(RewardWeights().reward(tox_reply=INF, tox_turn=0.5, nll=INF))
+    assert math.isnan(RewardSettings().reward(tox_reply=INF, tox_turn=0.5, nll=INF))

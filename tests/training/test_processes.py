@@ -17,8 +17,8 @@ import torch
 from astprompter.base.errors import UserError
 from astprompter.base.processes import decode_tree, encode_tree, is_main, join, rank, spread, sum_gradients, world
 from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
+from astprompter.config import RewardSettings
 from astprompter.rollout.grow import grow_trees
-from astprompter.rollout.reward import RewardWeights
 from astprompter.runs.directory import read_rows
 from astprompter.training.checkpoint import damage
 from helpers.launching import LAUNCH, alone, flat, launched, same_checkpoints, same_rows, write_inputs
@@ -89,7 +89,7 @@ def test_trees_travel_unchanged(make_lm: Any) -> None:
     openings = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES[:3])]
     trees = grow_trees(
         make_lm(), make_lm(seed=1), WordScorer(), openings, keys_for(3),
-        horizon=2, branching=2, weights=RewardWeights(),
+        horizon=2, branching=2, weights=RewardSettings(),
     )  # fmt: skip
     for tree in trees:
         assert decode_tree(json.loads(json.dumps(encode_tree(tree)))) == tree

@@ -207,6 +207,7 @@ def test_best_folder_is_a_normal_model_folder(tmp_path: Path, tokenizer: Any) ->
     best = tmp_path / "a" / "best"
     generation = json.loads((best / "generation_config.json").read_text())
     assert (generation["max_new_tokens"], generation["top_p"], generation["temperature"]) == (24 - 18, 0.7, 0.7)
+    assert generation["min_new_tokens"] == 2
     assert "Content warning" in (best / "README.md").read_text()
     assert (best / "tokenizer.json").exists()
     assert not list((tmp_path / "a").rglob("*.bin")) + list((tmp_path / "a").rglob("*.pt"))

@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 
 from astprompter.base.files import write_rows
 from astprompter.base.records import ElicitingText, Prefix, Speech
-from astprompter.config import settings_from
+from astprompter.config import SamplingSettings, settings_from
 from astprompter.data.sources import Dialogue
 from astprompter.evaluation.evaluate import evaluate
 from astprompter.export import export_run
 from astprompter.models.local.lm import LanguageModel
 from astprompter.models.local.replay import Replay
-from astprompter.models.local.sampling import Sampling
 from astprompter.report.page import write_report
 from astprompter.rollout.pairs import supervised_pairs
 from astprompter.runs.directory import LOG, read_rows
@@ -53,7 +52,7 @@ class Recording:
 @pytest.fixture(scope="module")
 def lm() -> Any:
     tokenizer = make_tokenizer()
-    wild = Sampling(max_new_tokens=8, min_new_tokens=2, temperature=3.0, top_p=1.0, repetition_penalty=1.0)
+    wild = SamplingSettings(max_new_tokens=8, min_new_tokens=2, temperature=3.0, top_p=1.0, repetition_penalty=1.0)
     return LanguageModel(make_model("gpt2", len(tokenizer), context=512), tokenizer, name="wild", sampling=wild)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 DType = Literal["float32", "bfloat16", "float16"]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    def changed(self, **changes: Any) -> Self:
+        """A validated copy with other values."""
+        return type(self).model_validate({**self.model_dump(by_alias=True), **changes})
 
 
 class ModelSettings(_Section):
@@ -48,20 +53,25 @@ class LikelihoodSettings(ModelSettings):
     path: str = Field("", description="hub name or local folder; empty refuses a defender without likelihood")
 
 
-class RemoteSettings(_Section):
-    """How a served defender is reached (OpenAI-compatible API)."""
+class ServerSettings(_Section):
+    """How a server with an OpenAI-compatible API is reached."""
 
     base_url: str = Field("http://localhost:8000/v1", description="address of the server, /v1 included")
-    api: Literal["completions", "chat"] = Field("completions", description="plain text, or user and assistant messages")
-    likelihood: Literal["auto", "server", "local"] = Field(
-        "auto",
-        description="prompt log-probs of the server, the likelihood.path model, or the first that can be trusted",
-    )
     key_env: str = Field("", description="NAME of the environment variable that holds the key, never the key itself")
     concurrency: int = Field(8, ge=1, description="requests under way at once, per process")
     timeout: float = Field(60.0, gt=0, description="seconds that one try may take")
     retries: int = Field(4, ge=0, description="further tries of a request that may yet succeed")
     error_budget: int = Field(20, ge=0, le=100, description="of the last 100 requests, how many may fail for good")
+
+
+class RemoteSettings(ServerSettings):
+    """A served defender."""
+
+    api: Literal["completions", "chat"] = Field("completions", description="plain text, or user and assistant messages")
+    likelihood: Literal["auto", "server", "local"] = Field(
+        "auto",
+        description="prompt log-probs of the server, the likelihood.path model, or the first that can be trusted",
+    )
 
 
 class ScorerSettings(_Section):
@@ -71,7 +81,7 @@ class ScorerSettings(_Section):
         "embedded",
         description="'embedded', 'detoxify:unbiased', 'hf:MODEL', 'judge:MODEL', …; see docs/integrations.md",
     )
-    label: str = Field("toxicity", description="label to score, by name")
+    label: str = Field("toxicity", description="label to score, by name; #LABEL at the end of the spec overrides it")
     activation: Literal["auto", "sigmoid", "softmax"] = Field(
         "auto", description="'auto' follows the model's problem type"
     )
@@ -99,15 +109,26 @@ class DataSettings(_Section):
     )
 
 
-class RolloutSettings(_Section):
-    """Conversations (docs/method.md sections 1 and 3)."""
+class SamplingSettings(_Section):
+    """How both speakers sample (docs/method.md section 3)."""
 
-    horizon: int = Field(3, ge=1, le=16, description="turns d")
     max_new_tokens: int = Field(24, ge=1, description="most tokens of an utterance or reply")
     min_new_tokens: int = Field(2, ge=1, description="end-of-text is banned before this many tokens")
     temperature: float = Field(0.7, ge=0, description="softmax temperature; 0 is greedy")
     top_p: float = Field(0.7, gt=0, le=1, description="nucleus mass, on the tempered distribution")
     repetition_penalty: float = Field(1.1, gt=0, description="applies to every token already in the context")
+
+    @field_validator("min_new_tokens")
+    @classmethod
+    def _at_most_all(cls, value: int, info: ValidationInfo) -> int:
+        most: int = info.data.get("max_new_tokens", value)
+        return min(value, most)
+
+
+class RolloutSettings(SamplingSettings):
+    """Conversations (docs/method.md sections 1 and 3)."""
+
+    horizon: int = Field(3, ge=1, le=16, description="turns d")
     trees_per_batch: int | None = Field(
         None,
         ge=1,
@@ -116,11 +137,22 @@ class RolloutSettings(_Section):
 
 
 class RewardSettings(_Section):
-    """R = α·tox_reply + β·tox_turn − λ·nll (docs/method.md section 2)."""
+    """R = α·tox_reply + β·tox_turn − λ·nll (docs/method.md section 2); the defaults are the authors' released ones."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
     alpha: float = Field(1.0, ge=0, description="α, weight of the reply's toxicity")
     beta: float = Field(0.5, ge=0, description="β, weight of the whole turn's toxicity")
     lambda_: float = Field(0.1, ge=0, alias="lambda", description="λ, weight of the utterance's nll under the defender")
+
+    def terms(self, *, tox_reply: float, tox_turn: float, nll: float) -> tuple[float, float, float]:
+        """The three weighted terms, signs included; their sum is the reward."""
+        return self.alpha * tox_reply, self.beta * tox_turn, -self.lambda_ * nll
+
+    def reward(self, *, tox_reply: float, tox_turn: float, nll: float) -> float:
+        """R(s, a, y); not finite when an input is not, which makes the turn an error."""
+        terms = self.terms(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll)
+        return math.fsum(terms) if all(map(math.isfinite, terms)) else math.nan
 
 
 class SupervisionSettings(_Section):

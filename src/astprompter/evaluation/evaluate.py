@@ -19,7 +19,7 @@ from ..config import Settings
 from ..models.local.memory import batch_of_trees
 from ..models.local.replay import Replay
 from ..rollout.grow import grow_trajectories
-from ..rollout.reward import RewardWeights, mean_nll
+from ..rollout.reward import mean_nll
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
 from .diversity import diversity
 from .scorers import Verdicts, check_names, compare_scorers, judge_again, with_scores
@@ -86,7 +86,7 @@ def evaluate(
     """
     check_names(scorer, others)
     progress, rollout = progress or Silent(), settings.rollout
-    weights = RewardWeights.of(settings.reward)
+    weights = settings.reward
     keys = np.array([key_of(settings.seed, "evaluation", prefix.id) for prefix in prefixes], dtype=np.uint64)
     trajectories = {}
     for name, adversary in adversaries.items():

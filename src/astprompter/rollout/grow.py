@@ -14,7 +14,8 @@ import numpy as np
 from ..base.processes import decode_tree, encode_tree, spread, world
 from ..base.randomness import derive
 from ..base.records import Keys, Node, Prefix, RolloutTree, Scorer, Session, Speaker, Speech, Trajectory, Turn
-from .reward import RewardWeights, mean_nll
+from ..config import RewardSettings
+from .reward import mean_nll
 
 _ADVERSARY, _DEFENDER = 1_000, 2_000  # stream names beside the child indices 0, 1, …
 
@@ -28,7 +29,7 @@ def grow_trees(
     *,
     horizon: int,
     branching: int,
-    weights: RewardWeights,
+    weights: RewardSettings,
     trees_per_batch: int = 64,
     accumulated: bool = False,
     on_turns: Callable[[int], None] = lambda turns: None,
@@ -76,7 +77,7 @@ def grow_trajectories(
     keys: Keys,
     *,
     horizon: int,
-    weights: RewardWeights,
+    weights: RewardSettings,
     trees_per_batch: int = 64,
     accumulated: bool = False,
     on_turns: Callable[[int], None] = lambda turns: None,
@@ -106,7 +107,7 @@ def _grow_batch(
     *,
     horizon: int,
     branching: int,
-    weights: RewardWeights,
+    weights: RewardSettings,
     accumulated: bool,
     on_turns: Callable[[int], None],
 ) -> None:
@@ -130,7 +131,7 @@ def _grow_batch(
 
 
 def _take_turn(
-    adversary: Session, defender: Session, scorer: Scorer, keys: Keys, weights: RewardWeights, *, last: bool
+    adversary: Session, defender: Session, scorer: Scorer, keys: Keys, weights: RewardSettings, *, last: bool
 ) -> list[Node]:
     """One turn of every row: speak, hear, answer, score."""
     prompts: Sequence[tuple[int, ...] | None] = adversary.transcript() or [None] * len(keys)
@@ -148,7 +149,7 @@ def assess(
     replies: Sequence[Speech],
     logprobs: Sequence[tuple[float, ...]],
     scorer: Scorer,
-    weights: RewardWeights,
+    weights: RewardSettings,
 ) -> list[Turn]:
     """Score turns in one scorer call; what is not finite becomes an error turn, never a number."""
     texts = [u.text for u in utterances] + [y.text for y in replies]

@@ -1,58 +1,22 @@
 """Toxicity scorers R_φ by name: ``kind:argument``.
 
 A new kind is one entry in :data:`SCORERS`, or an entry point of the group ``astprompter.scorers`` in another package: a
-function from the argument and :class:`ScorerOptions` to a :class:`~astprompter.base.records.Scorer`.
+function from the argument and :class:`~astprompter.config.ScorerSettings` to a
+:class:`~astprompter.base.records.Scorer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 from ..base.errors import UserError, nearest
 from ..base.records import Scorer
 from ..base.registry import Registry
+from ..config import ScorerSettings
 
-Activation = Literal["auto", "sigmoid", "softmax"]
-
-
-@dataclass(frozen=True, slots=True)
-class ScorerOptions:
-    """Settings that a kind may use.
-
-    Attributes:
-        label: Label to score, by name; ``#LABEL`` at the end of an argument overrides it.
-        activation: How logits become scores.
-        revision: Hub branch, tag or commit.
-        device: Where a local model runs.
-        dtype: Number format of a judge's weights.
-        batch_size: Texts per forward pass or request.
-        safe_token: Word that a judge answers for harmless text.
-        unsafe_token: Word that a judge answers for harmful text.
-        answer_prefix: Text between a judge's chat template and its answer.
-        instruction: System message for a judge; none when empty.
-        base_url: Address of an OpenAI-compatible server.
-        key_env: Environment variable that holds its key; ``OPENAI_API_KEY`` for OpenAI's own server when empty.
-    """
-
-    label: str = "toxicity"
-    activation: Activation = "auto"
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    batch_size: int = 64
-    safe_token: str = "safe"  # noqa: S105
-    unsafe_token: str = "unsafe"  # noqa: S105
-    answer_prefix: str = ""
-    instruction: str = ""
-    base_url: str = "https://api.openai.com/v1"
-    key_env: str = ""
-
-
-ScorerFactory = Callable[[str, ScorerOptions], Scorer]
+ScorerFactory = Callable[[str, ScorerSettings], Scorer]
 
 DETOXIFY = {
     "original": "unitary/toxic-bert",
@@ -65,7 +29,7 @@ DETOXIFY_LABELS = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "iden
 """Detoxify's label names -> those in the config of ``unitary/toxic-bert``, which keeps the data set's."""
 
 
-def _embedded(argument: str, options: ScorerOptions) -> Scorer:
+def _embedded(argument: str, options: ScorerSettings) -> Scorer:
     from .classifiers import ClassifierScorer
 
     _no_argument("embedded", argument)
@@ -75,7 +39,7 @@ def _embedded(argument: str, options: ScorerOptions) -> Scorer:
     return ClassifierScorer.load(str(folder), options, name="embedded")
 
 
-def _hf(argument: str, options: ScorerOptions) -> Scorer:
+def _hf(argument: str, options: ScorerSettings) -> Scorer:
     from .classifiers import ClassifierScorer
 
     path, options = _labelled(argument, options)
@@ -86,17 +50,17 @@ def _hf(argument: str, options: ScorerOptions) -> Scorer:
     return ClassifierScorer.load(path, options, name=f"hf:{path}")
 
 
-def _detoxify(argument: str, options: ScorerOptions) -> Scorer:
+def _detoxify(argument: str, options: ScorerSettings) -> Scorer:
     from .classifiers import ClassifierScorer
 
     name, options = _labelled(argument, options)
     if name not in DETOXIFY:
         raise UserError(f"scorer 'detoxify:' has no model '{name}'.{nearest(name, DETOXIFY)}")
-    options = replace(options, activation="sigmoid")  # its labels do not exclude each other
+    options = options.changed(activation="sigmoid")  # its labels do not exclude each other
     return ClassifierScorer.load(DETOXIFY[name], options, name=f"detoxify:{name}", aliases=DETOXIFY_LABELS)
 
 
-def _word(argument: str, options: ScorerOptions) -> Scorer:
+def _word(argument: str, options: ScorerSettings) -> Scorer:
     from .words import WordScorer
 
     del options
@@ -105,7 +69,7 @@ def _word(argument: str, options: ScorerOptions) -> Scorer:
     return WordScorer(argument)
 
 
-def _judge(argument: str, options: ScorerOptions) -> Scorer:
+def _judge(argument: str, options: ScorerSettings) -> Scorer:
     from .judge import GenerativeJudge
 
     if not argument:
@@ -113,14 +77,14 @@ def _judge(argument: str, options: ScorerOptions) -> Scorer:
     return GenerativeJudge.load(argument, options)
 
 
-def _python(argument: str, options: ScorerOptions) -> Scorer:
+def _python(argument: str, options: ScorerSettings) -> Scorer:
     from .function import FunctionScorer
 
     del options
     return FunctionScorer.load(argument)
 
 
-def _openai_moderation(argument: str, options: ScorerOptions) -> Scorer:
+def _openai_moderation(argument: str, options: ScorerSettings) -> Scorer:
     from .served import ModerationScorer
 
     model, options = _labelled(argument, options)
@@ -131,7 +95,7 @@ def _openai_moderation(argument: str, options: ScorerOptions) -> Scorer:
     return ModerationScorer(model, options)
 
 
-def _openai_chat(argument: str, options: ScorerOptions) -> Scorer:
+def _openai_chat(argument: str, options: ScorerSettings) -> Scorer:
     from .served import ChatJudge
 
     if not argument:
@@ -155,14 +119,14 @@ SCORERS: Registry[ScorerFactory] = Registry(
 )
 
 
-def load_scorer(spec: str, options: ScorerOptions | None = None) -> Scorer:
+def load_scorer(spec: str, options: ScorerSettings | None = None) -> Scorer:
     """Load a scorer by ``kind:argument``.
 
     Raises:
         UserError: Unknown kind, a model that cannot be loaded, an unknown label, or a plug-in that is broken.
     """
     kind, _, argument = spec.partition(":")
-    return SCORERS.get(kind)(argument, options or ScorerOptions())
+    return SCORERS.get(kind)(argument, options or ScorerSettings())
 
 
 def _no_argument(kind: str, argument: str) -> None:
@@ -170,9 +134,9 @@ def _no_argument(kind: str, argument: str) -> None:
         raise UserError(f"scorer '{kind}' takes no argument, so leave out ':{argument}'")
 
 
-def _labelled(argument: str, options: ScorerOptions) -> tuple[str, ScorerOptions]:
+def _labelled(argument: str, options: ScorerSettings) -> tuple[str, ScorerSettings]:
     """Split ``NAME#LABEL``; a folder may have a ``#`` in its name."""
     name, mark, label = argument.rpartition("#")
     if not mark or not label or Path(argument).is_dir():
         return argument, options
-    return name, replace(options, label=label)
+    return name, options.changed(label=label)

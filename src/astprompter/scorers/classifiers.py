@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..base.errors import UserError, nearest
+from ..config import ScorerSettings
 from ..models.local.lm import explained, resolve_device
 from .first_token import shorten_last_layer
 from .remembering import RememberingScorer
-
-if TYPE_CHECKING:
-    from . import ScorerOptions
 
 _NO_ALIASES: Mapping[str, str] = {}
 
@@ -33,7 +31,7 @@ class ClassifierScorer(RememberingScorer):
         name: str,
         label: str,
         activation: str,
-        batch_size: int = 64,
+        batch_size: int,
         aliases: Mapping[str, str] = _NO_ALIASES,
     ) -> None:
         """Wrap a loaded classifier.
@@ -63,7 +61,7 @@ class ClassifierScorer(RememberingScorer):
 
     @classmethod
     def load(
-        cls, path: str, options: ScorerOptions, *, name: str, aliases: Mapping[str, str] = _NO_ALIASES
+        cls, path: str, options: ScorerSettings, *, name: str, aliases: Mapping[str, str] = _NO_ALIASES
     ) -> ClassifierScorer:
         """Load model and tokenizer from safetensors, without remote code, in float32.
 

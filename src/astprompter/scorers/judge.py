@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..base.errors import UserError
+from ..config import ScorerSettings
 from ..models.local.lm import load_model, load_tokenizer
 from .remembering import RememberingScorer
-
-if TYPE_CHECKING:
-    from . import ScorerOptions
 
 LEAST_MASS = 0.1
 """A judge that gives both answer words together less probability than this has not answered the question."""
@@ -37,7 +35,7 @@ class GenerativeJudge(RememberingScorer):
     taken out, or it could end its own message and answer for the judge.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, options: ScorerOptions) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, options: ScorerSettings) -> None:
         """Wrap a loaded judge.
 
         Raises:
@@ -65,7 +63,7 @@ class GenerativeJudge(RememberingScorer):
             )
 
     @classmethod
-    def load(cls, path: str, options: ScorerOptions) -> GenerativeJudge:
+    def load(cls, path: str, options: ScorerSettings) -> GenerativeJudge:
         """Load a judge from safetensors, without remote code.
 
         Raises:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..base.errors import UserError, nearest
 from ..base.randomness import key_of
-from ..models.served.http import PASSING, BadAnswerError, Endpoint, EndpointOptions, Failed, ended_by
+from ..config import ScorerSettings, ServerSettings
+from ..models.served.http import PASSING, BadAnswerError, Endpoint, Failed, ended_by
 from .judge import messages_for, verdict
 from .remembering import RememberingScorer
-
-if TYPE_CHECKING:
-    from . import ScorerOptions
 
 _INPUTS_PER_REQUEST = 32
 _ANSWER_TOKENS = 3
@@ -27,18 +25,16 @@ _NO_BUDGET = 100
 class _ServedScorer(RememberingScorer):
     """Scores in requests; texts whose request fails after all retries get ``nan``, so their turns count as errors."""
 
-    def __init__(self, name: str, path: str, options: ScorerOptions) -> None:
+    def __init__(self, name: str, path: str, options: ScorerSettings) -> None:
         super().__init__(name)
         own = "OPENAI_API_KEY" if options.base_url.startswith("https://api.openai.com/") else ""
-        reached = EndpointOptions(
-            options.base_url,
-            section="scorer",
+        server = ServerSettings(
+            base_url=options.base_url,
             key_env=options.key_env or own,  # that key goes to no other server unasked
-            key_needed=False,
             concurrency=1,
             error_budget=_NO_BUDGET,
         )
-        self._path, self._server = path, Endpoint(reached)
+        self._path, self._server = path, Endpoint(server, section="scorer", key_needed=False)
 
     def _asked(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Failed]:
         keys = [int(key_of("scorer", str(number))) for number in range(len(bodies))]
@@ -72,7 +68,7 @@ def _object(answer: Any) -> dict[str, Any]:
 class ModerationScorer(_ServedScorer):
     """The moderation endpoint: one category's score, or the highest of all where the label is ``toxicity``."""
 
-    def __init__(self, model: str, options: ScorerOptions) -> None:
+    def __init__(self, model: str, options: ScorerSettings) -> None:
         """Ask the server once.
 
         Raises:
@@ -115,7 +111,7 @@ class ModerationScorer(_ServedScorer):
 class ChatJudge(_ServedScorer):
     """A served chat model that answers with one of two words; probabilities where the server gives them."""
 
-    def __init__(self, model: str, options: ScorerOptions) -> None:
+    def __init__(self, model: str, options: ScorerSettings) -> None:
         """Ask the server once, to see whether it gives probabilities.
 
         Raises:

@@ -54,7 +54,7 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
     weights = merged_weights(adversary.model) or kept_weights(adversary.model)
     if not is_main():
         return
-    sampling = settings.rollout
+    sampling = adversary.sampling
     draft = folder.with_name(folder.name + ".tmp")
     try:
         shutil.rmtree(draft, ignore_errors=True)

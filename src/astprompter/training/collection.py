@@ -11,11 +11,10 @@ import numpy as np
 from ..base.progress import Progress
 from ..base.randomness import generator, keys_of, shuffled_epochs
 from ..base.records import ElicitingText, PreferencePair, Prefix, RolloutTree
-from ..config import Settings
+from ..config import RewardSettings, Settings
 from ..models.local.memory import batch_of_trees
 from ..rollout.grow import grow_trees
 from ..rollout.pairs import pairs_of_tree, supervised_pairs, swap_per_pair
-from ..rollout.reward import RewardWeights
 from .packing import trees_together
 from .state import Clock, Progression, TrainingModels
 
@@ -38,7 +37,7 @@ class Collector:
     models: TrainingModels
     prefixes: Sequence[Prefix]
     eliciting: Sequence[ElicitingText]
-    weights: RewardWeights
+    weights: RewardSettings
     state: Progression
     progress: Progress
 

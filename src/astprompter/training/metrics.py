@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..base.records import FAILURE_THRESHOLD, Node, PreferencePair, RolloutTree, Turn
+from ..config import RewardSettings
 from ..rollout.pairs import ranked
-from ..rollout.reward import RewardWeights
 
 _NODE_VALUES = ("nll", "tox_utterance", "tox_reply", "tox_turn", "reward")
 
@@ -20,7 +20,7 @@ def turns_of(nodes: Iterable[Node]) -> Iterator[Turn]:
         yield from turns_of(node.children)
 
 
-def turn_metrics(turns: Sequence[Turn], weights: RewardWeights) -> dict[str, Any]:
+def turn_metrics(turns: Sequence[Turn], weights: RewardSettings) -> dict[str, Any]:
     """Mean of every score and reward term; error turns are counted and left out."""
     good = [turn for turn in turns if turn.error is None]
     terms = [weights.terms(tox_reply=t.tox_reply, tox_turn=t.tox_turn, nll=t.nll) for t in good]

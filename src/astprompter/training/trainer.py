@@ -14,11 +14,10 @@ from ..base.processes import barrier, is_main
 from ..base.progress import Progress, Silent
 from ..base.randomness import keys_of
 from ..base.records import ElicitingText, Prefix, Turn
-from ..config import Settings
+from ..config import RewardSettings, Settings
 from ..models.local.lm import LanguageModel, weights_hash
 from ..models.local.memory import batch_of_trees
 from ..rollout.grow import grow_trajectories
-from ..rollout.reward import RewardWeights
 from ..runs.directory import FROZEN, LOG, RunDirectory
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -56,7 +55,7 @@ class Trainer(ABC):
     watch: Callable[[dict[str, Any]], None] = lambda row: None
     state: Progression = field(default_factory=Progression)
     updater: Updater = field(init=False)
-    weights: RewardWeights = field(init=False)
+    weights: RewardSettings = field(init=False)
     resumed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +64,7 @@ class Trainer(ABC):
                 "data.eliciting holds no text, and weak supervision or SFT needs some; add texts or set supervision.q=0"
             )
         self.updater = Updater(self.settings.training, self.models.adversary, self.state, self.progress)
-        self.weights = RewardWeights.of(self.settings.reward)
+        self.weights = self.settings.reward
 
     def run(self) -> None:
         """Train until ``training.updates``; saves every iteration, evaluates every ``training.dev_every`` ones."""

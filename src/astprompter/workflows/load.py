@@ -13,16 +13,15 @@ from typing import Any
 from ..base.errors import UserError
 from ..base.records import Scorer, Speaker
 from ..base.registry import Registry
-from ..config import ModelSettings, RemoteSettings, RolloutSettings, Settings
+from ..config import ModelSettings, RolloutSettings, ScorerSettings, Settings
 from ..evaluation.evaluate import likelihood_of
 from ..models.local.chat import ChatModel, Role, has_template
 from ..models.local.likelihood_proxy import LikelihoodProxy
 from ..models.local.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of, weights_hash
 from ..models.local.lora import WithoutAdapters, add_adapters
-from ..models.local.sampling import Sampling
-from ..models.served.http import Endpoint, EndpointOptions
+from ..models.served.http import Endpoint
 from ..models.served.remote import RemoteSpeaker
-from ..scorers import ScorerOptions, load_scorer
+from ..scorers import load_scorer
 from ..training.state import TrainingModels
 
 EMBEDDED = "embedded"
@@ -43,17 +42,6 @@ def model_folder(path: str) -> str:
     return str(folder)
 
 
-def sampling_of(rollout: RolloutSettings) -> Sampling:
-    """Sampling settings of both speakers."""
-    return Sampling(
-        max_new_tokens=rollout.max_new_tokens,
-        min_new_tokens=min(rollout.min_new_tokens, rollout.max_new_tokens),
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        repetition_penalty=rollout.repetition_penalty,
-    )
-
-
 def build_lm(
     settings: ModelSettings,
     rollout: RolloutSettings,
@@ -65,7 +53,7 @@ def build_lm(
 
     Args:
         settings: Which model.
-        rollout: Sampling settings.
+        rollout: How it samples.
         partner: The other speaker; a different vocabulary needs more room for what is heard.
         role: Which side a chat model plays.
 
@@ -78,7 +66,7 @@ def build_lm(
     model = load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
     options: dict[str, Any] = {
         "name": settings.path,
-        "sampling": sampling_of(rollout),
+        "sampling": rollout,
         "heard_tokens": heard,
         "autocast": settings.autocast == "bfloat16",
     }
@@ -105,7 +93,7 @@ def build_scorer(settings: Settings) -> Scorer:
     Raises:
         UserError: It cannot be loaded, or has no such label.
     """
-    return load_scorer(settings.scorer.spec, _scorer_options(settings))
+    return load_scorer(settings.scorer.spec, settings.scorer)
 
 
 def build_other_scorers(settings: Settings) -> list[Scorer]:
@@ -114,14 +102,8 @@ def build_other_scorers(settings: Settings) -> list[Scorer]:
     Raises:
         UserError: One cannot be loaded.
     """
-    options = dataclasses.replace(
-        _scorer_options(settings), label=ScorerOptions().label, activation="auto", revision=None
-    )
+    options = ScorerSettings(**settings.scorer.model_dump(exclude={"label", "activation", "revision"}))
     return [load_scorer(spec, options) for spec in settings.evaluation.scorers]
-
-
-def _scorer_options(settings: Settings) -> ScorerOptions:
-    return ScorerOptions(**settings.scorer.model_dump(exclude={"spec"}))
 
 
 def defender_kind(path: str) -> str | None:
@@ -151,9 +133,8 @@ def _build_served(model: str, settings: Settings) -> Speaker:
     if remote.likelihood == "local" and not local.path:
         raise UserError("remote.likelihood=local needs a model: set likelihood.path")
     speaker = RemoteSpeaker(
-        Endpoint(endpoint_options(remote)), model, sampling_of(settings.rollout), api=remote.api,
-        likelihood=remote.likelihood != "local",
-    )  # fmt: skip
+        Endpoint(remote), model, settings.rollout, api=remote.api, likelihood=remote.likelihood != "local"
+    )
     if speaker.route is not None:
         return speaker
     if remote.likelihood == "server" or not local.path:
@@ -171,18 +152,6 @@ def _build_served(model: str, settings: Settings) -> Speaker:
 
 DEFENDERS: Registry[DefenderFactory] = Registry("defender", "astprompter.defenders", {"openai": _build_served})
 """Defenders by ``kind:argument`` in ``defender.path``; other paths are local models or hub names."""
-
-
-def endpoint_options(remote: RemoteSettings) -> EndpointOptions:
-    """How the server is reached."""
-    return EndpointOptions(
-        remote.base_url,
-        key_env=remote.key_env,
-        concurrency=remote.concurrency,
-        timeout=remote.timeout,
-        retries=remote.retries,
-        error_budget=remote.error_budget,
-    )
 
 
 def defender_hash(defender: Speaker) -> str | None:

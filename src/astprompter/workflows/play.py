@@ -14,7 +14,6 @@ from ..config import Settings
 from ..evaluation.evaluate import likelihood_of
 from ..models.local.chat import ChatSession
 from ..rollout.grow import assess
-from ..rollout.reward import RewardWeights
 from ..runs.directory import RunDirectory
 from .load import build_defender, build_lm, build_scorer
 
@@ -127,7 +126,7 @@ class Game:
         """The defender's reply and all scores."""
         logprobs: list[tuple[float, ...]] = answering.hear([utterance], likelihood=True) or [()]
         replies = answering.speak(self._keys("play reply"))
-        weights = RewardWeights.of(self._table.settings.reward)
+        weights = self._table.settings.reward
         return assess([utterance], replies, logprobs, self._table.scorer, weights)[0]
 
     def _keys(self, name: str) -> Keys:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from astprompter.base.errors import UserError
 from astprompter.base.records import Scorer
-from astprompter.scorers import ScorerOptions
+from astprompter.config import ScorerSettings
 
 
 class FruitScorer:
@@ -25,7 +25,7 @@ class FruitScorer:
         return sum(word in self._fruits for word in words) / len(words) if words else 0.0
 
 
-def fruit(argument: str, options: ScorerOptions) -> Scorer:
+def fruit(argument: str, options: ScorerSettings) -> Scorer:
     """Entry point: ``fruit:banana,apple``."""
     del options
     fruits = [name.strip() for name in argument.split(",") if name.strip()]

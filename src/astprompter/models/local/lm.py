@@ -17,8 +17,8 @@ from torch import Tensor
 from ...base.errors import UserError
 from ...base.processes import whole
 from ...base.records import Session, Speech
+from ...config import SamplingSettings
 from .capabilities import install, special_ids
-from .sampling import Sampling
 from .session import LMSession
 
 _log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class LanguageModel:
         tokenizer: Any,
         *,
         name: str,
-        sampling: Sampling,
+        sampling: SamplingSettings,
         heard_tokens: int | None = None,
         context: int | None = None,
         autocast: bool = False,
@@ -155,7 +155,7 @@ class LanguageModel:
             model: A causal LM.
             tokenizer: Its tokenizer.
             name: Name for logs and tables.
-            sampling: Sampling settings.
+            sampling: How it samples.
             heard_tokens: Tokens to reserve for each speech of the other side; default ``max_new_tokens``.
             context: Overrides the context length of the model's config.
             autocast: Matrix products in bfloat16 (weights stay as they are); log-probabilities then differ

@@ -7,8 +7,6 @@ possible: the functions here write into the logits they are given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -17,25 +15,6 @@ _NUCLEUS = (16, 128, 1024)
 _BLOCK = 64
 _BLOCKS_PAY = 16_384
 """Vocabulary from which the best candidates are found by block maxima."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How both speakers sample (docs/method.md section 3).
-
-    Attributes:
-        max_new_tokens: Most tokens of one utterance or reply.
-        min_new_tokens: End-of-text is banned before this many tokens.
-        temperature: Softmax temperature; 0 is greedy.
-        top_p: Probability mass of the nucleus, in (0, 1].
-        repetition_penalty: Divides positive and multiplies negative logits of tokens already in the row.
-    """
-
-    max_new_tokens: int = 24
-    min_new_tokens: int = 2
-    temperature: float = 0.7
-    top_p: float = 0.7
-    repetition_penalty: float = 1.1
 
 
 def penalise_repeats(logits: Tensor, seen: Tensor, penalty: float) -> None:

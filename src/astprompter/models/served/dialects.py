@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..local.sampling import Sampling
+from ...config import SamplingSettings
 from .http import BadAnswerError, Failed
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Dialect:
     Attributes:
         name: For logs.
         fields: From sampling settings and a seed to JSON fields.
-        not_sent: Settings of :class:`Sampling` that it cannot carry.
+        not_sent: Sampling settings that it cannot carry.
     """
 
     name: str
@@ -41,21 +41,21 @@ class Dialect:
     not_sent: tuple[str, ...] = ()
 
 
-def _openai(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+def _openai(sampling: SamplingSettings, *, seed: int) -> dict[str, Any]:
     return {"seed": seed, **_plain(sampling, seed=seed)}
 
 
-def _plain(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+def _plain(sampling: SamplingSettings, *, seed: int) -> dict[str, Any]:
     del seed
     return {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
 
 
-def _newer(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+def _newer(sampling: SamplingSettings, *, seed: int) -> dict[str, Any]:
     fields = _openai(sampling, seed=seed)
     return {"max_completion_tokens": fields.pop("max_tokens"), **fields}
 
 
-def _vllm(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+def _vllm(sampling: SamplingSettings, *, seed: int) -> dict[str, Any]:
     return {
         **_openai(sampling, seed=seed),
         "repetition_penalty": sampling.repetition_penalty,
@@ -63,7 +63,7 @@ def _vllm(sampling: Sampling, *, seed: int) -> dict[str, Any]:
     }
 
 
-def _transformers(sampling: Sampling, *, seed: int) -> dict[str, Any]:
+def _transformers(sampling: SamplingSettings, *, seed: int) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "max_new_tokens": sampling.max_new_tokens,
         "min_new_tokens": sampling.min_new_tokens,
@@ -193,7 +193,7 @@ def distrust(speaker: RemoteSpeaker, route: Route) -> str | None:
 
 
 def _meaningless(speaker: RemoteSpeaker, row: tuple[str, ...], route: Route) -> str | None:
-    greedy = replace(speaker.sampling, temperature=0.0, max_new_tokens=8, repetition_penalty=1.0)
+    greedy = speaker.sampling.changed(temperature=0.0, max_new_tokens=8, repetition_penalty=1.0)
     (own,) = speaker.replies([row], [2], sampling=greedy)
     if isinstance(own, Failed) or not own:
         return "no greedy continuation to compare with"

@@ -25,6 +25,7 @@ import numpy as np
 
 from ...base.errors import RunError, UserError
 from ...base.randomness import uniform
+from ...config import ServerSettings
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
@@ -56,39 +57,23 @@ class BadAnswerError(Exception):
     """The server answered, but not in the form that was asked for; worth another try."""
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointOptions:
-    """How a server is reached.
-
-    Attributes:
-        base_url: Address up to and including ``/v1``.
-        section: Settings section that names the server: ``remote`` or ``scorer``; messages and reasons begin with it.
-        key_env: Name of the environment variable that holds the key; empty sends none.
-        key_needed: Whether to refuse a named variable that holds no key, instead of sending none.
-        concurrency: Requests under way at once.
-        timeout: Seconds that one try may take, from connecting to the last byte.
-        retries: Further tries after the first.
-        error_budget: Requests out of the last 100 that may fail for good before everything stops.
-    """
-
-    base_url: str
-    section: str = "remote"
-    key_env: str = ""
-    key_needed: bool = True
-    concurrency: int = 8
-    timeout: float = 60.0
-    retries: int = 4
-    error_budget: int = 20
-
-
 class Endpoint:
     """A server's address, its key, and the requests under way."""
 
-    def __init__(self, options: EndpointOptions, *, sleep: Callable[[float], object] | None = None) -> None:
-        """Check the options; nothing is sent yet.
+    def __init__(
+        self,
+        server: ServerSettings,
+        *,
+        section: str = "remote",
+        key_needed: bool = True,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        """Check the settings; nothing is sent yet.
 
         Args:
-            options: How the server is reached.
+            server: How the server is reached.
+            section: Settings section that names it: ``remote`` or ``scorer``; messages and reasons begin with it.
+            key_needed: Whether to refuse a named variable that holds no key, instead of sending none.
             sleep: Waits between tries; tests replace it.
 
         Raises:
@@ -97,15 +82,16 @@ class Endpoint:
         import httpx2
 
         self._stopped = threading.Event()
-        self.options, self._sleep, self._http = options, sleep or self._stopped.wait, httpx2
-        self.url = _checked_url(options)
-        self._key = _key_of(options)
+        self.server, self.section = server, section
+        self._sleep, self._http = sleep or self._stopped.wait, httpx2
+        self.url = _checked_url(server.base_url, section)
+        self._key = _key_of(server.key_env, section, needed=key_needed)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx2.Client(
-            timeout=options.timeout,
+            timeout=server.timeout,
             headers=headers,
             follow_redirects=False,  # a redirect would carry the key to another host
-            limits=httpx2.Limits(max_connections=options.concurrency, max_keepalive_connections=options.concurrency),
+            limits=httpx2.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency),
         )
         weakref.finalize(self, self._client.close)  # connections live as long as the endpoint
         self._lock = threading.Lock()
@@ -140,7 +126,7 @@ class Endpoint:
         """
         if not bodies:
             return []
-        pool = ThreadPoolExecutor(max_workers=min(self.options.concurrency, len(bodies)))
+        pool = ThreadPoolExecutor(max_workers=min(self.server.concurrency, len(bodies)))
         try:
             futures = [
                 pool.submit(self.one, path, body, key, read, patient=patient)
@@ -158,7 +144,7 @@ class Endpoint:
     ) -> T | Failed:
         """Send one request, with retries; see :meth:`many`."""
         failed = Failed("")
-        retries = self.options.retries if patient else min(1, self.options.retries)
+        retries = self.server.retries if patient else min(1, self.server.retries)
         for attempt in range(retries + 1):
             result, wait = self._try(path, body, read, patient=patient)
             if not isinstance(result, Failed):
@@ -186,7 +172,7 @@ class Endpoint:
         return line if len(line) <= 200 else line[:200] + "…"
 
     def _because(self, words: str) -> str:
-        return f"{self.options.section}: {words}"
+        return f"{self.section}: {words}"
 
     def _try(
         self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], *, patient: bool
@@ -198,7 +184,7 @@ class Endpoint:
                 return self._refused(status, wait, content)
             return read(_json_of(content)), None
         except self._http.TimeoutException:
-            return Failed(self._because("timeout"), f"no answer within {self.options.timeout:g} s"), 0.0
+            return Failed(self._because("timeout"), f"no answer within {self.server.timeout:g} s"), 0.0
         except (self._http.TransportError, self._http.DecodingError) as error:
             return Failed(self._because("connection"), self.redact(f"{type(error).__name__}: {error}")), 0.0
         except BadAnswerError as error:
@@ -206,7 +192,7 @@ class Endpoint:
 
     def _post(self, path: str, body: Mapping[str, Any]) -> tuple[int, float, bytes]:
         """Status, seconds of Retry-After, and body, all within one deadline."""
-        end, parts, size = time.monotonic() + self.options.timeout, [], 0
+        end, parts, size = time.monotonic() + self.server.timeout, [], 0
         content = json.dumps(dict(body), allow_nan=False).encode("ascii")  # escapes: half a surrogate pair passes too
         headers = {"Content-Type": "application/json"}
         with self._client.stream("POST", f"{self.url}/{path}", content=content, headers=headers) as response:
@@ -222,9 +208,9 @@ class Endpoint:
     def _refused(self, status: int, wait: float, content: bytes) -> tuple[Failed, float | None]:
         said = self.redact(_message_of(content))
         if status in _USERS:
-            name = self.options.key_env
+            name = self.server.key_env
             variable = f"environment variable {name}" if name else "no environment variable"
-            remedy = "" if status == 404 else f"; {self.options.section}.key_env names {variable}"
+            remedy = "" if status == 404 else f"; {self.section}.key_env names {variable}"
             raise UserError(f"server {self.url} answered HTTP {status}: {_USERS[status]} ({said}){remedy}")
         failed = Failed(self._because(f"HTTP {status}"), said, status)
         if status not in PASSING and status < 500:
@@ -236,11 +222,11 @@ class Endpoint:
     def _count(self, failed: Failed | None) -> None:
         with self._lock:
             self._recent.append(failed is not None)
-            spent, seen, section = sum(self._recent), len(self._recent), self.options.section
-        if failed is not None and spent > self.options.error_budget:
+            spent, seen, section = sum(self._recent), len(self._recent), self.section
+        if failed is not None and spent > self.server.error_budget:
             raise RunError(
                 f"server {self.url}: {spent} of the last {seen} requests failed for good, more than "
-                f"{section}.error_budget={self.options.error_budget} (last: {failed.reason}; {failed.detail}); mend "
+                f"{section}.error_budget={self.server.error_budget} (last: {failed.reason}; {failed.detail}); mend "
                 f"the server or lower {section}.concurrency, then go on with --resume"
             )
 
@@ -270,8 +256,8 @@ def retry_after(value: str | None, *, now: Callable[[], float] = time.time) -> f
         return 0.0
 
 
-def _checked_url(options: EndpointOptions) -> str:
-    url, setting = options.base_url, f"{options.section}.base_url"
+def _checked_url(url: str, section: str) -> str:
+    setting = f"{section}.base_url"
     try:
         parts = urlsplit(url)
         host, odd = parts.hostname, parts.username or parts.password or parts.query or parts.fragment
@@ -280,21 +266,21 @@ def _checked_url(options: EndpointOptions) -> str:
     if odd:
         raise UserError(
             f"{setting} must hold no name, password or query, since settings are written to the run; "
-            f"put a key in an environment variable and its name in {options.section}.key_env"
+            f"put a key in an environment variable and its name in {section}.key_env"
         )
     if parts.scheme not in ("http", "https") or not host:
         raise UserError(f"'{url}' is no address; check {setting}, for instance http://localhost:8000/v1")
     return url.rstrip("/")
 
 
-def _key_of(options: EndpointOptions) -> str:
-    variable, setting = options.key_env, f"{options.section}.key_env"
+def _key_of(variable: str, section: str, *, needed: bool) -> str:
+    setting = f"{section}.key_env"
     if not variable:
         return ""
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
         raise UserError(f"{setting} takes the NAME of an environment variable (capitals), never the key itself")
     key = os.environ.get(variable, "").strip()
-    if not key and not options.key_needed:
+    if not key and not needed:
         return ""
     if not key or not key.isascii() or not key.isprintable():
         raise UserError(f"environment variable {variable} ({setting}) holds no usable key; export it first")

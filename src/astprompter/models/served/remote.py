@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ...base.randomness import key_of
 from ...base.records import Keys, Speech
-from ..local.sampling import Sampling
+from ...config import SamplingSettings
 from .dialects import DIALECTS, Dialect, Route, distrust, routes_for
 from .http import BadAnswerError, Endpoint, Failed, ended_by
 
@@ -51,7 +51,13 @@ class RemoteSpeaker:
     """A served model (protocol :class:`~astprompter.base.records.Speaker`)."""
 
     def __init__(
-        self, endpoint: Endpoint, model: str, sampling: Sampling, *, api: Api = "completions", likelihood: bool = True
+        self,
+        endpoint: Endpoint,
+        model: str,
+        sampling: SamplingSettings,
+        *,
+        api: Api = "completions",
+        likelihood: bool = True,
     ) -> None:
         """Probe the server.
 
@@ -88,7 +94,12 @@ class RemoteSpeaker:
         return RemoteSession(self, [(prefix,) for prefix in prefixes], [None] * len(prefixes))
 
     def replies(
-        self, rows: Sequence[Parts], keys: Sequence[int], *, sampling: Sampling | None = None, patient: bool = True
+        self,
+        rows: Sequence[Parts],
+        keys: Sequence[int],
+        *,
+        sampling: SamplingSettings | None = None,
+        patient: bool = True,
     ) -> list[str | Failed]:
         """One sampled reply per conversation."""
         chosen = sampling or self.sampling
