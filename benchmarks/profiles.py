@@ -11,7 +11,6 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import common
-from astprompter.base.progress import Silent
 from astprompter.config import load_settings
 from astprompter.scorers import load_scorer
 from astprompter.workflows.train import load_texts
@@ -50,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shape, device = common.SHAPES[options.shape], options.device
-    texts = [prefix.text[:120] for prefix in load_texts(load_settings("embedded"), Silent())[0][:768]]
+    texts = [prefix.text[:120] for prefix in load_texts(load_settings("embedded"))[0][:768]]
     scorer = load_scorer("embedded")
     scorer.score(["to warm up"])
     stages = Stages(shape, device, rows=options.rows, prefix=60, trees=options.trees)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 
 import common
-from astprompter.base.progress import Silent
 from astprompter.base.randomness import keys_of
 from astprompter.base.records import Scorer
 from astprompter.config import load_settings
@@ -43,7 +42,7 @@ def main() -> None:
     device, horizon = options.device, options.horizon
     settings = load_settings("embedded", [f"{part}.device={device}" for part in ("adversary", "defender", "scorer")])
     models = load_training_models(settings)
-    prefixes = load_texts(settings, Silent())[0][: options.trees]
+    prefixes = load_texts(settings)[0][: options.trees]
     assert len(prefixes) == options.trees, "fewer prefixes than trees"
     rows = []
     for place, trees_per_batch in enumerate(options.waves):

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from astprompter.base.progress import Silent
 from astprompter.config import ModelSettings, RolloutSettings, ScorerSettings, load_settings
 from astprompter.data import load_dialogues, load_eliciting, load_prefixes, overlap
 from astprompter.evaluation.evaluate import evaluate
@@ -71,7 +70,7 @@ def test_cards_name_every_figure_that_was_measured() -> None:
 
 def test_all_texts_load_for_the_default_preset() -> None:
     assert model_folder("embedded") == str(FOLDER / "lm")
-    assert all(load_texts(load_settings("embedded"), Silent()))
+    assert all(load_texts(load_settings("embedded")))
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])

@@ -120,7 +120,8 @@ def test_a_last_line_torn_at_any_byte_is_told_and_left_out(whole: Path, tmp_path
             read_rows(path)
 
 
-def test_resuming_mends_a_torn_line_and_makes_later_rows_again(tmp_path: Path) -> None:
+def test_resuming_mends_a_torn_line_and_makes_later_rows_again(tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level("INFO", "astprompter")
     run = RunDirectory.create(tmp_path / "run", settings_from({}), {})
     row = {"type": "iteration", "updates": 1}
     run.append(LOG, [row])
@@ -129,18 +130,18 @@ def test_resuming_mends_a_torn_line_and_makes_later_rows_again(tmp_path: Path) -
     run.append(LOG, [row, row])
     with (run.path / PAIRS).open("a") as file:
         file.write('{"iteration": 2, "sou')
-    notes: list[str] = []
-    run.cut_logs(sizes, note=notes.append)
+    run.cut_logs(sizes)
     assert read_rows(run.path / LOG) == [row]
     assert read_rows(run.path / PAIRS) == [PAIR, PAIR]
-    assert len(notes) == 1
-    assert "pairs.jsonl': the last line is torn" in notes[0]
-    run.cut_logs(sizes, note=notes.append)
+    assert len(caplog.messages) == 1
+    assert "pairs.jsonl': the last line is torn" in caplog.messages[0]
+    run.cut_logs(sizes)
     assert run.sizes() == sizes
-    assert len(notes) == 1
+    assert len(caplog.messages) == 1
 
 
-def test_rows_that_are_gone_for_good_are_told(tmp_path: Path) -> None:
+def test_rows_that_are_gone_for_good_are_told(tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level("INFO", "astprompter")
     run = RunDirectory.create(tmp_path / "run", settings_from({}), {})
     run.append(LOG, [{"type": "iteration", "updates": n} for n in (1, 2, 3)])
     run.append(PAIRS, [PAIR])
@@ -148,8 +149,8 @@ def test_rows_that_are_gone_for_good_are_told(tmp_path: Path) -> None:
     content = (run.path / LOG).read_bytes()
     (run.path / LOG).write_bytes(content[:-5])
     (run.path / PAIRS).unlink()
-    notes: list[str] = []
-    run.cut_logs(sizes, note=notes.append)
+    run.cut_logs(sizes)
+    notes = caplog.messages
     assert [row["updates"] for row in read_rows(run.path / LOG)] == [1, 2]
     assert ["torn" in notes[0], "shorter than at the checkpoint" in notes[1], "is gone" in notes[2]] == [True] * 3
     run.append(LOG, [{"type": "iteration", "updates": 4}])  # what comes next stands on a line of its own

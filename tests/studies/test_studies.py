@@ -235,14 +235,6 @@ def calls(out: Path) -> list[list[Any]]:
     return read_rows(out / "calls.txt") if (out / "calls.txt").exists() else []  # type: ignore[return-value]
 
 
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_pool_runs_everything_once_and_in_order(study: Any, count: int) -> None:
     jobs, out = study
@@ -264,14 +256,14 @@ def test_the_pool_runs_everything_once_and_in_order(study: Any, count: int) -> N
     assert output_file(jobs[1]).read_text().endswith("last words of ours\n")
 
 
-def test_a_failed_job_takes_with_it_only_what_needs_it(study: Any) -> None:
+def test_a_failed_job_takes_with_it_only_what_needs_it(study: Any, caplog: Any) -> None:
     jobs, out = study
     (out / "break-dpo").touch()
-    notes = Notes()
+    caplog.set_level("INFO", "astprompter")
     with pytest.raises(UserError, match=r"2 of the jobs failed, first 'train dpo .*last words of dpo .*dpo\.txt"):
-        Runner(out, jobs=2, progress=notes).run(jobs)
+        Runner(out, jobs=2, progress=Silent()).run(jobs)
     assert [job.name for job in jobs if not is_done(job)] == ["dpo"] * 4
-    assert sum(line.startswith("failed") for line in notes.lines) == 2
+    assert sum(line.startswith("failed") for line in caplog.messages) == 2
     (out / "break-dpo").unlink()
     Runner(out, jobs=2, progress=Silent()).run(jobs)
     assert all(map(is_done, jobs))
@@ -282,10 +274,7 @@ def test_an_interrupted_training_is_resumed(study: Any) -> None:
     (out / "stop-ours").touch()
     before = time.monotonic()
 
-    class Interrupting(Notes):
-        pass
-
-    pool = Runner(out, jobs=1, progress=Interrupting())
+    pool = Runner(out, jobs=1, progress=Silent())
     collect = pool._collect
 
     def interrupted(*arguments: Any) -> None:

@@ -34,31 +34,30 @@ def saved(folder: Path, value: float, updates: int) -> torch.nn.Module:
     return model
 
 
-def loaded(folder: Path) -> tuple[int, torch.nn.Module, list[str]]:
+def loaded(folder: Path) -> tuple[int, torch.nn.Module]:
     model, optimizer = learner(0.0)
-    notes: list[str] = []
-    state = load_checkpoint(folder, model, optimizer, note=notes.append)
-    return state["progression"]["updates"], model, notes
+    state = load_checkpoint(folder, model, optimizer)
+    return state["progression"]["updates"], model
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-def test_the_newest_is_loaded_and_the_one_before_kept(tmp_path: Path) -> None:
+def test_the_newest_is_loaded_and_the_one_before_kept(tmp_path: Path, caplog: Any) -> None:
     folder = tmp_path / "checkpoint"
     first, second = saved(folder, 1.0, 1), saved(folder, 2.0, 2)
-    updates, model, notes = loaded(folder)
-    assert (updates, notes) == (2, [])
+    updates, model = loaded(folder)
+    assert (updates, caplog.messages) == (2, [])
     assert same(model, second)
-    updates, model, _ = loaded(tmp_path / "checkpoint.old")
+    updates, model = loaded(tmp_path / "checkpoint.old")
     assert updates == 1
     assert same(model, first)
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", ["gone", "cut", "flipped"])
-def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, name: str, harm: str) -> None:
+def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, caplog: Any, name: str, harm: str) -> None:
     folder = tmp_path / "checkpoint"
     first = saved(folder, 1.0, 1)
     saved(folder, 2.0, 2)
@@ -74,11 +73,11 @@ def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, name: st
     shutil.copytree(folder, tmp_path / "alone")
     with pytest.raises(UserError, match=r"is damaged .* no earlier one is left"):
         loaded(tmp_path / "alone")
-    updates, model, notes = loaded(folder)
+    updates, model = loaded(folder)
     assert updates == 1
     assert same(model, first)
-    assert len(notes) == 1
-    assert f"checkpoint '{folder}' is damaged" in notes[0]
+    assert len(caplog.messages) == 1
+    assert f"checkpoint '{folder}' is damaged" in caplog.messages[0]
     saved(folder, 3.0, 3)  # does not push the good one out in favour of the damaged one
     (folder / "state.json").unlink()
     assert loaded(folder)[0] == 1
@@ -127,7 +126,7 @@ def test_death_at_every_step_of_writing_leaves_one_whole(tmp_path: Path, monkeyp
             except Killed:
                 done = False
             monkeypatch.undo()
-            updates, model, _ = loaded(folder)
+            updates, model = loaded(folder)
             assert updates in ((3,) if done else (2, 3))
             assert same(model, learner(float(updates))[0])
             saved(folder, 4.0, 4)  # and the next one is written over what was left
@@ -149,7 +148,7 @@ def test_a_full_disk_leaves_the_previous_one(tmp_path: Path, monkeypatch: Any) -
     with pytest.raises(UserError, match=r"cannot write checkpoint '.*': No space left on device; the previous one"):
         saved(folder, 2.0, 2)
     monkeypatch.undo()
-    updates, model, _ = loaded(folder)
+    updates, model = loaded(folder)
     assert updates == 1
     assert same(model, first)
 

@@ -1,4 +1,4 @@
-"""How long work tells that it moves: the library calls, the command line draws."""
+"""How long work tells that it moves: the library calls, the command line draws. Notices go through ``logging``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ class Progress(Protocol):
     def task(self, description: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         """Show a task of ``total`` units while the context is open."""
 
-    def note(self, message: str) -> None:
-        """Show one line that stays."""
-
 
 class Silent:
     """Shows nothing: the library's default."""
@@ -28,6 +25,3 @@ class Silent:
         """Do nothing with the units."""
         del description, total, unit
         yield lambda count: None
-
-    def note(self, message: str) -> None:
-        """Drop the line."""

@@ -21,8 +21,9 @@ from .commands.export import export
 from .commands.play import play
 from .commands.presets import presets
 from .commands.report import report
-from .commands.shared import ERR
+from .commands.shared import ERR, OUT
 from .commands.train import sft, train
+from .console import Notices
 
 _DEBUG = "ASTPROMPTER_DEBUG"
 
@@ -46,7 +47,7 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Run the command line; how it ended is told in one line and by the exit code."""
-    with interruptible():
+    with interruptible(), Notices(OUT):
         try:
             app()
         except Interrupted as stop:

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..base.display import masked, plain
+from ..base.processes import is_main
 from ..base.progress import Advance
 
 WARNING = (
@@ -47,7 +48,6 @@ class RichProgress:
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         """Show nothing when ``quiet``: one of several processes speaks for all."""
-        self._console, self._quiet = console, quiet
         self._bars = Bars(
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=24),
@@ -81,10 +81,29 @@ class RichProgress:
         finally:
             self._bars.remove_task(bar)
 
-    def note(self, message: str) -> None:
-        """Print a line above the bars."""
-        if not self._quiet:
-            self._console.print(escape(message), highlight=False, soft_wrap=True)
+
+class Notices(logging.Handler):
+    """Shows what the package logs as lines above the bars; one of several processes speaks for all."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console, self._logger = console, logging.getLogger("astprompter")
+
+    def __enter__(self) -> Notices:
+        self._level = self._logger.level
+        self._logger.setLevel(min(logging.INFO, self._level or logging.INFO))
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.setLevel(self._level)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line; below ``INFO`` nothing."""
+        if record.levelno >= logging.INFO and is_main():
+            head = "warning: " if record.levelno >= logging.WARNING else ""
+            self._console.print(escape(plain(head + record.getMessage())), highlight=False, soft_wrap=True)
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:

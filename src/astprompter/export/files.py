@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,8 @@ from ..base.errors import UserError
 from ..base.files import write_json, write_rows, write_text
 from ..runs.directory import PAIRS, read_rows
 from .found import CONTENT_WARNING, Attack, Export, Written, attacks, best_of, first_turn_pairs, trajectories
+
+_log = logging.getLogger(__package__)
 
 
 def trl(export: Export) -> Written:
@@ -55,7 +58,7 @@ def _training_pairs(export: Export) -> Iterator[dict[str, Any]]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(best_of(export) / "tokenizer.json"))
-    for row in read_rows(export.run / PAIRS, note=export.progress.note):
+    for row in read_rows(export.run / PAIRS, note=_log.info):
         yield {
             "prompt": tokenizer.decode(row["prompt_ids"], skip_special_tokens=True),
             **{key: row[key] for key in ("chosen", "rejected", "margin", "source", "iteration", "depth")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..config import Settings, settings_from
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory, read_rows
 from ..runs.schema import RepeatableFile
 
+_log = logging.getLogger(__package__)
 CONTENT_WARNING = (
     "Content warning: these texts were found by making a language model write toxic text. "
     "Use them to test and repair models that you own or may test."
@@ -186,4 +188,4 @@ def _rows(export: Export, name: str) -> list[dict[str, Any]]:
     path = export.run / name
     if not path.is_file():
         raise UserError(f"'{export.run}' has no {name}; run 'astprompter evaluate {export.run}' first")
-    return read_rows(path, note=export.progress.note)
+    return read_rows(path, note=_log.info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import weakref
@@ -17,6 +18,7 @@ from ..base.files import append_rows, write_json
 from .schema import ConfigFile, CountedFile, FailureRow, LogRow, PairRow, TrajectoryRow, TreeRow
 from ..base.strict_json import parse, read_object
 
+_log = logging.getLogger(__package__)
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
 FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
@@ -137,25 +139,24 @@ class RunDirectory:
         """Bytes of the logs, kept in every checkpoint so that resuming drops what came after it."""
         return {name: p.stat().st_size for name in (LOG, PAIRS, TREES) if (p := self.path / name).exists()}
 
-    def cut_logs(self, sizes: Mapping[str, int], *, note: Note = lambda message: None) -> None:
+    def cut_logs(self, sizes: Mapping[str, int]) -> None:
         """Drop what was logged after a checkpoint, and repair a torn last line.
 
         Args:
             sizes: Bytes of the logs at the checkpoint; what follows them is made again.
-            note: Told of a torn line, and of rows that are gone for good.
         """
         for name in (LOG, PAIRS, TREES):
             path, size = self.path / name, sizes.get(name, 0)
             if not path.exists():
                 if size:
-                    note(f"warning: '{path}' is gone; rows of before the checkpoint are lost")
+                    _log.warning(f"'{path}' is gone; rows of before the checkpoint are lost")
                 continue
             content = path.read_bytes()
             torn = not content.endswith(b"\n") and content != b""
             if torn:
-                note(f"'{path}': the last line is torn (a write that broke off); it is dropped")
+                _log.info(f"'{path}': the last line is torn (a write that broke off); it is dropped")
             if len(content) < size:
-                note(f"warning: '{path}' is shorter than at the checkpoint; rows of before it are lost")
+                _log.warning(f"'{path}' is shorter than at the checkpoint; rows of before it are lost")
             whole = content.rfind(b"\n") + 1 if torn else len(content)
             os.truncate(path, min(size, whole))
 

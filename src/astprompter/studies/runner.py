@@ -8,6 +8,7 @@ experiment that was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from ..runs.directory import SUMMARY, RunDirectory
 from .done import is_done, recorded
 from .jobs import Job, Measurement, Training
 
+_log = logging.getLogger(__package__)
 PROGRAM = (sys.executable, "-m", "astprompter")
 _POLL_SECONDS = 0.5
 
@@ -167,9 +169,9 @@ class Runner:
             seconds = time.monotonic() - entry.begun
             if code or not is_done(entry.job):
                 self._failed.append(entry.job)
-                self._progress.note(f"failed after {seconds:.0f} s: {entry.job} (see '{output_file(entry.job)}')")
+                _log.info(f"failed after {seconds:.0f} s: {entry.job} (see '{output_file(entry.job)}')")
             else:
-                self._progress.note(f"done in {seconds:.0f} s: {entry.job}")
+                _log.info(f"done in {seconds:.0f} s: {entry.job}")
 
     def _stop(self, number: int) -> None:
         """Send a signal to every job under way, and wait until they have ended."""

@@ -8,8 +8,8 @@ SHA-256 of every other file, so a partial, damaged or foreign one is known by it
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..base.strict_json import parse, read_object
 from ..runs.schema import StateFile
 from .sharding import kept, placed_like
 
+_log = logging.getLogger(__package__)
 _FORMAT = 2
 _POLICY, _OPTIMIZER, _STATE, _MANIFEST = "policy.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 
@@ -66,13 +67,7 @@ def save_checkpoint(
         raise RunError(f"cannot write checkpoint '{folder}': {error}; the previous one is untouched") from None
 
 
-def load_checkpoint(
-    folder: Path,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    note: Callable[[str], None] = lambda message: None,
-) -> dict[str, Any]:
+def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore policy and optimizer in place; returns the counters.
 
     Args:
@@ -80,7 +75,6 @@ def load_checkpoint(
             would push out the good one and keep this.
         model: The policy.
         optimizer: Its optimizer.
-        note: Told when the one before is used, and why.
 
     Raises:
         UserError: There is no checkpoint, or it does not belong to this model, or none is whole.
@@ -98,7 +92,7 @@ def load_checkpoint(
     else:
         raise UserError(f"{'; '.join(reasons)}; no earlier one is left, so start a new run")
     if reasons:
-        note(f"warning: {reasons[0]}; going on from the one before it, '{path}'")
+        _log.warning(f"{reasons[0]}; going on from the one before it, '{path}'")
     state = read_object(path / _STATE, StateFile)
     try:
         weights, moments = load_file(path / _POLICY), load_file(path / _OPTIMIZER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import summary_line, turn_metrics
 from .optimizer import Updater
 from .state import Progression, TrainingModels
+
+_log = logging.getLogger(__package__)
 
 
 @dataclass(slots=True)
@@ -70,7 +73,7 @@ class Trainer(ABC):
         """Train until ``training.updates``; saves every iteration, evaluates every ``training.dev_every`` ones."""
         for lm in {id(speaker): speaker for speaker in (self.models.adversary, self.models.reference)}.values():
             if not lm.packs:
-                self.progress.note(
+                _log.info(
                     f"model '{lm.name}' refuses a mask of ancestors: its log-probabilities are computed from separate "
                     "sequences, with the same result and more work"
                 )
@@ -92,7 +95,7 @@ class Trainer(ABC):
                 row = self.iterate()
                 advance(self.state.updates - before)
                 self._log(LOG, [row])
-                self.progress.note(summary_line(row))
+                _log.info(summary_line(row))
                 if self._dev_due():
                     self._evaluate_dev()
                 self._save()
@@ -120,17 +123,15 @@ class Trainer(ABC):
         A run that stopped before its first checkpoint begins again.
         """
         if not self.directory.begun():
-            self.progress.note("the run stopped before its first checkpoint; it begins again")
+            _log.info("the run stopped before its first checkpoint; it begins again")
             barrier()
             if is_main():
                 self.directory.cut_logs({})
             return
-        saved = load_checkpoint(
-            self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer, note=self.progress.note
-        )
+        saved = load_checkpoint(self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer)
         barrier()
         if is_main():
-            self.directory.cut_logs(saved["log_bytes"], note=self.progress.note)
+            self.directory.cut_logs(saved["log_bytes"])
         self.resumed = True
         if saved["progression"]["best_reward"] is None:
             saved["progression"]["best_reward"] = -math.inf
@@ -162,7 +163,7 @@ class Trainer(ABC):
         best = self._is_best(reward)
         row = {"type": "dev", "iteration": self.state.iteration, "updates": self.state.updates, "best": best, **metrics}
         self._log(LOG, [row])
-        self.progress.note(summary_line(row))
+        _log.info(summary_line(row))
         if best:
             self.state.best_iteration = self.state.iteration
             self.state.best_reward = -math.inf if reward is None else reward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..runs.directory import LOG, RunDirectory
 from .load import build_defender, build_lm, build_other_scorers, build_scorer, defender_facts, defender_hash
 from .resume import texts_hash
 
+_log = logging.getLogger(__package__)
 UNTUNED, PROBING, HUMAN = "untuned", "probing", "human"
 
 
@@ -60,11 +62,11 @@ def evaluate_targets(
         if not target.startswith(f"{HUMAN}:"):
             check_folder(target)
     bad = BadRows(settings.data.skip_bad_rows)
-    prefixes = test_prefixes(settings, progress, bad)
+    prefixes = test_prefixes(settings, bad)
     defender, scorer, others = build_defender(settings), build_scorer(settings), build_other_scorers(settings)
-    adversaries, scripts = _adversaries(targets, runs, settings, baseline, progress)
+    adversaries, scripts = _adversaries(targets, runs, settings, baseline)
     for name, dialogues in scripts.items():
-        _note_repeats(name, dialogues["usable"], len(prefixes), progress)
+        _note_repeats(name, dialogues["usable"], len(prefixes))
     facts: dict[str, Any] = {
         "dialogues": scripts,
         "targets": list(targets),
@@ -83,12 +85,11 @@ def evaluate_targets(
     return result, out
 
 
-def test_prefixes(settings: Settings, progress: Progress, bad: BadRows | None = None) -> list[Prefix]:
+def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix]:
     """Held-out prefixes; warns when some were trained on, and when rows were skipped.
 
     Args:
         settings: ``data.test`` names them.
-        progress: Where it warns.
         bad: Where skipped rows are counted.
 
     Raises:
@@ -97,17 +98,17 @@ def test_prefixes(settings: Settings, progress: Progress, bad: BadRows | None = 
     bad = bad or BadRows(settings.data.skip_bad_rows)
     prefixes = load_prefixes(settings.data.test, split="test", bad=bad)[: settings.evaluation.prefixes]
     if bad.count:
-        progress.note(f"warning: data.test: {bad}")
+        _log.warning(f"data.test: {bad}")
     for name, source in (("training", settings.data.train), ("dev", settings.data.dev)):
         split = "train" if name == "training" else "dev"
         try:
             seen = load_prefixes(source, split=split, bad=BadRows(settings.data.skip_bad_rows))
         except UserError as error:  # a run may be evaluated where its training data is not at hand
-            progress.note(f"note: not checked whether test prefixes also stand in the {name} set: {error}")
+            _log.info(f"note: not checked whether test prefixes also stand in the {name} set: {error}")
             continue
         shared = overlap(seen, prefixes)
         if shared:
-            progress.note(f"warning: {len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")
+            _log.warning(f"{len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")
     return prefixes
 
 
@@ -119,28 +120,28 @@ def dialogues_of(target: str) -> str | None:
 
 
 def _adversaries(
-    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool, progress: Progress
+    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool
 ) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]]]:
     """The speakers that targets name, by the names they get; and what is known of the dialogues that some replay."""
     found: dict[str, Speaker] = {}
     scripts: dict[str, dict[str, Any]] = {}
     if baseline:
-        found[UNTUNED] = _adversary(UNTUNED, None, settings, scripts, progress)
+        found[UNTUNED] = _adversary(UNTUNED, None, settings, scripts)
     for target in targets:
         if not (baseline and target == UNTUNED):
             name = _name(target, found)
-            found[name] = _adversary(target, runs.get(target), settings, scripts, progress)
+            found[name] = _adversary(target, runs.get(target), settings, scripts)
     return found, scripts
 
 
 def _adversary(
-    target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, dict[str, Any]], progress: Progress
+    target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, dict[str, Any]]
 ) -> Speaker:
     if (source := dialogues_of(target)) is not None:
         bad = BadRows(settings.data.skip_bad_rows)
         dialogues = load_dialogues(source, bad=bad)
         if bad.count:
-            progress.note(f"warning: {target}: {bad}")
+            _log.warning(f"{target}: {bad}")
         script = Replay(dialogues, name=target, seed=settings.seed)
         usable = len(script.usable(settings.rollout.horizon))
         scripts[target] = {"usable": usable, "sha256": texts_hash(dialogues), "skipped": bad.facts()}
@@ -154,9 +155,9 @@ def _adversary(
     return build_lm(model, settings.rollout, partner=settings.defender)
 
 
-def _note_repeats(name: str, usable: int, prefixes: int, progress: Progress) -> None:
+def _note_repeats(name: str, usable: int, prefixes: int) -> None:
     if 0 < usable < prefixes:
-        progress.note(
+        _log.info(
             f"note: {name}: {usable} dialogues for {prefixes} prefixes, so some are said more than once; the intervals "
             "are over prefixes only"
         )

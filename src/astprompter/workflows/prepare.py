@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..data.prepare import Prepared, prepare_dialogues, prepare_eliciting, prepa
 from ..data.readers import BadRows
 from .load import build_scorer
 
+_log = logging.getLogger(__package__)
 KINDS = {"prefixes": PREFIXES, "eliciting": ELICITING, "dialogues": DIALOGUES}
 """What texts can become: word on the command line -> name of the kind."""
 HUB = "hub:"
@@ -128,7 +130,7 @@ def provide(chosen: Plan, settings: Settings, *, progress: Progress | None = Non
     else:
         prepared = prepare_dialogues(path, bad=bad)
     if bad.count:
-        progress.note(f"warning: {bad}")
+        _log.warning(str(bad))
         facts["rows_skipped"] = bad.facts()
     prepared.write(chosen.folder, facts)
     return prepared

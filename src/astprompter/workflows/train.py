@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,15 +23,16 @@ from ..training.trainer import Trainer
 from .load import defender_facts, load_training_models
 from .resume import refuse_changed, texts_hash
 
+_log = logging.getLogger(__package__)
+
 
 def load_texts(
-    settings: Settings, progress: Progress, bad: Mapping[str, BadRows] | None = None
+    settings: Settings, bad: Mapping[str, BadRows] | None = None
 ) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
     """Training prefixes, dev prefixes and eliciting texts.
 
     Args:
         settings: ``data.*`` name them.
-        progress: Told what was left out and skipped.
         bad: Where bad rows of ``train``, ``dev`` and ``eliciting`` are counted.
 
     Raises:
@@ -44,13 +46,13 @@ def load_texts(
         found = read_eliciting(settings.data.eliciting, bad=bad["eliciting"])
         eliciting = found.texts
         if found.mild or found.unscored:
-            progress.note(
+            _log.info(
                 f"{len(found.texts):,} eliciting texts; left out: {found.mild:,} with a continuation at or below 0.5, "
                 f"{found.unscored:,} without a score"
             )
     for name, rows in bad.items():
         if rows.count:
-            progress.note(f"warning: data.{name}: {rows}")
+            _log.warning(f"data.{name}: {rows}")
     return prefixes, dev, eliciting
 
 
@@ -68,10 +70,10 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
     progress = progress or Silent()
     check_shard(settings)
     bad = bad_rows(settings)
-    prefixes, dev, eliciting = load_texts(settings, progress, bad)
+    prefixes, dev, eliciting = load_texts(settings, bad)
     shared = overlap(prefixes, dev)
     if shared:
-        progress.note(f"warning: {len(shared)} prefixes stand in both training and dev; dev figures will flatter")
+        _log.warning(f"{len(shared)} prefixes stand in both training and dev; dev figures will flatter")
     models = load_training_models(settings)
     if settings.training.objective == "sft" and isinstance(models.adversary, ChatModel):
         raise UserError("training.objective=sft tunes on plain text; use adversary.chat=off")
@@ -79,7 +81,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         if isinstance(speaker, LanguageModel):
             speaker.prefix_budget(settings.rollout.horizon)
     if isinstance(models.defender, LikelihoodProxy):
-        progress.note(f"note: every nll is a {models.defender.likelihood}")
+        _log.info(f"note: every nll is a {models.defender.likelihood}")
     texts: dict[str, Sequence[Prefix] | Sequence[ElicitingText]] = {
         "train": prefixes,
         "dev": dev,

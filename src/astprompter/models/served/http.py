@@ -158,7 +158,7 @@ class Endpoint:
         with self._lock:
             news = patient and failed.reason not in self._told
             self._told.add(failed.reason)
-        level = logging.WARNING if news else logging.INFO  # each reason is told once, with its details
+        level = logging.WARNING if news else logging.DEBUG  # each reason is told once, with its details
         _log.log(level, "request to %s failed: %s (%s)", self.url, failed.reason, failed.detail)
         if patient:
             self._count(failed)
