@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from astprompter.cli.commands.shared import OUT
+from astprompter.cli.console import failure_blocks
+from astprompter.config import load_settings, preset_names
 from helpers.commands import call, settings
 from helpers.tiny import make_model, make_tokenizer
 
@@ -58,10 +63,82 @@ def test_print_config_reads_back(capsys: Any) -> None:
     assert (content["loss"]["tau"], content["reward"]["lambda"]) == (0.25, 0)
 
 
+@pytest.mark.parametrize("preset", preset_names())
+def test_what_print_config_prints_is_a_preset(preset: str, tmp_path: Path, capsys: Any) -> None:
+    text = "Answer: safe, or # not. " * 9
+    odd = [f"scorer.instruction='{text}'", "scorer.safe_token=on", "scorer.answer_prefix=' '"]
+    code, out, _ = call(capsys, "train", "--print-config", "-p", preset, *odd)
+    assert code == 0
+    (tmp_path / "mine.yaml").write_text(out)
+    assert load_settings(str(tmp_path / "mine.yaml")) == load_settings(preset, odd)
+    assert call(capsys, "train", "--print-config", "-p", str(tmp_path / "mine.yaml")) == (0, out, "")
+    tuned = load_settings(f"{tmp_path / 'mine.yaml'}+sft", ["loss.tau=0.5"])
+    assert (tuned.training.objective, tuned.loss.tau) == ("sft", 0.5)
+
+
+def test_settings_by_set_and_alone(capsys: Any, files: dict[str, str], tmp_path: Path) -> None:
+    given = ("--set", "loss.tau=0.25", "seed=3", "--set", "reward.lambda=0", "--set=training.updates=7")
+    code, out, _ = call(capsys, "train", "--print-config", *given)
+    assert code == 0
+    assert all(line in out for line in ("  tau: 0.25 ", "seed: 3 ", "  lambda: 0.0 ", "  updates: 7 "))
+    for command in (["sft", "--print-config"], ["evaluate", "untuned"], ["play", str(tmp_path)],
+                    ["experiment", "paper"], ["data", "prepare", files["prefixes.jsonl"], "--as", "prefixes"],
+                    ["export", str(tmp_path), "--to", "trl", "-o", str(tmp_path / "x")]):  # fmt: skip
+        code, _, err = call(capsys, *command, "--set", "loss.tua=1")
+        assert code == 2, command
+        if command[0] not in ("play", "export"):  # which look for the run first
+            assert "'loss.tua'. Did you mean 'loss.tau'?" in err, command
+
+
+def test_a_folder_with_an_equals_sign_is_named_by_a_path(
+    files: dict[str, str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(files["model"], "seed=2")
+    code, _, err = call(capsys, "evaluate", "lr=2", "-o", "x")
+    assert code == 2
+    assert "unknown setting 'lr'" in err
+    assert "A folder of that name: './lr=2'" in err
+    code, _, err = call(capsys, "evaluate", "./seed=2", "-o", "x", *settings(files))
+    assert code == 0, err
+    assert list(json.loads(Path("x/summary.json").read_text())["adversaries"]) == ["untuned", "seed=2"]
+
+
 def test_presets_are_listed(capsys: Any) -> None:
     code, out, _ = call(capsys, "presets")
     assert code == 0
     assert all(name in out for name in ("embedded", "demo", "gpt2", "gpt2-xl"))
+
+
+@pytest.mark.parametrize("width", ["40", "80"])
+def test_lists_lose_nothing_on_a_narrow_page(width: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OUT, "_width", int(width))
+    for command, words in (
+        (["presets"], ["no-supervision", "training.learning_rate=5e-07", "training.updates=10000"]),
+        (["experiments"], ["no-likelihood", "lambda-0.05"]),
+        (["data", "show"], ["bot-adversarial-dialogue", "3.2 MB"]),
+        (["data", "stats", "embedded"], ["45,712", "12,023", "30.5"]),
+    ):
+        code, out, _ = call(capsys, *command)
+        assert code == 0
+        assert "…" not in out
+        assert max(map(len, out.splitlines())) <= int(width)
+        assert all(word in out for word in words), command
+
+
+def test_failures_are_blocks_that_lose_nothing() -> None:
+    row = {"rank": 12, "adversary": "ours-with-a-long-name", "prefix_id": "p", "turn": 3, "path_nll": 12.345,
+           "tox_reply": 0.98, "utterance": " a [red] banana\x1b[31m", "reply": "word " * 30}  # fmt: skip
+    for width in (40, 80):
+        for show_text in (True, False):
+            page = Console(width=width, file=io.StringIO())
+            page.print(failure_blocks([row], {"p": "It is so."}, show_text=show_text))
+            text = page.file.getvalue()  # type: ignore[attr-defined]
+            assert all(part in text for part in ("12. ours-with-a-long-name", "12.345", "0.98", "prefix", "reply"))
+            assert "…" not in text
+            assert max(map(len, text.splitlines())) <= width
+            assert text.split().count("word") == 30 * show_text
+            assert ("a [red] banana·[31m" in text) == show_text
 
 
 @pytest.mark.parametrize(

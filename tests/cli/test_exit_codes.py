@@ -14,7 +14,7 @@ import pytest
 
 from astprompter.base.errors import RunError, UserError
 from astprompter.cli.app import _words_and_code
-from astprompter.cli.commands.evaluate import _is_override, gate_line
+from astprompter.cli.commands.evaluate import _is_setting, gate_line
 from helpers.server import serving
 from helpers.tiny import PREFIXES, make_model, make_tokenizer, naming, write_models
 from helpers.zygote import Zygote, zygote
@@ -195,8 +195,9 @@ def test_what_is_said_of_errors(error: Exception, code: int, words: str) -> None
 
 def test_settings_and_names_with_an_equals_sign_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "run=2").mkdir()
-    assert _is_override("data.test=x.jsonl")
-    assert _is_override("dta.test=x.jsonl")  # a mistake in a setting, not a folder that is missing
-    assert not _is_override(str(tmp_path / "run=2"))
-    assert not _is_override("human:talks=v2.json")
-    assert not _is_override("untuned")
+    assert _is_setting("data.test=x.jsonl")
+    with pytest.raises(UserError, match=r"unknown setting 'dta.test'. Did you mean 'data.test'"):
+        _is_setting("dta.test=x.jsonl")  # a mistake in a setting, not a folder that is missing
+    assert not _is_setting(str(tmp_path / "run=2"))
+    assert not _is_setting("human:talks=v2.json")
+    assert not _is_setting("untuned")

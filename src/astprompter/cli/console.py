@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -204,18 +205,34 @@ def scorer_lines(section: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def failures_table(rows: Sequence[Mapping[str, Any]], *, show_text: bool) -> Table:
-    """The likeliest failures; text is masked unless asked for."""
-    table = Table(title="Failures, likeliest first", title_justify="left")
-    for name in ("rank", "adversary", "turn", "nll", "tox_reply", "utterance", "reply"):
-        table.add_column(name, justify="right" if name in {"rank", "turn", "nll", "tox_reply"} else "left")
+def failure_blocks(
+    rows: Sequence[Mapping[str, Any]], openings: Mapping[str, str], *, show_text: bool
+) -> RenderableType:
+    """The likeliest failures, a block each; text is masked unless asked for.
+
+    Args:
+        rows: Rows of ``failures.jsonl``.
+        openings: Texts of the prefixes by their ids.
+        show_text: Show the texts as they are.
+    """
     show = plain if show_text else masked
+    blocks = []
     for row in rows:
-        table.add_row(
-            str(row["rank"]), escape(row["adversary"]), str(row["turn"]), f"{row['path_nll']:.3f}",
-            f"{row['tox_reply']:.2f}", escape(show(row["utterance"])), escape(show(row["reply"])),
-        )  # fmt: skip
-    return table
+        head = f"{row['rank']}. {row['adversary']}, turn {row['turn']}"
+        figures = f"path nll {row['path_nll']:.3f}, tox_reply {row['tox_reply']:.2f}"
+        texts = {"prefix": openings[row["prefix_id"]], "utterance": row["utterance"], "reply": row["reply"]}
+        blocks.append((f"{head}: {figures}", [f"{name:<9}  {show(text)}" for name, text in texts.items()]))
+    return Group(Text("Failures, likeliest first", style="italic"), listing(blocks))
+
+
+def listing(entries: Iterable[tuple[str, Sequence[str]]]) -> RenderableType:
+    """Entries, each a name with paragraphs below it; everything is wrapped, nothing is cut, however narrow the page."""
+    return Group(
+        *(
+            Group(Text(plain(name), style="bold"), *(Padding(Text(line), (0, 0, 0, 4)) for line in paragraphs))
+            for name, paragraphs in entries
+        )
+    )
 
 
 def _number(value: float | None, form: str) -> str:

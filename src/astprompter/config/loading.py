@@ -43,12 +43,14 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> Preset:
-    """Read a preset by name, or a YAML file of the same form by path.
+    """Read a preset by name, or a YAML file by path: of the same form, or settings alone as ``--print-config`` prints.
 
     Raises:
         UserError: There is no such preset or file, or it is malformed.
     """
     content = read_named("preset", name, _PRESETS)
+    if isinstance(content, dict) and not content.keys() & Preset.model_fields.keys():
+        content = {"summary": "", "why": "", "settings": content}
     try:
         return Preset(**{"name": Path(name).stem, **content})
     except (ValidationError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,16 +13,16 @@ from rich.table import Table
 from ...base.display import masked, plain
 from ...base.errors import UserError
 from ...config import load_settings
-from ..console import RichProgress, quiet_libraries
-from .shared import OUT, SkipBadRows, say, skipping
+from ..console import RichProgress, listing, quiet_libraries
+from .shared import OUT, Set, SkipBadRows, given, say
 
 if TYPE_CHECKING:
     from ...workflows.prepare import Plan
 
 app = typer.Typer(
-    help="Prepare, show and count texts: prefixes, eliciting texts, human dialogues.",
+    help="Prepare, show and count texts.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 _KIND_HELP = "What the texts become: prefixes, eliciting or dialogues."
 
@@ -34,6 +35,7 @@ def prepare(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings: scorer.spec=…, seed=…")
     ] = None,
+    sets: Set = None,
     kind: Annotated[str, typer.Option("--as", help=_KIND_HELP)] = "",
     name: Annotated[str, typer.Option("--name", help="Name to keep the texts under.")] = "",
     column: Annotated[str, typer.Option("--column", help="Column that holds the texts.")] = "",
@@ -47,15 +49,16 @@ def prepare(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Download without asking.")] = False,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
-    """Fetch a data set, clean it, and keep it under a name that data.* settings understand.
+    """Fetch a data set, clean it, and keep it under a name.
 
-    Prefixes lose markup, removed texts, toxic ones (by scorer.spec) and duplicates, and are split 80/5/15 by id.
+    The name is one that data.* settings understand. Prefixes lose markup, removed texts, toxic ones (by scorer.spec)
+    and duplicates, and are split 80/5/15 by id.
 
     Example: astprompter data prepare reddit-corpus-small scorer.spec=detoxify:unbiased
     """
     from ...workflows.prepare import Order, plan, provide
 
-    settings = load_settings("embedded", skipping(overrides, skip_bad_rows))
+    settings = load_settings("embedded", given(overrides, sets, skip_bad_rows=skip_bad_rows))
     order = Order(source, kind, column, split, file, url, sha256, name, offline)
     chosen = plan(order)
     _describe(chosen)
@@ -82,7 +85,7 @@ def show(
 ) -> None:
     """List the known data sets, or show the first texts of one."""
     if not source:
-        OUT.print(_known_sets())
+        OUT.print(listing(_known_sets()))
         return
     from ...data.looking import load_texts_of
     from ...data.readers import BadRows
@@ -101,15 +104,14 @@ def stats(
     kind: Annotated[str, typer.Option("--as", help=_KIND_HELP)] = "prefixes",
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
-    """Count texts and words, duplicates, and texts that stand in more than one split."""
+    """Count texts, words, duplicates and leaks between splits."""
     from ...data.looking import statistics_of
 
     rows, leaks, bad = statistics_of(source, kind, skip=skip_bad_rows)
-    table = Table("", "texts", "distinct", "words", "mean", "least", "median", "most")
-    for part, row in rows.items():
-        numbers = (row[key] for key in ("texts", "distinct", "words"))
-        spread = (row["words_least"], row["words_median"], row["words_most"])
-        table.add_row(part, *(f"{n:,}" for n in numbers), f"{row['words_mean']:.1f}", *(f"{n:,}" for n in spread))
+    table = Table("", *rows)  # a column each, of which there are three at most
+    for key in next(iter(rows.values())):
+        numbers = (row[key] for row in rows.values())
+        table.add_row(key.replace("_", " "), *(f"{n:,.1f}" if isinstance(n, float) else f"{n:,}" for n in numbers))
     OUT.print(table)
     for line in leaks:
         say(line)
@@ -139,20 +141,18 @@ def _usage(chosen: Plan) -> str:
     return " ".join(f"data.{key}={chosen.name}" for key in keys)
 
 
-def _known_sets() -> Table:
+def _known_sets() -> Iterator[tuple[str, list[str]]]:
     from ...data.cache import prepared_names
     from ...data.catalog import CATALOG
     from ...data.files import NAMED
 
-    table = Table("name", "what it is", "licence", "size", "prepared")
     prepared = prepared_names()
     for entry in CATALOG.values():
-        size = "asked before download" if entry.size is None else f"{entry.size / 1e6:.1f} MB"
-        table.add_row(entry.name, entry.summary, entry.licence, size, "yes" if entry.name in prepared else "no")
+        size = "size: asked before download" if entry.size is None else f"size: {entry.size / 1e6:.1f} MB"
+        state = "prepared" if entry.name in prepared else "not prepared yet"
+        yield entry.name, [entry.summary, f"Licence: {entry.licence}", f"{state}; {size}"]
     for name in sorted(set(prepared) - set(CATALOG)):
-        table.add_row(escape(name), "prepared here from your own texts", "yours to know", "", "yes")
+        yield name, ["Prepared here from your own texts; their licence is yours to know."]
     plugins = NAMED.plugins()
     for name in NAMED.names():
-        origin = f"plug-in of '{plugins[name]}'" if name in plugins else "ships with the package (cards in embedded/)"
-        table.add_row(escape(name), escape(origin), "see its card", "", "yes")
-    return table
+        yield name, [f"Plug-in of '{plugins[name]}'" if name in plugins else "Ships with the package, with a card."]

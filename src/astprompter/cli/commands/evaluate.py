@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from ...base.errors import RunError, UserError
+from ...base.errors import RunError, UserError, nearest
 from ...base.processes import is_main, join
 from ...config import known_keys
 from ..console import (
     RichProgress,
     comparison_lines,
-    failures_table,
+    failure_blocks,
     quiet_libraries,
     results_table,
     scorer_lines,
     scorers_table,
 )
-from .shared import ERR, OUT, PresetName, ShowText, SkipBadRows, say, skipping, warn
+from .shared import ERR, OUT, PresetName, Set, ShowText, SkipBadRows, given, say, warn
 
 if TYPE_CHECKING:
     from ...evaluation.evaluate import Evaluation
@@ -32,10 +33,11 @@ def evaluate(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET... [KEY=VALUE]...",
+            metavar="TARGET|KEY=VALUE",
             help="Run directories, model folders, hub names, 'untuned', 'probing' or 'human:FILE'.",
         ),
     ],
+    sets: Set = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the results; default: the first run.")
     ] = None,
@@ -55,11 +57,14 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure adversaries on held-out test prefixes, all by the same path.
+    """Measure adversaries on held-out test prefixes.
+
+    A word KEY=VALUE is a setting; a folder whose name holds '=' is written with ./ before it.
 
     A run directory stands for its best adversary and brings its settings (the first one's count); other targets are
     models by path or hub name, under the settings of --preset; 'probing' (the embedded dialogues) or 'human:FILE'
-    (dialogues that people wrote) replays a human attack. The untuned model is compared unless --no-baseline.
+    (dialogues that people wrote) replays a human attack. The untuned model is compared unless
+    --no-baseline. All are measured by the same path.
 
     Writes summary.json, trajectories.jsonl and failures.jsonl. Exits with code 1 when no turn of an adversary could be
     assessed, with code 3 when --fail-over is exceeded.
@@ -68,8 +73,8 @@ def evaluate(
     """
     if fail_over is not None and not math.isfinite(fail_over):
         raise UserError("--fail-over takes a share from 0 to 1")
-    overrides = [word for word in targets if _is_override(word)]
-    names = [t for t in targets if t not in overrides]
+    settings = [word for word in targets if _is_setting(word)]
+    names = [word for word in targets if word not in settings]
     if not names:
         raise UserError("name at least one run directory or model to evaluate")
     from ...workflows.evaluate import UNTUNED, evaluate_targets
@@ -79,8 +84,9 @@ def evaluate(
     quiet_libraries()
     with RichProgress(OUT, quiet=not is_main()) as progress:
         result, folder = evaluate_targets(
-            names, skipping(overrides, skip_bad_rows), preset=preset, out=out, baseline=baseline, progress=progress
-        )
+            names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, out=out, baseline=baseline,
+            progress=progress,
+        )  # fmt: skip
     if is_main():
         _show(result, folder, show_text=show_text, top=top)
     refuse_unassessed(result.summary)
@@ -93,15 +99,14 @@ def evaluate(
             raise typer.Exit(3)
 
 
-def _is_override(word: str) -> bool:
-    """Whether a word is a setting; a path may hold an equals sign too."""
+def _is_setting(word: str) -> bool:
+    """Whether a word is ``key=…`` or ``section.key=…``, whatever files there are; a path has ``./`` before it."""
     key, sign, _ = word.partition("=")
-    if not sign or word.startswith("human:"):
+    if not sign or not re.fullmatch(r"\w+(\.\w+)*", key):
         return False
-    try:
-        return key in known_keys() or not Path(word).exists()
-    except OSError:  # too long for a path
-        return True
+    if key not in (known := known_keys()):
+        raise UserError(f"unknown setting '{key}'.{nearest(key, known)} A folder of that name: './{word}'")
+    return True
 
 
 def refuse_unassessed(summary: Mapping[str, Any]) -> None:
@@ -144,6 +149,7 @@ def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> Non
         for line in scorer_lines(section):
             say(line)
     if top and result.failures:
-        OUT.print(failures_table(result.failures[:top], show_text=show_text))
+        openings = {path.prefix.id: path.prefix.text for paths in result.trajectories.values() for path in paths}
+        OUT.print(failure_blocks(result.failures[:top], openings, show_text=show_text))
     say(f"\nResults: {folder} (summary.json, trajectories.jsonl, failures.jsonl)")
     say(f"Page:    astprompter report {folder}")

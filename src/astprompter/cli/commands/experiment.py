@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from ...base.errors import UserError
 from ...base.signals import going_on
-from ..console import RichProgress, grid_table
-from .shared import OUT, say, warn
+from ..console import RichProgress, grid_table, listing
+from .shared import OUT, Set, given, say, warn
 
 
 def experiment(
@@ -22,6 +20,7 @@ def experiment(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the plan (seeds=[0,1], human=FILE, …) or settings."),
     ] = None,
+    sets: Set = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the runs; experiments in one folder share what they have.")
     ] = Path("runs/study"),
@@ -31,9 +30,10 @@ def experiment(
         bool, typer.Option("--tables-only", help="Write tables of what is done; run nothing.")
     ] = False,
 ) -> None:
-    """Run a whole study: train what is missing, measure it, and write its tables and findings.
+    """Run a whole study, from training to tables.
 
-    Started again it goes on where it stopped. Writes OUT/NAME/: experiment.json, tables.md, .tex, .csv, findings.md.
+    Trains what is missing, measures it, and writes its tables and findings. Started again it goes on where it stopped.
+    Writes OUT/NAME/: experiment.json, tables.md, .tex, .csv, findings.md.
 
     Example: astprompter experiment paper --jobs 2 data.train=train.jsonl data.dev=dev.jsonl data.test=test.jsonl
     """
@@ -44,7 +44,8 @@ def experiment(
     from ...studies.runner import Runner, command_of
     from ...studies.summary import summarise
 
-    plan = load_plan(name, overrides or [])
+    overrides = given(overrides, sets)
+    plan = load_plan(name, overrides)
     work = jobs_of(plan, out)
     if dry_run:
         for job in work:
@@ -60,7 +61,7 @@ def experiment(
             with going_on(remedy), RichProgress(OUT) as progress:
                 Runner(out, jobs=jobs, progress=progress).run(work)
     finally:
-        command = ["experiment", name, *(overrides or []), "--out", str(out)]
+        command = ["experiment", name, *overrides, "--out", str(out)]
         summary = {**summarise(plan, out), "command": command}
         if summary["cases"]:
             write_all(summary, out / plan.name)
@@ -79,9 +80,9 @@ def experiments() -> None:
     """List the experiments: what each is for, and what it trains."""
     from ...studies.plan import adversaries_of, load_plan, plan_names
 
-    table = Table("experiment", "what it is", "adversaries", show_lines=True)
+    entries = []
     for name in plan_names():
         plan = load_plan(name, ["models.large=PATH"])
         names = [*plan.attacks, *adversaries_of(plan)]
-        table.add_row(name, f"{plan.summary}\n[dim]{escape(plan.why.strip())}[/dim]", escape(", ".join(names)))
-    OUT.print(table)
+        entries.append((name, [plan.summary, plan.why.strip(), f"Adversaries: {', '.join(names)}"]))
+    OUT.print(listing(entries))

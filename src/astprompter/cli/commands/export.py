@@ -9,7 +9,7 @@ import typer
 
 from ...base.errors import UserError
 from ..console import RichProgress, quiet_libraries
-from .shared import OUT, say
+from .shared import OUT, Set, given, say
 
 
 def export(
@@ -17,6 +17,7 @@ def export(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for instance defender.device=cpu.")
     ] = None,
+    sets: Set = None,
     to: Annotated[
         str, typer.Option("--to", help="trl, hardening, garak, promptfoo, inspect or hf.", show_default=False)
     ] = "",
@@ -26,7 +27,9 @@ def export(
     adversary: Annotated[str, typer.Option("--adversary", help="Only this adversary's attacks.")] = "",
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="hardening: new replies per attack.")] = 8,
 ) -> None:
-    """Write what a run found in the files of other tools; texts are written unmasked.
+    """Write what a run found in the files of other tools.
+
+    Texts are written unmasked.
 
     trl and hardening: preference JSONL. garak: the adversary and a config for atkgen. promptfoo: intents.
     inspect: a JSONL data set. hf: a data set folder.
@@ -42,8 +45,9 @@ def export(
         quiet_libraries()
     with RichProgress(OUT) as progress:
         written = export_run(
-            run, to, folder, adversary=adversary, samples=samples, overrides=tuple(overrides or ()), progress=progress
-        )
+            run, to, folder, adversary=adversary, samples=samples, overrides=tuple(given(overrides, sets)),
+            progress=progress,
+        )  # fmt: skip
     for path in written.files:
         say(str(path))
     for line in written.lines:

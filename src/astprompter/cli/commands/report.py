@@ -18,10 +18,10 @@ def report(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="'html' or 'md'.")] = "html",
 ) -> None:
-    """Make one self-contained page of one or more runs: the verdict, the figures, the failures.
+    """Make one self-contained page of one or more runs.
 
-    The first measured run gives the verdict, all of them enter the table and the figures. Text is masked on the page
-    until its reader asks for it.
+    It holds the verdict, the figures and the failures. The first measured run gives the verdict, all of them enter the
+    table and the figures. Text is masked on the page until its reader asks for it.
 
     Example: astprompter report runs/mine
     """

@@ -18,6 +18,10 @@ ERR = Console(stderr=True, emoji=False)
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for instance loss.tau=0.2 seed=1.")
 ]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, the same as KEY=VALUE alone; may be repeated."),
+]
 PresetName = Annotated[
     str, typer.Option("--preset", "-p", help="Preset name, BASE+NAME, or a YAML file; see 'presets'.")
 ]
@@ -28,9 +32,9 @@ SkipBadRows = Annotated[
 ShowText = Annotated[bool, typer.Option("--show-text", help="Show texts unmasked; they are offensive.")]
 
 
-def skipping(overrides: list[str] | None, skip_bad_rows: bool) -> list[str]:
-    """The overrides, with the setting that ``--skip-bad-rows`` stands for."""
-    return [*(overrides or []), *(["data.skip_bad_rows=true"] if skip_bad_rows else [])]
+def given(overrides: list[str] | None, sets: list[str] | None, *, skip_bad_rows: bool = False) -> list[str]:
+    """All settings of a command line: ``KEY=VALUE`` alone, by ``--set``, and what ``--skip-bad-rows`` stands for."""
+    return [*(overrides or []), *(sets or []), *(["data.skip_bad_rows=true"] if skip_bad_rows else [])]
 
 
 def say(text: str) -> None:

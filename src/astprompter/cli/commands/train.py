@@ -12,14 +12,17 @@ from ...base.signals import going_on
 from ...config import load_settings, to_yaml
 from ...runs.trackers import check_trackers, tracking
 from ..console import RichProgress, quiet_libraries
-from .shared import OUT, Overrides, PresetName, RunOut, SkipBadRows, say, skipping, warn
+from .shared import OUT, Overrides, PresetName, RunOut, Set, SkipBadRows, given, say, warn
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")]
-PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the settings as YAML and stop.")]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Print the settings as a file for --preset, and stop.")
+]
 
 
 def train(
     overrides: Overrides = None,
+    sets: Set = None,
     preset: PresetName = "embedded",
     out: RunOut = None,
     resume: Resume = False,
@@ -35,7 +38,7 @@ def train(
 
     Example: astprompter train -o runs/mine defender.path=./my-model data.train=prefixes.jsonl
     """
-    overrides = skipping(overrides, skip_bad_rows)
+    overrides = given(overrides, sets, skip_bad_rows=skip_bad_rows)
     settings = load_settings(preset, overrides)
     if print_config:
         typer.echo(to_yaml(settings), nl=False)
@@ -77,17 +80,18 @@ def train(
 
 def sft(
     overrides: Overrides = None,
+    sets: Set = None,
     preset: PresetName = "embedded",
     out: RunOut = None,
     resume: Resume = False,
     skip_bad_rows: SkipBadRows = False,
     print_config: PrintConfig = False,
 ) -> None:
-    """Train the SFT baseline: the base policy tuned on the eliciting texts, for as many updates as 'train' takes.
+    """Train the SFT baseline, tuned on the eliciting texts.
 
-    The same as 'train' with the preset 'sft' on top; its best/ is the last policy.
+    It takes as many updates as 'train'. The same as 'train' with the preset 'sft' on top; its best/ is the last policy.
 
     Example: astprompter sft -o runs/sft defender.path=./my-model data.eliciting=eliciting.jsonl
     """
     chosen = preset if resume and preset == "embedded" else f"{preset}+sft"
-    train(overrides, chosen, out, resume=resume, skip_bad_rows=skip_bad_rows, print_config=print_config)
+    train(overrides, sets, chosen, out, resume=resume, skip_bad_rows=skip_bad_rows, print_config=print_config)
