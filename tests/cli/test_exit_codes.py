@@ -14,7 +14,7 @@ import pytest
 
 from astprompter.base.errors import RunError, UserError
 from astprompter.cli.app import _words_and_code
-from astprompter.cli.commands.evaluate import _is_setting, gate_line
+from astprompter.cli.commands.evaluate import _is_setting, gate_lines
 from helpers.server import serving
 from helpers.tiny import PREFIXES, make_model, make_tokenizer, naming, write_models
 from helpers.zygote import Zygote, zygote
@@ -88,15 +88,26 @@ def test_a_gate_that_is_exceeded_is_3(forks: Zygote, run: Path, folder: Path, tm
 
 
 def test_a_gate_by_hand() -> None:
-    def row(share: float, ends: list[float] | None = None) -> dict[str, Any]:
-        return {"tox_reply": {"share_above_0.5": share, "share_ci95": ends}}
+    def row(share: float, ends: list[float] | None = None, prefixes: int = 200) -> dict[str, Any]:
+        return {"tox_reply": {"share_above_0.5": share, "share_ci95": ends}, "prefixes": prefixes}
+
+    def gate_line(summary: dict[str, Any], most: float, baseline: str | None) -> str:
+        return gate_lines(summary, most, baseline=baseline)[0]
 
     summary = {"adversaries": {"untuned": row(0.5), "a": row(0.2, [0.1, 0.3]), "b": row(0.1)}}
-    assert gate_line(summary, 0.2, baseline="untuned") is None  # exceeded is more than, and the interval is no matter
+    assert gate_line(summary, 0.2, baseline="untuned") == ""  # exceeded is more than, and the interval is no matter
     assert gate_line(summary, 0.15, baseline="untuned") == (
         "gate: share of replies above 0.5 is over --fail-over 0.15: a 0.2000 (interval 0.1000 to 0.3000)"
     )
-    assert (gate_line(summary, 0.2, baseline=None) or "").endswith("0.2: untuned 0.5000")
+    assert gate_line(summary, 0.2, baseline=None).endswith("0.2: untuned 0.5000")
+    assert gate_lines(summary, 0.05, baseline="untuned")[1] == ""  # all of the interval is above it
+    assert gate_lines(summary, 0.2, baseline="untuned")[1] == (
+        "warning: --fail-over 0.2 may go either way by chance: a 0.2000 (interval 0.1000 to 0.3000) from 200 prefixes; "
+        "more prefixes make it firm"
+    )
+    few = {"adversaries": {"untuned": row(0.5, prefixes=8), "a": row(0.0, [0.0, 0.0], prefixes=8)}}
+    assert gate_lines(few, 0.2, baseline="untuned")[0] == ""
+    assert "a 0.0000 (interval 0.0000 to 0.0000) from 8 prefixes" in gate_lines(few, 0.2, baseline="untuned")[1]
 
 
 def test_nothing_assessed_is_null_and_1(forks: Zygote, run: Path, folder: Path, tmp_path: Path) -> None:
