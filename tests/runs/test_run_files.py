@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from astprompter.config import settings_from
 from astprompter.base.errors import UserError
+from astprompter.base.strict_json import mismatch, parse, read_object
+from astprompter.config import settings_from
 from astprompter.export import export_run
 from astprompter.report.page import write_report
 from astprompter.report.read import read_runs
-from astprompter.workflows.resume import refuse_changed
 from astprompter.runs.directory import FAILURES, LOG, PAIRS, TRAJECTORIES, TREES, RunDirectory, read_rows
 from astprompter.runs.schema import Interval, Number, PairRow, Progression
-from astprompter.base.strict_json import mismatch, parse, read_object
 from astprompter.training import checkpoint
 from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint
+from astprompter.workflows.resume import refuse_changed
 from helpers.report_runs import write_run
 from helpers.spoilt import broken_json, raw, spoilt_bytes, spoilt_value, taken, values
 
