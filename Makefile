@@ -5,8 +5,15 @@ BIN    := $(VENV)/bin
 OUT    ?= runs/demo
 STAMP  := $(VENV)/.installed
 BENCH  := .venv-bench
+PYTEST := $(BIN)/python -m pytest
+COVER  := $(BIN)/coverage run -m pytest -n auto
 
-.PHONY: help install demo test check lint types unit properties mutants audit bench stress soak clean
+# Tests ask no hub for anything and use one thread a worker; compiled modules are kept, also where the shell forbids it.
+test check fast covered properties mutants: export HF_HUB_OFFLINE = 1
+test check fast covered properties mutants: export OMP_NUM_THREADS = 1
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: help install demo test check lint types fast covered properties mutants audit bench stress soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,7 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-install: $(STAMP)  ## Create .venv and install the package with its development tools
+install: $(STAMP)  ## Create .venv, install the package with its development tools, fill mypy's cache of the libraries
+	@$(BIN)/mypy >/dev/null || true
 
 demo: $(STAMP)  ## Train the demo adversary, measure it against the untuned model, make the report
 	@rm -rf $(OUT)
@@ -25,9 +33,11 @@ demo: $(STAMP)  ## Train the demo adversary, measure it against the untuned mode
 	$(BIN)/astprompter evaluate $(OUT)
 	$(BIN)/astprompter report $(OUT)
 
-test: check  ## Everything: lint, types, tests
+check: $(STAMP)  ## Under a minute, at once: lint, types, the tests that are not marked slow
+	@$(MAKE) --no-print-directory --jobs 3 lint types fast
 
-check: lint types unit
+test: $(STAMP)  ## Everything, at once: lint, types, all tests with the branches they must take
+	@$(MAKE) --no-print-directory --jobs 3 lint types covered
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests scripts benchmarks
@@ -36,18 +46,28 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-unit: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m coverage run -m pytest
-	@$(BIN)/python -m coverage json --quiet -o coverage.json
-	$(BIN)/python scripts/coverage.py coverage.json
+fast: $(STAMP)  ## The tests that are not marked slow, on every core
+	$(PYTEST) -n auto -m "not slow"
+
+# First the fast tests with a bar of their own, then the slow ones on top of them.
+covered: $(STAMP)  ## All tests, and the share of branches that they take
+	$(BIN)/coverage erase
+	$(COVER) -m "not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o coverage.json
+	$(BIN)/python scripts/coverage.py coverage.json 85
+	$(COVER) -m slow
+	$(BIN)/coverage combine --quiet --append
+	$(BIN)/coverage json --quiet -o coverage.json
+	$(BIN)/python scripts/coverage.py coverage.json 90
 
 properties: $(STAMP)  ## Try every reader of files with twenty times as many inputs as 'make test'
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --hypothesis-profile=large tests/data/test_readers.py tests/runs/test_run_files.py
+	$(PYTEST) -n auto --hypothesis-profile=large tests/data/test_readers.py tests/runs/test_run_files.py
 
 mutants: $(STAMP)  ## Change the code of loss, reward, pairs, packing and statistics; the tests must notice
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'
 	rm -rf mutants
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/mutmut run --max-children 1
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/mutmut run --max-children 1
 	$(BIN)/mutmut results
 
 audit: $(STAMP)  ## Look the installed packages up in a list of known vulnerabilities (needs the network)
@@ -71,4 +91,4 @@ soak: $(STAMP)  ## Train for two hours; neither memory nor the time of an iterat
 
 clean:  ## Remove the environment and caches (runs stay)
 	rm -rf $(VENV) $(BENCH) \
-	    .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants .coverage coverage.json
+	    .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants .coverage .coverage.* coverage.json
