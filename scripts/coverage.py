@@ -35,9 +35,7 @@ def main() -> int:
         low += [room] if mark == "below" else []
     missing = [room for room in CORE if room not in rooms]
     if low or missing:
-        print(
-            f"below {bar:g} % of branches: {', '.join(low) or 'none'}; not measured: {', '.join(missing) or 'none'}"
-        )
+        print(f"below {bar:g} % of branches: {', '.join(low) or 'none'}; not measured: {', '.join(missing) or 'none'}")
     return 1 if low or missing else 0
 
 

@@ -1,27 +1,25 @@
-"""Tiny models of four families, built in the process; a harmless word plays the part of toxicity."""
+"""Tiny models of four families, built in the process; a harmless word plays the part of toxicity.
+
+Nothing heavy is imported before a test needs it: the process that only hands tests to its workers needs none of it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
-
-from helpers.tiny import SHORT, make_model, make_tokenizer
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of every worker, and of the processes that tests start
 
 import pytest
-import torch
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from transformers.utils.logging import disable_progress_bar
 
-from astprompter.config import SamplingSettings
-from astprompter.models.local.lm import LanguageModel
-
-torch.set_num_threads(1)
-disable_progress_bar()
+if TYPE_CHECKING:
+    from astprompter.config import SamplingSettings
+    from astprompter.models.local.lm import LanguageModel
 
 # The same examples every time, so that a failure is a failure everywhere; "large" looks further: --hypothesis-profile
 # large, or HYPOTHESIS_PROFILE=large. No database: nothing is remembered between runs.
@@ -34,6 +32,15 @@ hypothesis_settings.register_profile("large", max_examples=1000, suppress_health
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_and_no_bars() -> None:
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    torch.set_num_threads(1)
+    disable_progress_bar()
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: Any, monkeypatch: Any) -> None:
     """No test sees what the user prepared, nor leaves anything there."""
@@ -42,11 +49,16 @@ def own_cache(tmp_path_factory: Any, monkeypatch: Any) -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
+    from helpers.tiny import make_tokenizer
+
     return make_tokenizer()
 
 
 @pytest.fixture
 def make_lm(tokenizer: Any) -> Callable[..., LanguageModel]:
+    from astprompter.models.local.lm import LanguageModel
+    from helpers.tiny import SHORT, make_model
+
     def build(
         family: str = "gpt2", *, sampling: SamplingSettings = SHORT, seed: int = 0, **options: Any
     ) -> LanguageModel:
