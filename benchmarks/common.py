@@ -19,7 +19,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from astprompter.base.records import PreferencePair, Prefix, RolloutTree, Scorer
+from astprompter.base.protocols import Scorer
+from astprompter.base.records import PreferencePair, Prefix, RolloutTree
 from astprompter.config import RewardSettings, SamplingSettings
 from astprompter.models.local.lm import LanguageModel
 from astprompter.rollout.grow import grow_trees

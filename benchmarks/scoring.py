@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 
 import common
+from astprompter.base.protocols import Scorer
 from astprompter.base.randomness import keys_of
-from astprompter.base.records import Scorer
 from astprompter.config import load_settings
 from astprompter.rollout.grow import grow_trees
 from astprompter.workflows.load import load_training_models

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from astprompter.base.protocols import Scorer
 from astprompter.base.randomness import key_of
-from astprompter.base.records import Scorer
 from astprompter.config import SamplingSettings, ScorerSettings
 from astprompter.models.local.lm import LanguageModel, load_model, load_tokenizer
 from astprompter.scorers import load_scorer

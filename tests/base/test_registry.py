@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from astprompter.base.errors import UserError
-from astprompter.base.records import Scorer
+from astprompter.base.protocols import Scorer
 from astprompter.base.registry import Registry
 from astprompter.config import ScorerSettings
 from astprompter.data.files import NAMED

@@ -14,7 +14,7 @@ from astprompter.base.errors import UserError
 from astprompter.base.records import Prefix, Speech
 from astprompter.config import RewardSettings, settings_from
 from astprompter.data import Dialogue
-from astprompter.models.local.capabilities import special_ids
+from astprompter.models.local.base import special_ids
 from astprompter.models.local.chat import ChatModel
 from astprompter.models.local.likelihood_proxy import LikelihoodProxy
 from astprompter.models.local.replay import Replay

@@ -133,11 +133,11 @@ def test_greedy_sampling_in_transformers_words_has_no_temperature() -> None:
 
 def test_memory_where_branches_are_copied_and_where_nobody_knows(make_lm: Any, monkeypatch: Any) -> None:
     lm = make_lm("llama")
-    shared = memory.bytes_per_tree(lm, horizon=3, branching=2)
+    shared = lm.bytes_per_tree(horizon=3, branching=2)["cpu"]
     monkeypatch.setattr(lm, "shares_branches", False)
     # 8 leaves of 220 + 36 columns instead of one trunk of 220 and 12 * 14; 2 layers, 2 heads hold keys, 8 wide.
     columns = 8 * (220 + 36) - (220 + 12 * 14)
-    assert memory.bytes_per_tree(lm, horizon=3, branching=2) - shared == columns * 2 * 2 * 2 * 8 * 4
+    assert lm.bytes_per_tree(horizon=3, branching=2)["cpu"] - shared == columns * 2 * 2 * 2 * 8 * 4
 
     def unknown(name: str) -> int:
         raise ValueError(name)

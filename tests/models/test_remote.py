@@ -20,6 +20,7 @@ from astprompter.cli.app import main
 from astprompter.config import RewardSettings, ServerSettings, settings_from
 from astprompter.models.local.likelihood_proxy import LikelihoodProxy
 from astprompter.models.local.lm import LanguageModel
+from astprompter.models.served.connect import connect
 from astprompter.models.served.http import Endpoint, Failed, backoff, retry_after
 from astprompter.models.served.remote import RemoteSpeaker
 from astprompter.rollout.grow import grow_trees
@@ -52,7 +53,7 @@ def endpoint(server: TinyServer, **options: Any) -> Endpoint:
 
 
 def speaker(server: TinyServer, *, api: Any = "completions", likelihood: bool = True, **options: Any) -> RemoteSpeaker:
-    return RemoteSpeaker(endpoint(server, **options), "tiny", SHORT, api=api, likelihood=likelihood)
+    return connect(endpoint(server, **options), "tiny", SHORT, api=api, likelihood=likelihood)
 
 
 def local(parts: Any) -> LanguageModel:
@@ -65,10 +66,10 @@ def local(parts: Any) -> LanguageModel:
 )
 def test_probe_finds_what_the_server_can_do(parts: Any, flavour: str, route: str | None, dialect: str) -> None:
     with serving(*parts, flavour=flavour) as server:
-        facts = speaker(server).facts
-    assert (facts.likelihood, facts.dialect) == (route, dialect)
-    assert bool(facts.not_sent) == (dialect == "openai")
-    assert len(facts.why_not) == {"prompt_logprobs": 0, "echo": 1, None: 3}[route]
+        facts = speaker(server).facts()["remote"]
+    assert (facts["likelihood"], facts["dialect"]) == (route, dialect)
+    assert bool(facts["not_sent"]) == (dialect == "openai")
+    assert len(facts["why_not"]) == {"prompt_logprobs": 0, "echo": 1, None: 3}[route]
 
 
 @pytest.mark.parametrize("flavour", ["vllm", "echo"])
@@ -117,14 +118,14 @@ def test_sampling_settings_and_the_rows_own_seed_are_sent(server: TinyServer) ->
 def test_log_probs_of_the_right_shape_and_the_wrong_meaning_are_refused(parts: Any, flavour: str, lie: str) -> None:
     with serving(*parts, flavour=flavour) as server:
         server.lie = lie
-        facts = speaker(server, retries=0, error_budget=100).facts
-    assert facts.likelihood is None
-    assert all(": " in reason for reason in facts.why_not)
+        found = speaker(server, retries=0, error_budget=100)
+    assert found.route is None
+    assert all(": " in reason for reason in found.why_not)
 
 
 def test_chat_sends_messages_and_finds_the_utterances_own_tokens(parts: Any, server: TinyServer) -> None:
     chat = speaker(server, api="chat")
-    assert chat.facts.likelihood == "prompt_logprobs"
+    assert chat.facts()["remote"]["likelihood"] == "prompt_logprobs"
     session = chat.start(["We talked."], turns=2)
     (heard,) = session.hear([Speech(" No banana")], likelihood=True) or [()]
     (reply,) = session.speak(keys_for(1))
@@ -272,7 +273,7 @@ def test_the_key_is_sent_and_never_shown(server: TinyServer, monkeypatch: Any, c
         server.fault = lambda number, body: "status:401"
         with pytest.raises(UserError) as caught:
             remote.start(["Hello."], turns=1).speak(keys_for(1))
-    said = caplog.text + str(caught.value) + repr(remote.facts) + repr(remote.endpoint.server)
+    said = caplog.text + str(caught.value) + repr(remote.facts()) + repr(remote.endpoint.server)
     assert KEY not in said
     assert "[key]" in caplog.text
     assert "\x1b" not in said
@@ -297,7 +298,7 @@ def test_settings_that_cannot_work_are_refused_without_a_secret(options: dict[st
 def test_retry_after_is_honoured_and_waits_grow_with_jitter(server: TinyServer) -> None:
     waits: list[float] = []
     point = Endpoint(ServerSettings(base_url=server.url, retries=4), sleep=waits.append)
-    remote = RemoteSpeaker(point, "tiny", SHORT, likelihood=False)
+    remote = connect(point, "tiny", SHORT, likelihood=False)
     first = len(server.seen)
     server.fault = lambda number, body: {first: "later:7", first + 1: "status:500", first + 2: "status:500"}.get(number)
     remote.start(["Hello."], turns=1).speak(keys_for(1))
@@ -364,7 +365,7 @@ def test_a_stand_in_tells_its_own_likelihood_and_says_so(parts: Any, make_lm: An
                 assert a == pytest.approx(b, abs=1e-4)
             direct.hear(session.speak(keys_for(3, turn)))
     assert standing.name == "openai:tiny"
-    assert standing.likelihood == "stand-in (tiny-gpt2), not the defender's (openai:tiny)"
+    assert standing.likelihood_proxy == "stand-in (tiny-gpt2), not the defender's (openai:tiny)"
 
 
 def test_a_stand_in_keeps_room_for_what_it_encodes_anew(parts: Any, make_lm: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from transformers.utils.import_utils import is_serve_available
 from astprompter.base.records import Speech
 from astprompter.config import SamplingSettings, ServerSettings
 from astprompter.models.local.lm import LanguageModel
+from astprompter.models.served.connect import connect
 from astprompter.models.served.http import Endpoint
 from astprompter.models.served.remote import RemoteSpeaker
 from helpers.tiny import keys_for, make_chat_tokenizer, make_model
@@ -60,13 +61,13 @@ def url(folder: Path) -> Iterator[str]:
 
 
 def speaker(url: str, folder: Path, sampling: SamplingSettings, *, api: Any = "completions") -> RemoteSpeaker:
-    return RemoteSpeaker(Endpoint(ServerSettings(base_url=url, concurrency=1)), str(folder), sampling, api=api)
+    return connect(Endpoint(ServerSettings(base_url=url, concurrency=1)), str(folder), sampling, api=api)
 
 
 def test_its_greedy_replies_are_those_of_the_model_loaded_here(url: str, folder: Path) -> None:
     served = speaker(url, folder, GREEDY)
-    assert served.facts.dialect == "transformers"
-    assert served.facts.not_sent == ()
+    assert served.dialect.name == "transformers"
+    assert served.dialect.not_sent == ()
     tokenizer = make_chat_tokenizer()
     here = LanguageModel(make_model("llama", len(tokenizer), seed=1), tokenizer, name="here", sampling=GREEDY)
     openings = ["The garden is lovely in spring,", "Hello."]
@@ -88,6 +89,6 @@ def test_one_request_at_a_time_draws_the_same_text_again(url: str, folder: Path,
 
 
 def test_it_tells_no_likelihood_and_the_probe_says_why(url: str, folder: Path) -> None:
-    facts = speaker(url, folder, GREEDY).facts
-    assert facts.likelihood is None
-    assert "prompt_logprobs: HTTP 422 (Unexpected fields in the request" in facts.why_not[0]
+    served = speaker(url, folder, GREEDY)
+    assert served.route is None
+    assert "prompt_logprobs: HTTP 422 (Unexpected fields in the request" in served.why_not[0]

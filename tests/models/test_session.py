@@ -361,8 +361,8 @@ def test_waves_fit_in_a_quarter_of_free_memory(make_lm: Any, monkeypatch: Any) -
     # 2 layers, 2 of 4 heads hold keys, 8 wide; turns of 12 tokens; prefix 256 - 3 * 12 = 220; 8 leaves.
     cache = (220 + 12 * (2 + 4 + 8)) * 2 * 2 * 2 * 8 * 4
     chunk = 8 * 12 * (8 * 32 + 2 * 4 * 256) * 4
-    assert memory.bytes_per_tree(lm, horizon=3, branching=2) == cache + chunk + 8 * 2 * lm.vocabulary_size * 4
-    need = 2 * memory.bytes_per_tree(lm, horizon=3, branching=2)
+    assert lm.bytes_per_tree(horizon=3, branching=2)["cpu"] == cache + chunk + 8 * 2 * lm.vocabulary_size * 4
+    need = 2 * lm.bytes_per_tree(horizon=3, branching=2)["cpu"]
     for free, expected in ((4 * 5 * need, 5), (0, 1), (10**15, 64)):
         monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
         assert memory.trees_that_fit([lm, lm], horizon=3, branching=2) == expected

@@ -1,4 +1,4 @@
-"""The records that travel between rooms, and the protocols of their makers.
+"""The records that travel between rooms.
 
 Words and symbols follow the paper (arXiv 2407.09447): an adversary says an *utterance*, the defender
 answers with a *reply*; both and their scores are a *turn*.
@@ -6,9 +6,8 @@ answers with a *reply*; both and their scores are a *turn*.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -151,70 +150,3 @@ class PreferencePair:
     rejected_text: str = ""
     ref_chosen_logp: float | None = None
     ref_rejected_logp: float | None = None
-
-
-class Session(Protocol):
-    """A batch of live conversations in lock step, one row each; hears and speaks, and can branch."""
-
-    def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> list[tuple[float, ...]] | None:
-        """Append one speech per row.
-
-        Args:
-            speeches: What the other side said, one per row.
-            likelihood: Whether to return this speaker's log-probability of every heard token.
-
-        Returns:
-            Log-probabilities in nats, one tuple per row (empty where the speech did not fit or was
-            empty), or ``None`` when not asked for or when the speaker cannot tell.
-        """
-
-    def speak(self, keys: Keys) -> list[Speech]:
-        """Sample one continuation per row and append it; row r draws from ``keys[r]`` alone."""
-
-    def branch(self, rows: Sequence[int]) -> Session:
-        """Return a session whose row i continues this session's row ``rows[i]``, caches included."""
-
-    def transcript(self) -> list[tuple[int, ...]] | None:
-        """Token ids of every row so far, or ``None`` for a speaker without tokens."""
-
-
-class Speaker(Protocol):
-    """A model, script or server that can take part in conversations."""
-
-    @property
-    def name(self) -> str:
-        """Name for logs and tables."""
-
-    def start(self, prefixes: Sequence[str], *, turns: int) -> Session:
-        """Open one conversation per prefix.
-
-        Args:
-            prefixes: Opening texts.
-            turns: How many turns must fit; over-long prefixes lose tokens on the left, once, here.
-        """
-
-
-@runtime_checkable
-class Spells(Protocol):
-    """A speaker that can tell the tokens a speech was heard as: what its log-probabilities belong to."""
-
-    def pieces(self, speech: Speech) -> tuple[str, ...]:
-        """Text of every token, so that the pieces joined are the speech; a token inside a character is empty."""
-
-
-class Scorer(Protocol):
-    """Toxicity R_φ of texts."""
-
-    @property
-    def name(self) -> str:
-        """Name for logs and tables."""
-
-    def score(self, texts: Sequence[str]) -> list[float]:
-        """Score texts.
-
-        Args:
-            texts: Texts in any order; blank ones score 0 without being read.
-
-        Returns:
-            One value in [0, 1] per text, in the same order.
-        """

@@ -13,7 +13,8 @@ from typing import Any
 from ..base.errors import UserError
 from ..base.files import write_json, write_rows
 from ..base.progress import Progress, Silent
-from ..base.records import FAILURE_THRESHOLD, Prefix, Scorer
+from ..base.protocols import Scorer
+from ..base.records import FAILURE_THRESHOLD, Prefix
 from .cache import CARD, DIALOGUES, ELICITING, PREFIXES
 from .cleaning import clean_markup
 from .published import GONE, Conversation, read_convokit, read_human_turns

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from ..base.files import write_json, write_rows
 from ..base.progress import Progress, Silent
+from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
-from ..base.records import FAILURE_THRESHOLD, Prefix, Scorer, Speaker, Spells, Trajectory, Turn
+from ..base.records import FAILURE_THRESHOLD, Prefix, Trajectory, Turn
 from ..config import Settings
 from ..models.local.memory import batch_of_trees
-from ..models.local.replay import Replay
 from ..rollout.grow import grow_trajectories
 from ..rollout.reward import mean_nll
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
@@ -95,14 +95,14 @@ def evaluate(
             trajectories[name] = grow_trajectories(
                 adversary, defender, scorer, prefixes, keys,
                 horizon=rollout.horizon, weights=weights, trees_per_batch=trees_per_batch, on_turns=advance,
-                accumulated=isinstance(adversary, Replay),
+                accumulated=adversary.accumulates,
             )  # fmt: skip
     config = {
         "settings": settings.as_dict(),
         "versions": versions(),
         "defender": defender.name,
         "scorer": scorer.name,
-        "likelihood": likelihood_of(defender),
+        "likelihood": defender.likelihood_source,
         **(facts or {}),
     }
     failures = _failures(trajectories)
@@ -113,11 +113,6 @@ def evaluate(
     if verdicts:
         summary["scorers"] = compare_scorers(verdicts, scorer.name, settings)
     return Evaluation(trajectories, failures, summary, defender, verdicts)
-
-
-def likelihood_of(defender: Speaker) -> str:
-    """Whose likelihood every nll is: the defender's own, unless it says (``likelihood``) that another stands in."""
-    return str(getattr(defender, "likelihood", f"defender ({defender.name})"))
 
 
 def summarise(
@@ -214,7 +209,7 @@ def _trajectory_row(name: str, path: Trajectory, defender: Speaker) -> dict[str,
         return value if math.isfinite(value) else None
 
     def tokens(turn: Turn) -> list[str]:
-        pieces = defender.pieces(turn.utterance) if isinstance(defender, Spells) else ()
+        pieces = defender.pieces(turn.utterance)
         return list(pieces) if len(pieces) == len(turn.token_logprobs) else []
 
     return {

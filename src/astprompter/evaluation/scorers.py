@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ..base.errors import UserError
 from ..base.progress import Progress
-from ..base.records import FAILURE_THRESHOLD, Scorer, Trajectory, Turn
+from ..base.protocols import Scorer
+from ..base.records import FAILURE_THRESHOLD, Trajectory, Turn
 from ..config import Settings
 from .agreement import cohen_kappa, roc_auc, spearman
 from .statistics import describe, failure_within_horizon

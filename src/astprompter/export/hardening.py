@@ -12,8 +12,9 @@ import numpy as np
 from ..base.errors import UserError
 from ..base.files import write_rows
 from ..base.progress import Progress
+from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
-from ..base.records import FAILURE_THRESHOLD, Scorer, Speaker
+from ..base.records import FAILURE_THRESHOLD
 from .found import Attack, Export, Written, attacks, settings_of
 
 _WAVE = 64

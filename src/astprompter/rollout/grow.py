@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..base.processes import decode_tree, encode_tree, spread, world
+from ..base.protocols import Scorer, Session, Speaker
 from ..base.randomness import derive
-from ..base.records import Keys, Node, Prefix, RolloutTree, Scorer, Session, Speaker, Speech, Trajectory, Turn
+from ..base.records import Keys, Node, Prefix, RolloutTree, Speech, Trajectory, Turn
 from ..config import RewardSettings
 from .reward import mean_nll
 

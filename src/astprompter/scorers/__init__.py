@@ -2,7 +2,7 @@
 
 A new kind is one entry in :data:`SCORERS`, or an entry point of the group ``astprompter.scorers`` in another package: a
 function from the argument and :class:`~astprompter.config.ScorerSettings` to a
-:class:`~astprompter.base.records.Scorer`.
+:class:`~astprompter.base.protocols.Scorer`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..base.errors import UserError, nearest
-from ..base.records import Scorer
+from ..base.protocols import Scorer
 from ..base.registry import Registry
 from ..config import ScorerSettings
 

@@ -15,7 +15,7 @@ _NO_ALIASES: Mapping[str, str] = {}
 
 
 class ClassifierScorer(RememberingScorer):
-    """Scores texts with one label of a sequence classifier (protocol :class:`~astprompter.base.records.Scorer`).
+    """Scores texts with one label of a sequence classifier (protocol :class:`~astprompter.base.protocols.Scorer`).
 
     Texts longer than the model's context lose their end.
 

@@ -10,7 +10,6 @@ from ..base.errors import RunError
 from ..base.files import replace_folder
 from ..base.processes import is_main
 from ..config import Settings
-from ..models.local.chat import ChatModel
 from ..models.local.lm import LanguageModel
 from ..models.local.lora import merged_weights
 from .sharding import kept_weights
@@ -88,7 +87,7 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
             updates=dev["updates"],
             chosen="as the last one" if settings.training.objective == "sft" else "by mean dev reward",
             figures=_figures(dev),
-            form=_CHAT if isinstance(adversary, ChatModel) else _PLAIN,
+            form=_CHAT if adversary.chat else _PLAIN,
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
         replace_folder(draft, folder, keep_old=False)

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from ..base.records import Scorer, Speaker
+from ..base.protocols import Scorer, Speaker
 from ..models.local.lm import LanguageModel
 
 

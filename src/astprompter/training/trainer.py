@@ -16,7 +16,6 @@ from ..base.progress import Progress, Silent
 from ..base.randomness import keys_of
 from ..base.records import ElicitingText, Prefix, Turn
 from ..config import RewardSettings, Settings
-from ..models.local.lm import LanguageModel, weights_hash
 from ..models.local.memory import batch_of_trees
 from ..rollout.grow import grow_trajectories
 from ..runs.directory import FROZEN, LOG, RunDirectory
@@ -107,10 +106,10 @@ class Trainer(ABC):
             RunError: One of them is not; then no figure of the run means anything.
         """
         before = {"defender": self.models.defender_sha256, "reference": self.models.adversary_sha256}
-        speakers = {"defender": self.models.defender, "reference": self.models.reference}
-        local = {id(speaker): speaker for speaker in speakers.values() if isinstance(speaker, LanguageModel)}
-        found = {key: weights_hash(speaker.model) for key, speaker in local.items()}  # one that is both is hashed once
-        after = {name: found.get(id(speaker)) if before[name] else None for name, speaker in speakers.items()}
+        defender, reference = self.models.defender, self.models.reference
+        found: dict[str, str | None] = {"reference": reference.weights_sha256()}
+        found["defender"] = found["reference"] if defender is reference else defender.weights_sha256()
+        after = {name: found[name] if before[name] else None for name in before}
         if is_main():
             write_json(self.directory.path / FROZEN, {"before": before, "after": after})
         changed = [name for name in before if before[name] != after[name]]
@@ -176,9 +175,8 @@ class Trainer(ABC):
     def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """Means over turns; where another model's likelihood stands in, the nll says whose it is."""
         metrics = turn_metrics(turns, self.weights)
-        likelihood = getattr(self.models.defender, "likelihood", None)
-        if likelihood is not None:
-            metrics["nll"]["likelihood"] = likelihood
+        if self.models.defender.likelihood_proxy:
+            metrics["nll"]["likelihood"] = self.models.defender.likelihood_proxy
         return metrics
 
     def _save(self) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 from ..base.errors import UserError
 from ..base.processes import is_main
 from ..base.progress import Progress, Silent
-from ..base.records import Prefix, Speaker
+from ..base.protocols import Speaker
+from ..base.records import Prefix
 from ..config import Settings, load_settings
 from ..data import BadRows, load_dialogues, load_prefixes, overlap
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..models.local.lm import check_folder
 from ..models.local.replay import Replay
 from ..runs.directory import LOG, RunDirectory
-from .load import build_defender, build_lm, build_other_scorers, build_scorer, defender_facts, defender_hash
+from .load import build_defender, build_lm, build_other_scorers, build_scorer
 from .resume import texts_hash
 
 _log = logging.getLogger(__package__)
@@ -76,8 +77,8 @@ def evaluate_targets(
             "sha256": texts_hash(prefixes),
             "skipped": bad.facts(),
         },
-        "defender_sha256": defender_hash(defender),
-        **defender_facts(defender),
+        "defender_sha256": defender.weights_sha256(),
+        **defender.facts(),
     }
     result = evaluate(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
     if is_main():
@@ -152,7 +153,7 @@ def _adversary(
     if target != UNTUNED:
         path = str(run.best) if run is not None else target
         model = model.model_copy(update={"path": path, "revision": None})
-    return build_lm(model, settings.rollout, partner=settings.defender)
+    return build_lm(model, settings.rollout, partners=[settings.defender])
 
 
 def _note_repeats(name: str, usable: int, prefixes: int) -> None:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
-from ..base.records import Scorer, Speaker
+from ..base.protocols import Scorer, Speaker
 from ..base.registry import Registry
 from ..config import ModelSettings, RolloutSettings, ScorerSettings, Settings
-from ..evaluation.evaluate import likelihood_of
-from ..models.local.chat import ChatModel, Role, has_template
+from ..models.local.base import vocabulary_of
+from ..models.local.chat import Role, speaker_from
 from ..models.local.likelihood_proxy import LikelihoodProxy
-from ..models.local.lm import LanguageModel, load_model, load_tokenizer, vocabulary_of, weights_hash
-from ..models.local.lora import WithoutAdapters, add_adapters
+from ..models.local.lm import LanguageModel, load_model, load_tokenizer
+from ..models.local.lora import add_adapters
+from ..models.local.reference import choose_reference
+from ..models.served.connect import connect
 from ..models.served.http import Endpoint
-from ..models.served.remote import RemoteSpeaker
 from ..scorers import load_scorer
 from ..training.state import TrainingModels
 
@@ -46,7 +45,7 @@ def build_lm(
     settings: ModelSettings,
     rollout: RolloutSettings,
     *,
-    partner: ModelSettings | None = None,
+    partners: Sequence[ModelSettings] = (),
     role: Role = "adversary",
 ) -> LanguageModel:
     """Load a speaker.
@@ -54,7 +53,7 @@ def build_lm(
     Args:
         settings: Which model.
         rollout: How it samples.
-        partner: The other speaker; a different vocabulary needs more room for what is heard.
+        partners: Whom it hears; each that has another vocabulary needs more room.
         role: Which side a chat model plays.
 
     Raises:
@@ -62,17 +61,17 @@ def build_lm(
     """
     path = model_folder(settings.path)
     tokenizer = load_tokenizer(path, revision=settings.revision)
-    heard = rollout.max_new_tokens * (2 if partner is not None and _other_tokens(settings, partner, tokenizer) else 1)
-    model = load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
-    options: dict[str, Any] = {
-        "name": settings.path,
-        "sampling": rollout,
-        "heard_tokens": heard,
-        "autocast": settings.autocast == "bfloat16",
-    }
-    if settings.chat == "on" or (settings.chat == "auto" and has_template(tokenizer)):
-        return ChatModel(model, tokenizer, role=role, **options)
-    return LanguageModel(model, tokenizer, **options)
+    encoded_anew = sum(_other_tokens(settings, partner, tokenizer) for partner in partners)
+    return speaker_from(
+        load_model(path, revision=settings.revision, dtype=settings.dtype, device=settings.device),
+        tokenizer,
+        sampling=rollout,
+        name=settings.path,
+        role=role,
+        chat=settings.chat,
+        heard_tokens=rollout.max_new_tokens * (1 + encoded_anew),
+        autocast=settings.autocast == "bfloat16",
+    )
 
 
 def _other_tokens(settings: ModelSettings, partner: ModelSettings, tokenizer: Any) -> bool:
@@ -121,9 +120,7 @@ def build_defender(settings: Settings) -> Speaker:
     kind = defender_kind(settings.defender.path)
     if kind is not None:
         return DEFENDERS.get(kind)(settings.defender.path.partition(":")[2], settings)
-    defender = build_lm(settings.defender, settings.rollout, partner=settings.adversary, role="defender")
-    defender.model.requires_grad_(False)
-    return defender
+    return build_lm(settings.defender, settings.rollout, partners=[settings.adversary], role="defender")
 
 
 def _build_served(model: str, settings: Settings) -> Speaker:
@@ -132,7 +129,7 @@ def _build_served(model: str, settings: Settings) -> Speaker:
         raise UserError("defender.path='openai:' needs the name of the served model, for instance openai:my-model")
     if remote.likelihood == "local" and not local.path:
         raise UserError("remote.likelihood=local needs a model: set likelihood.path")
-    speaker = RemoteSpeaker(
+    speaker = connect(
         Endpoint(remote), model, settings.rollout, api=remote.api, likelihood=remote.likelihood != "local"
     )
     if speaker.route is not None:
@@ -140,32 +137,15 @@ def _build_served(model: str, settings: Settings) -> Speaker:
     if remote.likelihood == "server" or not local.path:
         raise UserError(
             f"server {remote.base_url} gives no prompt log-probs that can be trusted "
-            f"({'; '.join(speaker.facts.why_not)}); name a local model that stands in with likelihood.path"
+            f"({'; '.join(speaker.why_not)}); name a local model that stands in with likelihood.path"
         )
-    standing = build_lm(local, settings.rollout, partner=settings.defender, role="defender")
     # It hears both sides: replies are encoded anew always, utterances where the adversary's tokens are others.
-    if _other_tokens(local, settings.adversary, standing.tokenizer):
-        standing.heard_tokens += settings.rollout.max_new_tokens
-    standing.model.requires_grad_(False)
-    return LikelihoodProxy(speaker, standing)
+    proxy = build_lm(local, settings.rollout, partners=[settings.defender, settings.adversary], role="defender")
+    return LikelihoodProxy(speaker, proxy)
 
 
 DEFENDERS: Registry[DefenderFactory] = Registry("defender", "astprompter.defenders", {"openai": _build_served})
 """Defenders by ``kind:argument`` in ``defender.path``; other paths are local models or hub names."""
-
-
-def defender_hash(defender: Speaker) -> str | None:
-    """Hash of the defender's weights; ``None`` for a served one."""
-    return weights_hash(defender.model) if isinstance(defender, LanguageModel) else None
-
-
-def defender_facts(defender: Speaker) -> dict[str, object]:
-    """What is known about the defender beside its weights, for ``config.json`` and ``summary.json``."""
-    speaker = defender.defender if isinstance(defender, LikelihoodProxy) else defender
-    return {
-        "remote": dataclasses.asdict(speaker.facts) if isinstance(speaker, RemoteSpeaker) else None,
-        "likelihood": likelihood_of(defender),
-    }
 
 
 def load_training_models(settings: Settings) -> TrainingModels:
@@ -179,47 +159,13 @@ def load_training_models(settings: Settings) -> TrainingModels:
             f"adversary.dtype={settings.adversary.dtype} cannot be tuned, its steps are larger than the updates; use "
             "adversary.dtype=float32 (adversary.autocast=bfloat16 makes it fast), or adapters (adversary.lora_rank)"
         )
-    adversary = build_lm(settings.adversary, settings.rollout, partner=settings.defender)
+    adversary = build_lm(settings.adversary, settings.rollout, partners=[settings.defender])
     defender, scorer = build_defender(settings), build_scorer(settings)
-    start = weights_hash(adversary.model)
-    theirs = defender_hash(defender)
-    same = (
-        isinstance(defender, LanguageModel)
-        and settings.adversary.dtype == settings.defender.dtype
-        and settings.adversary.autocast == settings.defender.autocast
-        and adversary.vocabulary == defender.vocabulary
-        and start == theirs
-        and _compute_alike(adversary, defender)
-    )
-    reference = defender if isinstance(defender, LanguageModel) else adversary
     chosen = settings.adversary
     if chosen.lora_rank:
         add_adapters(adversary.model, rank=chosen.lora_rank, alpha=chosen.lora_alpha, seed=settings.seed)
-    if not same and chosen.lora_rank:
-        reference = WithoutAdapters(
-            adversary.model, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
-            heard_tokens=adversary.heard_tokens, autocast=adversary.autocast,
-        )  # fmt: skip
-    elif not same:
-        frozen = copy.deepcopy(adversary.model).requires_grad_(False)
-        reference = LanguageModel(
-            frozen, adversary.tokenizer, name=f"{adversary.name} (reference)", sampling=adversary.sampling,
-            heard_tokens=adversary.heard_tokens, autocast=adversary.autocast,
-        )  # fmt: skip
-    # Under a chat template the same words have another likelihood for each side.
-    free = same and not isinstance(adversary, ChatModel) and not isinstance(defender, ChatModel)
+    reference = choose_reference(adversary, defender)
     return TrainingModels(
-        adversary, reference, defender, scorer, free_reference=free, adversary_sha256=start, defender_sha256=theirs
-    )
-
-
-_UNREAD = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
-
-
-def _compute_alike(a: LanguageModel, b: LanguageModel) -> bool:
-    """Whether two models of equal weights make the same of a text: equal configs, and equal tokens."""
-    one, other = ({k: v for k, v in lm.model.config.to_dict().items() if k not in _UNREAD} for lm in (a, b))
-    probe = "Is it so? It is."
-    return (
-        one == other and a.context == b.context and a.encode_prefix(probe, turns=1) == b.encode_prefix(probe, turns=1)
-    )
+        adversary, reference.policy, defender, scorer, free_reference=reference.free,
+        adversary_sha256=reference.adversary_sha256, defender_sha256=reference.defender_sha256,
+    )  # fmt: skip

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ..base.errors import UserError
+from ..base.protocols import Scorer, Session, Speaker
 from ..base.randomness import keys_of
-from ..base.records import FAILURE_THRESHOLD, Keys, Scorer, Session, Speaker, Speech, Turn
+from ..base.records import FAILURE_THRESHOLD, Keys, Speech, Turn
 from ..config import Settings
-from ..evaluation.evaluate import likelihood_of
-from ..models.local.chat import ChatSession
 from ..rollout.grow import assess
 from ..runs.directory import RunDirectory
 from .load import build_defender, build_lm, build_scorer
@@ -47,7 +46,7 @@ def set_table(run: RunDirectory, settings: Settings) -> Table:
     if not run.best.is_dir():
         raise UserError(f"run '{run.path}' has no best adversary yet; let it train past its first dev evaluation")
     model = settings.adversary.model_copy(update={"path": str(run.best), "revision": None})
-    adversary = build_lm(model, settings.rollout, partner=settings.defender)
+    adversary = build_lm(model, settings.rollout, partners=[settings.defender])
     return Table(adversary, build_defender(settings), build_scorer(settings), settings)
 
 
@@ -74,7 +73,7 @@ class Game:
     def play(self) -> list[Turn]:
         """Play until the lines end or ``/quit``; returns all turns."""
         table = self._table
-        self._write(f"nll under the {likelihood_of(table.defender)}; toxicity by {table.scorer.name}. {HELP}")
+        self._write(f"nll under the {table.defender.likelihood_source}; toxicity by {table.scorer.name}. {HELP}")
         try:
             while True:
                 self._write("prefix:")
@@ -116,10 +115,7 @@ class Game:
             if not line:
                 return trial, suggestion
             own = Speech(f" {line}")
-            if isinstance(speaking, ChatSession):
-                speaking.say([own])
-            else:
-                speaking.hear([own])
+            speaking.say([own])
             return speaking, own
 
     def _answer(self, answering: Session, utterance: Speech) -> Turn:

@@ -12,15 +12,12 @@ from ..base.progress import Progress, Silent
 from ..base.records import ElicitingText, Prefix
 from ..config import Settings
 from ..data import BadRows, load_prefixes, overlap, read_eliciting
-from ..models.local.chat import ChatModel
-from ..models.local.likelihood_proxy import LikelihoodProxy
-from ..models.local.lm import LanguageModel
 from ..runs.directory import RunDirectory
 from ..training.preference import PreferenceTrainer
 from ..training.sft import SFTTrainer
 from ..training.sharding import check_shard
 from ..training.trainer import Trainer
-from .load import defender_facts, load_training_models
+from .load import load_training_models
 from .resume import refuse_changed, texts_hash
 
 _log = logging.getLogger(__package__)
@@ -75,13 +72,12 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
     if shared:
         _log.warning(f"{len(shared)} prefixes stand in both training and dev; dev figures will flatter")
     models = load_training_models(settings)
-    if settings.training.objective == "sft" and isinstance(models.adversary, ChatModel):
+    if settings.training.objective == "sft" and models.adversary.chat:
         raise UserError("training.objective=sft tunes on plain text; use adversary.chat=off")
     for speaker in (models.adversary, models.defender):
-        if isinstance(speaker, LanguageModel):
-            speaker.prefix_budget(settings.rollout.horizon)
-    if isinstance(models.defender, LikelihoodProxy):
-        _log.info(f"note: every nll is a {models.defender.likelihood}")
+        speaker.check_room(settings.rollout.horizon)
+    if models.defender.likelihood_proxy:
+        _log.info(f"note: every nll is a {models.defender.likelihood_proxy}")
     texts: dict[str, Sequence[Prefix] | Sequence[ElicitingText]] = {
         "train": prefixes,
         "dev": dev,
@@ -93,7 +89,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         "rows_skipped": {name: rows.facts() for name, rows in bad.items()},
         "data_sha256": {name: texts_hash(rows) for name, rows in texts.items()},
         "free_reference": models.free_reference,
-        **defender_facts(models.defender),
+        **models.defender.facts(),
         "processes": world(),
     }
     if resume:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 
 from astprompter.base.errors import UserError
+from astprompter.base.protocols import Session, Speaker
 from astprompter.base.randomness import uniform
-from astprompter.base.records import Keys, Session, Speaker, Speech
+from astprompter.base.records import Keys, Speech
 from astprompter.config import Settings
 
 
-class EchoSession:
+class EchoSession(Session):
     """One row per conversation: the last words heard."""
 
     def __init__(self, heard: Sequence[str], share: float) -> None:
@@ -36,12 +37,8 @@ class EchoSession:
         """Rows repeated or left out."""
         return EchoSession([self._heard[row] for row in rows], self._share)
 
-    def transcript(self) -> None:
-        """No tokens, so no transcript of them."""
-        return None
 
-
-class EchoSpeaker:
+class EchoSpeaker(Speaker):
     """Repeats what it hears."""
 
     def __init__(self, share: float) -> None:

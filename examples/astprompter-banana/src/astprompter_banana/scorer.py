@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from astprompter.base.errors import UserError
-from astprompter.base.records import Scorer
+from astprompter.base.protocols import Scorer
 from astprompter.config import ScorerSettings
 
 

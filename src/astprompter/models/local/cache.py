@@ -16,9 +16,6 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-ATTENTION = "astprompter"
-"""Name of the attention function that understands shared segments; see :func:`register_attention`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -216,29 +213,3 @@ def _mix(weights: Tensor, segment: Segment) -> Tensor:
     products = folded.reshape(families, key_heads, -1, columns) @ segment.values
     unfolded = products.view(families, key_heads, segment.repeats, group, new, width).transpose(1, 2)
     return unfolded.reshape(rows, heads, new, width)
-
-
-def register_attention() -> None:
-    """Make :data:`ATTENTION` known to transformers: the library's sdpa, except where a layer is shared."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import sdpa_mask
-
-    def attention(
-        module: Any, query: Tensor, key: Any, value: Tensor, attention_mask: Tensor | None, **options: Any
-    ) -> tuple[Tensor, None]:
-        if attention_mask is not None and attention_mask.is_floating_point():
-            attention_mask = attention_mask.to(query.dtype)
-        if isinstance(key, GrowingLayer) and key.alone and query.size(2) > 1:
-            key = key.keys
-        if not isinstance(key, GrowingLayer):
-            plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-            return plain
-        unknown = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
-        if unknown:
-            raise NotImplementedError(f"attention with {', '.join(unknown)}")
-        scaling = options.get("scaling") or query.size(-1) ** -0.5
-        return key.attend(query, scaling, attention_mask), None
-
-    AttentionInterface.register(ATTENTION, attention)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...base.errors import UserError
-from .cache import ATTENTION, GrowingCache, register_attention
-
-if TYPE_CHECKING:
-    from .lm import LanguageModel
+from .attention import ATTENTION, register_attention, visible
+from .base import LocalModel
+from .cache import GrowingCache
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 """Largest difference of log-probabilities, nats."""
 
 
-def special_ids(tokenizer: Any) -> set[int]:
-    """Ids of all special tokens, those included that only ``tokenizer.json`` calls so (Llama 3's, for instance)."""
-    flagged = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return flagged | set(tokenizer.all_special_ids)
-
-
-def install(lm: LanguageModel) -> None:
+def install(lm: LocalModel) -> None:
     """Set ``lm.shares_branches`` and ``lm.packs`` to what the model supports, its attention function with them.
 
     Raises:
@@ -50,11 +43,11 @@ def install(lm: LanguageModel) -> None:
     lm.packs = _gap(lm, _packed_logprobs) <= _limit(lm)
 
 
-def _limit(lm: LanguageModel) -> float:
+def _limit(lm: LocalModel) -> float:
     return _TOLERANCE.get(lm.model.dtype, 1e-3)
 
 
-def _rows(lm: LanguageModel) -> list[list[int]]:
+def _rows(lm: LocalModel) -> list[list[int]]:
     """Four sequences of six tokens; the first two and the last two share their first three."""
     size = lm.vocabulary_size
     opening = [[(7 * r + 3 * c + 1) % size for c in range(3)] for r in range(2)]
@@ -62,7 +55,7 @@ def _rows(lm: LanguageModel) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _gap(lm: LanguageModel, route: Any) -> float:
+def _gap(lm: LocalModel, route: Any) -> float:
     """Largest difference between a route's log-probabilities and those of plain forward passes, nats."""
     full = torch.tensor(_rows(lm), device=lm.device)
     positions = torch.arange(full.size(1), device=lm.device).expand_as(full)
@@ -81,10 +74,8 @@ def _gap(lm: LanguageModel, route: Any) -> float:
     return float((got - expected).abs().max())
 
 
-def _rollout_logprobs(lm: LanguageModel) -> Tensor:
+def _rollout_logprobs(lm: LocalModel) -> Tensor:
     """By the cache: two rows with a hole branch in two, one token follows, then two at once: [4, 6, vocabulary]."""
-    from .session import visible
-
     rows = torch.tensor(_rows(lm), device=lm.device)
     ids = torch.cat([rows[:, :3], rows[:, :1], rows[:, 3:]], dim=1)  # a hole after the opening
     valid = torch.tensor([[1, 1, 1, 0, 1, 1, 1]] * 4, device=lm.device).bool()
@@ -104,7 +95,7 @@ def _rollout_logprobs(lm: LanguageModel) -> Tensor:
     return lm.logits(torch.cat(parts, dim=1)).float().log_softmax(-1)
 
 
-def _packed_logprobs(lm: LanguageModel) -> Tensor:
+def _packed_logprobs(lm: LocalModel) -> Tensor:
     """By one row whose mask shows ancestors only: [4, 6, vocabulary]."""
     rows = _rows(lm)
     ids = [*rows[0][:3], *rows[0][3:], *rows[1][3:], *rows[2][:3], *rows[2][3:], *rows[3][3:]]

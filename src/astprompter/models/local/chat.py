@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...base.errors import UserError, words_of
-from ...base.records import Keys, Session, Speech
-from .capabilities import special_ids
+from ...base.protocols import Session
+from ...base.records import Keys, Speech
+from ...config import SamplingSettings
+from .base import special_ids
 from .lm import LanguageModel
 from .session import LMSession
 
@@ -44,11 +46,6 @@ class Frame:
     ask: tuple[int, ...]
 
 
-def has_template(tokenizer: Any) -> bool:
-    """Whether a tokenizer brings a chat template."""
-    return bool(getattr(tokenizer, "chat_template", None))
-
-
 class ChatModel(LanguageModel):
     """A causal LM under its chat template.
 
@@ -59,6 +56,8 @@ class ChatModel(LanguageModel):
         frame: What stands around messages.
         role: Which side it plays.
     """
+
+    chat = True
 
     def __init__(self, model: Any, tokenizer: Any, *, role: Role, **options: Any) -> None:
         """Wrap a loaded chat model; options as for :class:`LanguageModel`.
@@ -113,7 +112,7 @@ class ChatModel(LanguageModel):
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _take_apart(self) -> Frame:
-        if not has_template(self.tokenizer):
+        if not self.tokenizer.chat_template:
             raise UserError(f"model '{self.name}' has no chat template; use chat=off, or a model that has one")
         whole = self._render(_MARKS[:3])
         pieces, rest = [], whole
@@ -155,8 +154,48 @@ class ChatModel(LanguageModel):
         )
 
 
-class ChatSession:
-    """Rows of a chat model; see :class:`astprompter.base.records.Session`."""
+def speaker_from(
+    model: Any,
+    tokenizer: Any,
+    *,
+    sampling: SamplingSettings,
+    name: str = "",
+    role: Role = "adversary",
+    chat: Literal["off", "on", "auto"] = "off",
+    heard_tokens: int | None = None,
+    autocast: bool = False,
+) -> LanguageModel:
+    """Wrap a loaded model and its tokenizer as adversary or defender.
+
+    Args:
+        model: A causal LM of ``transformers``; put into evaluation mode.
+        tokenizer: Its tokenizer.
+        sampling: How it samples.
+        name: Name for logs and tables; the model's own where empty.
+        role: Which side it plays; a defender is frozen.
+        chat: ``on`` uses its chat template, ``auto`` does where it has one; ``off`` is plain text.
+        heard_tokens: Tokens to reserve for each speech of the other side; default ``max_new_tokens``.
+        autocast: Matrix products in bfloat16.
+
+    Raises:
+        UserError: The model does not support rollouts, or its template cannot be used message by message.
+    """
+    model.eval()
+    if role == "defender":
+        model.requires_grad_(False)
+    options: dict[str, Any] = {
+        "name": name or model.config.name_or_path or type(model).__name__,
+        "sampling": sampling,
+        "heard_tokens": heard_tokens,
+        "autocast": autocast,
+    }
+    if chat == "on" or (chat == "auto" and tokenizer.chat_template):
+        return ChatModel(model, tokenizer, role=role, **options)
+    return LanguageModel(model, tokenizer, **options)
+
+
+class ChatSession(Session):
+    """Rows of a chat model."""
 
     def __init__(self, lm: ChatModel, inner: Session, *, begun: bool) -> None:
         """Frame what an inner session hears.

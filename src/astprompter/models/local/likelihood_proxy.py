@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ...base.records import Keys, Session, Speaker, Speech
-from .chat import ChatSession
-from .lm import LanguageModel
+from ...base.protocols import Session, Speaker
+from ...base.records import Keys, Speech
 
 
-class LikelihoodProxy:
-    """A defender whose likelihoods are another model's (protocol :class:`~astprompter.base.records.Speaker`).
+class LikelihoodProxy(Speaker):
+    """A defender whose likelihoods are another model's.
 
     Attributes:
         defender: Speaks.
         model: Hears the same conversation and tells likelihoods.
-        likelihood: Whose likelihood it is, for every table.
     """
 
-    def __init__(self, defender: Speaker, model: LanguageModel) -> None:
-        self.defender, self.model = defender, model
-        self.likelihood = f"stand-in ({model.name}), not the defender's ({defender.name})"
-
-    @property
-    def name(self) -> str:
-        """Name for logs and tables."""
-        return self.defender.name
+    def __init__(self, defender: Speaker, model: Speaker) -> None:
+        self.defender, self.model, self.name = defender, model, defender.name
+        self.likelihood_proxy = f"stand-in ({model.name}), not the defender's ({defender.name})"
 
     def start(self, prefixes: Sequence[str], *, turns: int) -> LikelihoodProxySession:
         """Open one conversation per prefix with both."""
@@ -33,9 +28,31 @@ class LikelihoodProxy:
             self.defender.start(prefixes, turns=turns), self.model.start(prefixes, turns=turns)
         )
 
+    def check_room(self, turns: int) -> None:
+        """Refuse a horizon that is too long for either."""
+        self.defender.check_room(turns)
+        self.model.check_room(turns)
 
-class LikelihoodProxySession:
-    """Two sessions that hear the same; see :class:`astprompter.base.records.Session`."""
+    def bytes_per_tree(self, *, horizon: int, branching: int) -> Mapping[str, int]:
+        """What both need together."""
+        both = (speaker.bytes_per_tree(horizon=horizon, branching=branching) for speaker in (self.defender, self.model))
+        return sum(map(Counter, both), Counter[str]())
+
+    def pieces(self, speech: Speech) -> tuple[str, ...]:
+        """The model's tokens, since the log-probabilities are its."""
+        return self.model.pieces(speech)
+
+    def weights_sha256(self) -> str | None:
+        """The defender's."""
+        return self.defender.weights_sha256()
+
+    def facts(self) -> dict[str, Any]:
+        """The defender's, and whose likelihood it is."""
+        return {**self.defender.facts(), "likelihood": self.likelihood_source}
+
+
+class LikelihoodProxySession(Session):
+    """Two sessions that hear the same."""
 
     def __init__(self, defender: Session, model: Session) -> None:
         self._defender, self._model = defender, model
@@ -48,10 +65,7 @@ class LikelihoodProxySession:
     def speak(self, keys: Keys) -> list[Speech]:
         """The defender's replies, which the stand-in hears."""
         replies = self._defender.speak(keys)
-        if isinstance(self._model, ChatSession):
-            self._model.say(replies)  # under its template they are its own side's messages
-        else:
-            self._model.hear(replies)
+        self._model.say(replies)
         return replies
 
     def branch(self, rows: Sequence[int]) -> LikelihoodProxySession:

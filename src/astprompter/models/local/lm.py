@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-import json
-import logging
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...base.errors import UserError
 from ...base.processes import whole
-from ...base.records import Session, Speech
-from ...config import SamplingSettings
-from .capabilities import install, special_ids
+from ...base.protocols import Session, Speaker
+from .base import LocalModel
+from .capabilities import install
 from .session import LMSession
 
-_log = logging.getLogger(__name__)
 _MIN_PREFIX_TOKENS = 8
+_PREFIX = 256
+"""Tokens assumed for a prefix, to reckon memory, where the context allows them."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -72,19 +69,16 @@ def load_tokenizer(path: str, *, revision: str | None = None) -> Any:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
-class explained:
+@contextmanager
+def explained(path: str, what: str) -> Iterator[None]:
     """Turn the loaders' many exceptions into one line that names the model."""
-
-    def __init__(self, path: str, what: str) -> None:
-        self.path, self.what = path, what
-
-    def __enter__(self) -> None:
-        check_folder(self.path)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, torch.cuda.OutOfMemoryError) or not isinstance(error, Exception):
-            return
-        raise UserError(f"cannot load {self.what} '{self.path}': {_first_line(error)}") from error
+    check_folder(path)
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise UserError(f"cannot load {what} '{path}': {_first_line(error)}") from error
 
 
 def check_folder(path: str) -> None:
@@ -102,105 +96,33 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def vocabulary_of(tokenizer: Any) -> str:
-    """Fingerprint of the id-to-token table: equal fingerprints mean ids can travel without decoding."""
-    table = json.dumps(sorted(tokenizer.get_vocab().items())).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(table).hexdigest()[:16]
-
-
 def weights_hash(model: torch.nn.Module) -> str:
     """SHA-256 over names and values of all parameters but adapters: which weights were used, and that they stayed."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    weights = {name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items()}
+    for name, tensor in sorted(weights.items()):
         if ".lora_" not in name:
-            digest.update(name.replace(".base_layer.", ".").encode())
+            digest.update(name.encode())
             digest.update(whole(tensor.detach()).cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-class LanguageModel:
-    """A causal LM that hears and speaks text (protocol :class:`~astprompter.base.records.Speaker`).
+class LanguageModel(LocalModel, Speaker):
+    """A causal LM that hears and speaks text.
 
     Attributes:
-        model: The Hugging Face model, in evaluation mode while it speaks.
-        tokenizer: Its tokenizer.
-        sampling: How it samples.
-        vocabulary: Fingerprint of the tokenizer.
-        context: Most tokens the model can hold.
-        vocabulary_size: Rows of the output embedding.
-        layers: Attention layers.
-        logits_width: Width of the hidden states that the output embedding reads.
-        end_ids: Tokens that end a speech.
-        banned: Tokens that are never sampled, specials that are not an end and padding rows: int64 [tokens].
-        banned_early: Those and the ends, before ``min_new_tokens``.
-        shares_branches: Whether branches share the cache of what they have in common, instead of copies.
-        packs: Whether the model honours a mask of ancestors, so that sequences can share a row.
-        refusals: What the model answered to short cuts that it does not support.
+        chat: Whether it speaks under a chat template.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        name: str,
-        sampling: SamplingSettings,
-        heard_tokens: int | None = None,
-        context: int | None = None,
-        autocast: bool = False,
-    ) -> None:
-        """Wrap a loaded model.
+    chat = False
 
-        Args:
-            model: A causal LM.
-            tokenizer: Its tokenizer.
-            name: Name for logs and tables.
-            sampling: How it samples.
-            heard_tokens: Tokens to reserve for each speech of the other side; default ``max_new_tokens``.
-            context: Overrides the context length of the model's config.
-            autocast: Matrix products in bfloat16 (weights stay as they are); log-probabilities then differ
-                slightly.
-
-        Raises:
-            UserError: The model does not honour attention masks and caches the way rollouts need.
-        """
-        self.model, self.tokenizer, self.sampling, self._name = model, tokenizer, sampling, name
-        self.vocabulary = vocabulary_of(tokenizer)
-        self.context = context or _context_of(model.config)
-        self.autocast = autocast
-        self.heard_tokens = sampling.max_new_tokens if heard_tokens is None else heard_tokens
-        self.end_ids = _end_ids(model, tokenizer)
-        size, self.logits_width = model.get_output_embeddings().weight.shape
-        self.vocabulary_size = size
-        self.layers = int(model.config.num_hidden_layers)
-        self._ban()
-        self.shares_branches = self.packs = False
-        parameters = inspect.signature(model.forward).parameters
-        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
-        plain = self._encode("a")
-        with_specials = tokenizer("a")["input_ids"]
-        self._opening = tuple(with_specials[: with_specials.index(plain[0])]) if plain[0] in with_specials else ()
-        self._anchor = plain
-        self.refusals: list[str] = []
+    def _probe(self) -> None:
         install(self)
 
-    def _ban(self) -> None:
-        """Set which tokens are never sampled, from the tokenizer and ``end_ids``."""
-        never = {i for i in special_ids(self.tokenizer) if i < self.vocabulary_size} - set(self.end_ids)
-        never |= set(range(len(self.tokenizer), self.vocabulary_size))  # padded rows of the embedding have no token
-        self.banned = torch.tensor(sorted(never), dtype=torch.long, device=self.device)
-        self.banned_early = torch.tensor(sorted(never | set(self.end_ids)), dtype=torch.long, device=self.device)
-
     @property
-    def name(self) -> str:
-        """Name for logs and tables."""
-        return self._name
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = self.model.device
-        return device
+    def local(self) -> LanguageModel:
+        """Itself."""
+        return self
 
     def start(self, prefixes: Sequence[str], *, turns: int) -> Session:
         """Open one conversation per prefix, cut on the left so that ``turns`` turns fit.
@@ -239,92 +161,37 @@ class LanguageModel:
         ids = self._encode(text)[-room:]
         return (*self._opening, *ids) if self._opening or ids else tuple(self.end_ids[:1])
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text that continues a conversation: no opening tokens, no invented leading space."""
-        if not text:
-            return ()
-        joined = self._encode("a" + text)
-        if joined[: len(self._anchor)] == self._anchor:
-            return tuple(joined[len(self._anchor) :])
-        return tuple(self._encode(text))
+    def check_room(self, turns: int) -> None:
+        """Refuse a horizon for which the context is too short.
 
-    def tokens_of(self, speech: Speech) -> tuple[int, ...]:
-        """Token ids of a speech in this vocabulary: its own where they fit, else those of its text."""
-        if speech.token_ids is not None and speech.vocabulary == self.vocabulary:
-            return speech.token_ids
-        return self.encode(speech.text)
-
-    def pieces(self, speech: Speech) -> tuple[str, ...]:
-        """Text of every token of a speech; see :class:`astprompter.base.records.Spells`."""
-        ids, said, pieces = self.tokens_of(speech), "", []
-        for end in range(1, len(ids) + 1):
-            text = self.decode(ids[:end])
-            if text.endswith("\ufffd") and end < len(ids):
-                text = said  # half a character: it belongs to the token that completes it
-            pieces.append(text[len(said) :])
-            said = text
-        return tuple(pieces)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of tokens that continue a conversation, leading space kept."""
-        joined = self.tokenizer.decode(
-            [*self._anchor, *ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return str(joined.removeprefix("a"))
-
-    def precision(self) -> AbstractContextManager[object]:
-        """Context of a whole speech or forward pass, so that weights are converted once in it."""
-        if not self.autocast:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any | None = None) -> Tensor:
-        """Hidden states of new tokens.
-
-        Args:
-            ids: New tokens, int64 [rows, new].
-            mask: Validity of all columns so far, bool [rows, past + new]; or who sees whom,
-                [rows, 1, new, past + new], bool or added to the scores.
-            positions: Position of each new token, int64 [rows, new].
-            cache: Key-value cache of the past columns, extended in place.
-
-        Returns:
-            Hidden states [rows, new, width], to be read by :meth:`logits`.
+        Raises:
+            UserError: It leaves no room for a prefix.
         """
-        body = self.model.base_model
-        options = {self._cache_argument: cache} if cache is not None else {}
-        output = body(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=cache is not None, **options
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        self.prefix_budget(turns)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits: [..., width] -> [..., vocabulary]."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
-        return logits
+    def weights_sha256(self) -> str:
+        """See :func:`weights_hash`."""
+        return weights_hash(self.model)
 
-    def _encode(self, text: str) -> list[int]:
-        """Token ids of a text; a special token that is spelt out in it stays text."""
-        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        return list(encoded["input_ids"])
+    def bytes_per_tree(self, *, horizon: int, branching: int) -> Mapping[str, int]:
+        """Memory one tree needs at its last depth, by the name of the device.
 
-
-def _context_of(config: Any) -> int:
-    """Most tokens; no more than a sliding window, so that the window never matters."""
-    context = 2048
-    for key in ("n_positions", "max_position_embeddings", "n_ctx", "max_seq_len"):
-        value = getattr(config, key, None)
-        if isinstance(value, int) and value > 0:
-            context = value
-            break
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return min(context, window) if isinstance(window, int) and window > 0 else context
-
-
-def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    named = getattr(model.generation_config, "eos_token_id", None)
-    ids = named if isinstance(named, list) else [named]
-    size = model.get_output_embeddings().weight.size(0)  # a config may keep the end of a larger vocabulary
-    found = [i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int) and 0 <= i < size]
-    return tuple(dict.fromkeys(found))
+        With P prefix tokens, t tokens a turn and branching b, the cache holds P + t·Σ_{k=1..d} b^k tokens (or
+        b^d·(P + t·d) where branches are copied), each of 2·layers·key heads·head width numbers. Each of the b^d rows
+        also needs two rows of logits, and for the t tokens of a chunk about eight hidden states and their scores.
+        """
+        config = self.model.config
+        heads = int(config.num_attention_heads)
+        key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+        head_width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+        turn = self.sampling.max_new_tokens + self.heard_tokens
+        prefix = min(_PREFIX, max(1, self.context - horizon * turn))
+        leaves = int(branching**horizon)
+        if self.shares_branches:
+            columns = prefix + turn * sum(branching**depth for depth in range(1, horizon + 1))
+        else:
+            columns = leaves * (prefix + turn * horizon)
+        number = 2 if self.autocast else self.model.dtype.itemsize
+        cache = columns * 2 * self.layers * key_heads * head_width * number
+        chunk = leaves * turn * (8 * self.logits_width + 2 * heads * (prefix + turn * horizon)) * 4
+        return {str(self.device): int(cache + chunk + leaves * 2 * self.vocabulary_size * 4)}

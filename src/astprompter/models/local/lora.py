@@ -67,6 +67,11 @@ def merged_weights(model: Any) -> dict[str, Tensor] | None:
     return weights
 
 
+def has_adapters(model: Any) -> bool:
+    """Whether adapters stand beside layers of a model."""
+    return bool(_adapted(model))
+
+
 class WithoutAdapters(LanguageModel):
     """The model that the adapters started from, in the adversary's own memory: the reference policy."""
 

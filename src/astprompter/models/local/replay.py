@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ...base.errors import UserError
+from ...base.protocols import Session, Speaker
 from ...base.randomness import key_of
 from ...base.records import Keys, Speech
 
@@ -22,8 +23,10 @@ class _Dialogue(Protocol):
     def turns(self) -> tuple[str, ...]: ...
 
 
-class Replay:
-    """Replays human turns (protocol :class:`~astprompter.base.records.Speaker`)."""
+class Replay(Speaker):
+    """Replays human turns."""
+
+    accumulates = True
 
     def __init__(self, dialogues: Sequence[_Dialogue], *, name: str, seed: int) -> None:
         """Hold the dialogues.
@@ -34,12 +37,7 @@ class Replay:
             seed: Names the draw of a dialogue for each prefix.
         """
         self._scripts = [dialogue.turns for dialogue in dialogues]
-        self._name, self._seed = name, seed
-
-    @property
-    def name(self) -> str:
-        """Name for logs and tables."""
-        return self._name
+        self.name, self._seed = name, seed
 
     def usable(self, turns: int) -> list[tuple[str, ...]]:
         """Beginnings of ``turns`` turns: shorter dialogues are left out, and of equal beginnings one is kept."""
@@ -54,13 +52,13 @@ class Replay:
         usable = self.usable(turns)
         if not usable:
             raise UserError(
-                f"'{self._name}' has no dialogue of {turns} human turns; lower rollout.horizon or add longer dialogues"
+                f"'{self.name}' has no dialogue of {turns} human turns; lower rollout.horizon or add longer dialogues"
             )
         return ReplaySession([usable[int(key_of("script", self._seed, text)) % len(usable)] for text in prefixes])
 
 
-class ReplaySession:
-    """Rows of a script; see :class:`astprompter.base.records.Session`."""
+class ReplaySession(Session):
+    """Rows of a script; a script has no tokens."""
 
     def __init__(self, scripts: Sequence[tuple[str, ...]], spoken: int = 0) -> None:
         self._scripts, self._spoken = list(scripts), spoken
@@ -76,6 +74,3 @@ class ReplaySession:
     def branch(self, rows: Sequence[int]) -> ReplaySession:
         """Continue chosen rows."""
         return ReplaySession([self._scripts[row] for row in rows], self._spoken)
-
-    def transcript(self) -> None:
-        """A script has no tokens."""

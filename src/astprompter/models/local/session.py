@@ -9,26 +9,27 @@ columns before them (:mod:`.cache`), and rows that have ended leave the batch on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...base.protocols import Session
 from ...base.randomness import uniform
 from ...base.records import Keys, Speech
+from .attention import visible
+from .base import LocalModel
+from .cache import GrowingCache
 from .sampling import penalise_repeats, sample
-
-if TYPE_CHECKING:
-    from .lm import LanguageModel
 
 _SLAB_VALUES = 32_000_000
 """Most logits made at once (floats): bounds memory whatever the vocabulary."""
 
 
-class LMSession:
-    """Rows of a local model; see :class:`astprompter.base.records.Session`."""
+class LMSession(Session):
+    """Rows of a local model."""
 
-    def __init__(self, lm: LanguageModel, ids: Tensor, valid: Tensor, *, cache: Any, cached: int, last: Tensor) -> None:
+    def __init__(self, lm: LocalModel, ids: Tensor, valid: Tensor, *, cache: Any, cached: int, last: Tensor) -> None:
         """Hold the state of a batch of conversations.
 
         Args:
@@ -43,10 +44,8 @@ class LMSession:
         self._cache, self._cached, self._last = cache, cached, last
 
     @classmethod
-    def open(cls, lm: LanguageModel, rows: Sequence[Sequence[int]]) -> LMSession:
+    def open(cls, lm: LocalModel, rows: Sequence[Sequence[int]]) -> LMSession:
         """Start from token ids; every row needs at least one."""
-        from .cache import GrowingCache
-
         ids, valid = _pad(rows, lm.device)
         cache = GrowingCache.empty(lm.layers, lm.sampling.max_new_tokens + lm.heard_tokens, shared=lm.shares_branches)
         last = torch.zeros(len(rows), lm.logits_width, dtype=lm.model.dtype, device=lm.device)
@@ -54,7 +53,7 @@ class LMSession:
 
     @torch.no_grad()
     def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> list[tuple[float, ...]] | None:
-        """Append one speech per row; see :meth:`astprompter.base.records.Session.hear`.
+        """Append one speech per row; see :meth:`astprompter.base.protocols.Session.hear`.
 
         A speech that does not fit in the context is cut on the right and gets no log-probabilities.
         """
@@ -232,24 +231,6 @@ class LMSession:
             picked = logits.gather(1, targets[start : start + slab, None]).squeeze(1)
             parts.append(picked - logits.logsumexp(dim=1))
         return torch.cat(parts)
-
-
-def visible(valid: Tensor, new: int, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores: 0 where the last ``new`` columns may look, -inf at holes and the future.
-
-    Args:
-        valid: Validity of all columns, bool [rows, columns].
-        new: Columns that look.
-        dtype: Number format of the scores.
-
-    Returns:
-        [rows, 1, new, columns]
-    """
-    bias = torch.zeros(valid.shape, dtype=dtype, device=valid.device).masked_fill_(~valid, -torch.inf)
-    if new == 1:
-        return bias[:, None, None]
-    future = torch.full((new, valid.size(1)), -torch.inf, dtype=dtype, device=valid.device)
-    return bias[:, None, None] + future.triu(valid.size(1) - new + 1)
 
 
 def _pad(rows: Sequence[Sequence[int]], device: torch.device, fill: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,29 +1,18 @@
-"""What a server understands, found out by asking it: forms of request, and routes to log-probabilities of prompts.
-
-A route is believed only after :func:`distrust` has checked its numbers on known texts; a server that ignores a field,
-or answers with something of the right shape and the wrong meaning, is found out here and not in a result.
-"""
+"""What a server may understand: forms of request, and routes to log-probabilities of prompts."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...config import SamplingSettings
-from .http import BadAnswerError, Failed
-
-if TYPE_CHECKING:
-    from .remote import RemoteSpeaker
+from .http import BadAnswerError
 
 Entries = list[tuple[str, float]]
 """Tokens of a prompt, each by a name of its own, with their log-probabilities; ``nan`` for the first one."""
-_CONTEXT, _UTTERANCE = "The weather was fine, so we walked to the", " market and bought some bread."
-_NONSENSE = " q7 zx%k ;;Vw 0mj"
-_LARGEST_GAP, _MEAN_GAP = 0.5, 0.1
-"""Nats by which the same log-probability may differ between two requests (half precision, other batch mates)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,45 +155,3 @@ _ECHO_ONE = Route("echo, one token", {**_ASK, "echo": True, "logprobs": 1}, _rea
 def routes_for(api: str) -> tuple[Route, ...]:
     """Routes that an interface may offer, best first."""
     return (_VLLM, _ECHO, _ECHO_ONE) if api == "completions" else (_VLLM,)
-
-
-def distrust(speaker: RemoteSpeaker, route: Route) -> str | None:
-    """Check a route's numbers; returns what is wrong, or ``None``.
-
-    Every log-probability must be there, finite and not above 0; the same when asked again; the same for a text
-    whatever follows it; and not all alike. For a completions server, what the model itself would say next must be
-    likelier than nonsense, which finds out values that belong to other tokens.
-    """
-    row, longer = (_CONTEXT,), _UTTERANCE + " It was still warm."
-    told: list[tuple[float, ...]] = []
-    for utterance in (_UTTERANCE, _UTTERANCE, longer):
-        (found,) = speaker.logprobs([row], [utterance], route, patient=False)
-        if isinstance(found, Failed):
-            return found.reason.removeprefix("remote: ") + (f" ({found.detail})" if found.detail else "")
-        told.append(found)
-    first, again, more = told
-    if not 2 <= len(first) <= len(_UTTERANCE) or len(set(first)) == 1:
-        return f"{len(first)} log-probs for '{_UTTERANCE.strip()}', {len(set(first))} of them different"
-    if len(again) != len(first) or _apart(first, again):
-        return "another answer to the same question"
-    if len(more) <= len(first) or _apart(first[:-1], more):
-        return "log-probs that depend on the text after them"
-    return _meaningless(speaker, row, route) if speaker.api == "completions" else None
-
-
-def _meaningless(speaker: RemoteSpeaker, row: tuple[str, ...], route: Route) -> str | None:
-    greedy = speaker.sampling.changed(temperature=0.0, max_new_tokens=8, repetition_penalty=1.0)
-    (own,) = speaker.replies([row], [2], sampling=greedy)
-    if isinstance(own, Failed) or not own:
-        return "no greedy continuation to compare with"
-    likely, unlikely = speaker.logprobs([row, row], [own, _NONSENSE], route)
-    if isinstance(likely, Failed) or isinstance(unlikely, Failed):
-        return "no log-probs for the model's own continuation"
-    if sum(likely) / len(likely) <= sum(unlikely) / len(unlikely):
-        return "nonsense is likelier than the model's own continuation"
-    return None
-
-
-def _apart(a: Sequence[float], b: Sequence[float]) -> bool:
-    gaps = [abs(x - y) for x, y in zip(a, b, strict=False)]
-    return bool(gaps) and (max(gaps) > _LARGEST_GAP or sum(gaps) / len(gaps) > _MEAN_GAP)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ...base.protocols import Session, Speaker
 from ...base.randomness import key_of
 from ...base.records import Keys, Speech
 from ...config import SamplingSettings
-from .dialects import DIALECTS, Dialect, Route, distrust, routes_for
-from .http import BadAnswerError, Endpoint, Failed, ended_by
+from .dialects import Dialect, Route
+from .http import BadAnswerError, Endpoint, Failed
 
 Api = Literal["completions", "chat"]
 Parts = tuple[str, ...]
@@ -24,87 +25,54 @@ Parts = tuple[str, ...]
 _LATER = "after a remote error"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFacts:
-    """What the probe at start found out, for logs and ``summary.json``.
+@dataclass(eq=False)
+class RemoteSpeaker(Speaker):
+    """A served model, as :func:`~astprompter.models.served.connect.connect` found it.
 
     Attributes:
-        url: Address of the server.
+        endpoint: The server.
         model: Name of the model there.
-        api: ``completions`` or ``chat``.
+        sampling: How it shall sample, as far as it can be told.
+        api: Which of its two interfaces is used.
         dialect: Which form of request carries the sampling settings.
-        not_sent: Sampling settings that the server does not take, so that its own defaults hold.
-        likelihood: The route to log-probabilities of prompts; ``None`` where there is none that can be trusted.
+        route: The way to log-probabilities of prompts; ``None`` where there is none that can be trusted.
         why_not: Why each other route was refused.
     """
 
-    url: str
+    endpoint: Endpoint
     model: str
+    sampling: SamplingSettings
     api: Api
-    dialect: str
-    not_sent: tuple[str, ...]
-    likelihood: str | None
-    why_not: tuple[str, ...]
+    dialect: Dialect
+    route: Route | None = None
+    why_not: tuple[str, ...] = ()
+    name: str = field(init=False)
 
+    def __post_init__(self) -> None:
+        self.name = f"openai:{self.model}"
 
-class RemoteSpeaker:
-    """A served model (protocol :class:`~astprompter.base.records.Speaker`)."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        model: str,
-        sampling: SamplingSettings,
-        *,
-        api: Api = "completions",
-        likelihood: bool = True,
-    ) -> None:
-        """Probe the server.
-
-        Args:
-            endpoint: The server.
-            model: Name of the model there.
-            sampling: How it shall sample, as far as it can be told.
-            api: Which of its two interfaces to use.
-            likelihood: Whether to look for log-probabilities of prompts.
-
-        Raises:
-            UserError: The server refuses every form of request.
-            RunError: It does not answer.
-        """
-        self.endpoint, self.model, self.api, self.sampling = endpoint, model, api, sampling
-        self.dialect = self._find_dialect()
-        self.route: Route | None = None
-        refused: list[str] = []
-        if likelihood:
-            self.route, refused = self._find_route()
-        self.facts = RemoteFacts(
-            endpoint.url, model, api, self.dialect.name, self.dialect.not_sent,
-            self.route.name if self.route else None, tuple(refused),
-        )  # fmt: skip
-
-    @property
-    def name(self) -> str:
-        """Name for logs and tables."""
-        return f"openai:{self.model}"
+    def facts(self) -> dict[str, Any]:
+        """What was found out about the server, and whose likelihood it is."""
+        found = {
+            "url": self.endpoint.url,
+            "model": self.model,
+            "api": self.api,
+            "dialect": self.dialect.name,
+            "not_sent": list(self.dialect.not_sent),
+            "likelihood": self.route.name if self.route else None,
+            "why_not": list(self.why_not),
+        }
+        return {**super().facts(), "remote": found}
 
     def start(self, prefixes: Sequence[str], *, turns: int) -> RemoteSession:
         """Open one conversation per prefix; the server decides what is too long, which makes an error turn."""
         del turns
         return RemoteSession(self, [(prefix,) for prefix in prefixes], [None] * len(prefixes))
 
-    def replies(
-        self,
-        rows: Sequence[Parts],
-        keys: Sequence[int],
-        *,
-        sampling: SamplingSettings | None = None,
-        patient: bool = True,
-    ) -> list[str | Failed]:
+    def replies(self, rows: Sequence[Parts], keys: Sequence[int], *, patient: bool = True) -> list[str | Failed]:
         """One sampled reply per conversation."""
-        chosen = sampling or self.sampling
         bodies = [
-            {**self._conversation(row), **self.dialect.fields(chosen, seed=key >> 33)}
+            {**self._conversation(row), **self.dialect.fields(self.sampling, seed=key >> 33)}
             for row, key in zip(rows, keys, strict=True)
         ]
         return self.endpoint.many(self._path, bodies, keys, self._reply_of, patient=patient)
@@ -176,40 +144,9 @@ class RemoteSpeaker:
             raise BadAnswerError("answer has no text")
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a pair is no text
 
-    def _find_dialect(self) -> Dialect:
-        """The first form of request that the server does not refuse.
 
-        Raises:
-            UserError: It refuses all.
-            RunError: It does not answer at all.
-        """
-        failed = Failed("")
-        for dialect in DIALECTS:
-            self.dialect = dialect
-            (answer,) = self.replies([("Hello", " there")], [1], patient=False)
-            if not isinstance(answer, Failed):
-                return dialect
-            failed = answer
-            if failed.reason not in ("remote: HTTP 400", "remote: HTTP 422"):
-                break
-        raise ended_by(failed)(
-            f"server {self.endpoint.url} does not serve '{self.model}' by remote.api={self.api}: "
-            f"{failed.reason} ({failed.detail})"
-        )
-
-    def _find_route(self) -> tuple[Route | None, list[str]]:
-        """The first route to log-probabilities that passes every check, and why the ones before it did not."""
-        refused: list[str] = []
-        for route in routes_for(self.api):
-            reason = distrust(self, route)
-            if reason is None:
-                return route, refused
-            refused.append(f"{route.name}: {reason}")
-        return None, refused
-
-
-class RemoteSession:
-    """Conversations with a served model; see :class:`astprompter.base.records.Session`.
+class RemoteSession(Session):
+    """Conversations with a served model; the server keeps its tokens to itself.
 
     A row whose request failed is over: its turn is an error, and so are its later turns, without further requests.
     """
@@ -248,10 +185,6 @@ class RemoteSession:
     def branch(self, rows: Sequence[int]) -> RemoteSession:
         """Continue chosen rows, repeats allowed; they are only texts."""
         return RemoteSession(self._speaker, [self._rows[i] for i in rows], [self._errors[i] for i in rows])
-
-    def transcript(self) -> None:
-        """A server keeps its tokens to itself."""
-        return
 
 
 def _mark(text: str) -> str:

@@ -1,0 +1,202 @@
+"""A causal language model and its tokenizer: texts to tokens and back, tokens to hidden states and logits."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...base.records import Speech
+from ...config import SamplingSettings
+
+
+def vocabulary_of(tokenizer: Any) -> str:
+    """Fingerprint of the id-to-token table: equal fingerprints mean ids can travel without decoding."""
+    table = json.dumps(sorted(tokenizer.get_vocab().items())).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(table).hexdigest()[:16]
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of all special tokens, those included that only ``tokenizer.json`` calls so (Llama 3's, for instance)."""
+    flagged = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return flagged | set(tokenizer.all_special_ids)
+
+
+class LocalModel:
+    """What conversations, probes and updates need of a model that runs in this process.
+
+    Attributes:
+        name: Name for logs and tables.
+        model: The Hugging Face model, in evaluation mode while it speaks.
+        tokenizer: Its tokenizer.
+        sampling: How it samples.
+        vocabulary: Fingerprint of the tokenizer.
+        context: Most tokens the model can hold.
+        vocabulary_size: Rows of the output embedding.
+        layers: Attention layers.
+        logits_width: Width of the hidden states that the output embedding reads.
+        end_ids: Tokens that end a speech.
+        banned: Tokens that are never sampled, specials that are not an end and padding rows: int64 [tokens].
+        banned_early: Those and the ends, before ``min_new_tokens``.
+        shares_branches: Whether branches share the cache of what they have in common, instead of copies.
+        packs: Whether the model honours a mask of ancestors, so that sequences can share a row.
+        refusals: What the model answered to short cuts that it does not support.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        sampling: SamplingSettings,
+        heard_tokens: int | None = None,
+        context: int | None = None,
+        autocast: bool = False,
+    ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            model: A causal LM.
+            tokenizer: Its tokenizer.
+            name: Name for logs and tables.
+            sampling: How it samples.
+            heard_tokens: Tokens to reserve for each speech of the other side; default ``max_new_tokens``.
+            context: Overrides the context length of the model's config.
+            autocast: Matrix products in bfloat16 (weights stay as they are); log-probabilities then differ
+                slightly.
+
+        Raises:
+            UserError: The model does not honour attention masks and caches the way rollouts need.
+        """
+        self.model, self.tokenizer, self.sampling, self.name = model, tokenizer, sampling, name
+        self.vocabulary = vocabulary_of(tokenizer)
+        self.context = context or _context_of(model.config)
+        self.autocast = autocast
+        self.heard_tokens = sampling.max_new_tokens if heard_tokens is None else heard_tokens
+        self.end_ids = _end_ids(model, tokenizer)
+        size, self.logits_width = model.get_output_embeddings().weight.shape
+        self.vocabulary_size = size
+        self.layers = int(model.config.num_hidden_layers)
+        self._ban()
+        self.shares_branches = self.packs = False
+        parameters = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
+        plain = self._encode("a")
+        with_specials = tokenizer("a")["input_ids"]
+        self._opening = tuple(with_specials[: with_specials.index(plain[0])]) if plain[0] in with_specials else ()
+        self._anchor = plain
+        self.refusals: list[str] = []
+        self._probe()
+
+    def _probe(self) -> None:
+        """Find out which short cuts the model supports; here none is trusted."""
+
+    def _ban(self) -> None:
+        """Set which tokens are never sampled, from the tokenizer and ``end_ids``."""
+        never = {i for i in special_ids(self.tokenizer) if i < self.vocabulary_size} - set(self.end_ids)
+        never |= set(range(len(self.tokenizer), self.vocabulary_size))  # padded rows of the embedding have no token
+        self.banned = torch.tensor(sorted(never), dtype=torch.long, device=self.device)
+        self.banned_early = torch.tensor(sorted(never | set(self.end_ids)), dtype=torch.long, device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that continues a conversation: no opening tokens, no invented leading space."""
+        if not text:
+            return ()
+        joined = self._encode("a" + text)
+        if joined[: len(self._anchor)] == self._anchor:
+            return tuple(joined[len(self._anchor) :])
+        return tuple(self._encode(text))
+
+    def tokens_of(self, speech: Speech) -> tuple[int, ...]:
+        """Token ids of a speech in this vocabulary: its own where they fit, else those of its text."""
+        if speech.token_ids is not None and speech.vocabulary == self.vocabulary:
+            return speech.token_ids
+        return self.encode(speech.text)
+
+    def pieces(self, speech: Speech) -> tuple[str, ...]:
+        """Text of every token of a speech; the pieces joined are the speech."""
+        ids, said, pieces = self.tokens_of(speech), "", []
+        for end in range(1, len(ids) + 1):
+            text = self.decode(ids[:end])
+            if text.endswith("\ufffd") and end < len(ids):
+                text = said  # half a character: it belongs to the token that completes it
+            pieces.append(text[len(said) :])
+            said = text
+        return tuple(pieces)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of tokens that continue a conversation, leading space kept."""
+        joined = self.tokenizer.decode(
+            [*self._anchor, *ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(joined.removeprefix("a"))
+
+    def precision(self) -> AbstractContextManager[object]:
+        """Context of a whole speech or forward pass, so that weights are converted once in it."""
+        if not self.autocast:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any | None = None) -> Tensor:
+        """Hidden states of new tokens.
+
+        Args:
+            ids: New tokens, int64 [rows, new].
+            mask: Validity of all columns so far, bool [rows, past + new]; or who sees whom,
+                [rows, 1, new, past + new], bool or added to the scores.
+            positions: Position of each new token, int64 [rows, new].
+            cache: Key-value cache of the past columns, extended in place.
+
+        Returns:
+            Hidden states [rows, new, width], to be read by :meth:`logits`.
+        """
+        body = self.model.base_model
+        options = {self._cache_argument: cache} if cache is not None else {}
+        output = body(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=cache is not None, **options
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits: [..., width] -> [..., vocabulary]."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        return logits
+
+    def _encode(self, text: str) -> list[int]:
+        """Token ids of a text; a special token that is spelt out in it stays text."""
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return list(encoded["input_ids"])
+
+
+def _context_of(config: Any) -> int:
+    """Most tokens; no more than a sliding window, so that the window never matters."""
+    context = 2048
+    for key in ("n_positions", "max_position_embeddings", "n_ctx", "max_seq_len"):
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value > 0:
+            context = value
+            break
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return min(context, window) if isinstance(window, int) and window > 0 else context
+
+
+def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    named = getattr(model.generation_config, "eos_token_id", None)
+    ids = named if isinstance(named, list) else [named]
+    size = model.get_output_embeddings().weight.size(0)  # a config may keep the end of a larger vocabulary
+    found = [i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int) and 0 <= i < size]
+    return tuple(dict.fromkeys(found))
