@@ -11,7 +11,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..base.errors import UserError, nearest, one_line, words_of
-from ..base.strict_json import encodable
 from .named import names_in, plain_yaml, read_named
 from .settings import Settings, known_keys
 
@@ -100,12 +99,6 @@ def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = (), *, s
     Raises:
         UserError: Unknown key (with the nearest name), or a value that does not fit.
     """
-    if source and overrides:
-        try:
-            settings_from(values)
-        except UserError as error:
-            raise UserError(f"{source}: {error}") from None
-        source = ""
     merged: dict[str, Any] = {}
     merge(merged, values)
     for override in overrides:
@@ -117,18 +110,26 @@ def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = (), *, s
             merge(merged, nested(key.strip().split("."), plain_yaml(text)))
         except yaml.YAMLError as error:
             raise UserError(f"override '{shown}': the value cannot be read ({words_of(error)})") from None
-    where = f"{source}: " if source else ""
     try:
-        _check_keys(merged)
         settings = Settings.model_validate(merged)
-        _check_texts(settings)
-    except UserError as error:
-        raise UserError(f"{where}{error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}setting {key}={one_line(repr(first['input']), 200)}: {first['msg']}") from None
+        key, wrong = _wrong(error)
+        overridden = any(key.startswith(override.partition("=")[0].strip()) for override in overrides)
+        raise UserError(wrong if overridden or not source else f"{source}: {wrong}") from None
+    for key, value in dotted(settings.as_dict()).items():
+        if isinstance(value, str | list) and "\0" in "".join(value):  # it could name no file
+            raise UserError(f"setting {key}={one_line(str(value), 200)}: holds a NUL character")
     return settings
+
+
+def _wrong(error: ValidationError) -> tuple[str, str]:
+    """Key of the setting that is wrong, and what is wrong with it; one that does not exist comes first."""
+    found = error.errors()
+    first = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return key, f"unknown setting '{key}'.{nearest(key, known_keys())}"
+    return key, f"setting {key}={one_line(repr(first['input']), 200)}: {first['msg']}"
 
 
 def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -156,23 +157,3 @@ def merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
             merge(target.setdefault(key, {}), value)
         else:
             target[key] = value
-
-
-def _check_texts(settings: Settings) -> None:
-    """Refuse what could not be written to ``config.json`` again: half characters and NUL."""
-    for key, value in dotted(settings.as_dict()).items():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and ("\0" in text or not encodable(text)):
-                raise UserError(f"setting {key}={one_line(text, 200)}: holds half a character or a NUL character")
-
-
-def _check_keys(values: Mapping[str, Any]) -> None:
-    known = known_keys()
-    sections = {key.partition(".")[0] for key in known if "." in key}
-    for key, value in values.items():
-        if key in sections and isinstance(value, Mapping):
-            for inner in value:
-                if f"{key}.{inner}" not in known:
-                    raise UserError(f"unknown setting '{key}.{inner}'.{nearest(f'{key}.{inner}', known)}")
-        elif key not in known:
-            raise UserError(f"unknown setting '{key}'.{nearest(key, known)}")
