@@ -68,16 +68,15 @@ def source_names() -> list[str]:
     return sorted({*NAMED.names(), *prepared_names()})
 
 
-def rows_of(source: str, kind: str, *, lenient: bool = False) -> tuple[Path, str | None, Iterator[Row]]:
+def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
     """File, column (``None`` when not named) and rows of a source.
 
     Args:
         source: A named source, or a path; either with ``#COLUMN`` or without.
         kind: The kind of text that a named source is asked for.
-        lenient: Mark rows that hold NUL characters or are not UTF-8, instead of refusing the file.
 
     Raises:
-        UserError: No such source, or a file that is missing, empty, not UTF-8 or malformed (in part while iterating).
+        UserError: No such source, or a file that is missing, empty or malformed (in part while iterating).
     """
     name, column = source, ""
     if "#" in source and not _is_file(source):  # a '#' may also be part of a file's name
@@ -91,7 +90,7 @@ def rows_of(source: str, kind: str, *, lenient: bool = False) -> tuple[Path, str
     if ending not in FORMATS:
         known = f"{', '.join(FORMATS)} (then perhaps {' or '.join(PACKINGS)})"
         raise UserError(f"{shown(path)}: unknown format; its name must end in one of {known}")
-    return path, column or None, FORMATS[ending](path, read_text(path, lenient=lenient))
+    return path, column or None, FORMATS[ending](path, read_text(path))
 
 
 def _named(name: str, kind: str) -> Path | None:

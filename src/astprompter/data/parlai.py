@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 from .readers import Row
 
+FAULT = ":"
+"""Key of what is wrong with a line; no field can have it."""
+_NO_TEXT = "no 'text' field; ParlAI lines look like text:…, a tab, labels:…"
 _PERSONA = ("your persona:", "partner's persona:")
 
 
@@ -27,15 +29,15 @@ def episodes(rows: Iterable[Row]) -> Iterator[Row]:
     lines: list[dict[str, str]] = []
     fault: Row | None = None
     for row in rows:
-        fields = _fields(row) if isinstance(row.value, str) else None
+        fields = fields_of(row.value) if isinstance(row.value, str) else None
         if fields is None:
             yield row
             continue
         first = first or row
-        lines.append(fields.values)
-        if reason := row.fault or fields.fault:
+        lines.append(fields)
+        if reason := row.fault or fields.get(FAULT) or ("" if "text" in fields else _NO_TEXT):
             fault = fault or replace(row, fault=reason)
-        if fields.values.get("episode_done", "").strip().lower() == "true":
+        if fields.get("episode_done", "").strip().lower() == "true":
             yield from _episode(first, lines, fault)
             first, lines, fault = None, [], None
     if first is not None:
@@ -77,22 +79,10 @@ def _texts(text: str) -> list[str]:
     return [line for line in lines if not line.lower().startswith(_PERSONA)]
 
 
-class _Fields(NamedTuple):
-    """Fields of a ParlAI line, and why it is no example; empty when it is one."""
-
-    values: dict[str, str]
-    fault: str
-
-
-def _fields(row: Row) -> _Fields | None:
-    """Fields of a ParlAI line; ``None`` for any other text."""
-    parts = [part.partition(":") for part in str(row.value).rstrip("\r\n").split("\t")]
+def fields_of(line: str) -> dict[str, str] | None:
+    """Fields of a ParlAI line, what is wrong with them under :data:`FAULT`; ``None`` for any other text."""
+    parts = [part.partition(":") for part in line.rstrip("\r\n").split("\t")]
     if len(parts) < 2 or not all(sign for _, sign, _ in parts):
         return None
-    names = [name.strip() for name, _, _ in parts]
-    values = dict(zip(names, (value for _, _, value in parts), strict=True))
-    if len(values) < len(names):
-        return _Fields(values, "a field occurs twice; remove one")
-    if "text" not in values:
-        return _Fields(values, "no 'text' field; ParlAI lines look like text:…, a tab, labels:…")
-    return _Fields(values, "")
+    fields = {name.strip(): value for name, _, value in parts}
+    return fields if len(fields) == len(parts) else fields | {FAULT: "a field occurs twice; remove one"}

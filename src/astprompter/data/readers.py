@@ -10,15 +10,16 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ..base.errors import RowError, UserError, one_line
 from ..base.strict_json import kind_of, object_of, twice_in
 
 _FIELD_LIMIT = 2**31 - 1
 """Longest CSV field: Python's own limit of 131,072 characters is less than a long text."""
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Row:
         value: A text, or an object with named columns, or whatever else the file holds there.
         unit: What ``number`` counts.
         fault: Why the row cannot be read; empty when it can. ``value`` is then the best guess at what was meant.
+        member: The file in an archive or folder; empty where ``path`` is the file itself.
     """
 
     path: Path
@@ -38,10 +40,12 @@ class Row:
     value: Any
     unit: Literal["line", "item"] = "line"
     fault: str = ""
+    member: str = ""
 
     def wrong(self, message: str) -> RowError:
         """The error to raise about this row."""
-        return _wrong(self.path, f"{self.unit} {self.number}", message)
+        member = f", {shown(Path(self.member))}" if self.member else ""
+        return RowError(f"{shown(self.path)}{member}, {self.unit} {self.number}: {message}")
 
 
 @dataclass(slots=True)
@@ -90,8 +94,8 @@ def made(rows: Iterable[Row], make: Callable[[Row], T], bad: BadRows) -> Iterato
     """
     for row in rows:
         try:
-            if row.fault:
-                raise row.wrong(row.fault)
+            if fault := row.fault or twice_in(row.value):
+                raise row.wrong(fault)
             value = make(row)
         except RowError as error:
             bad.meet(error)
@@ -103,43 +107,24 @@ Format = Callable[[Path, str], Iterator[Row]]
 """A reader of one file format: path (for messages) and text in, rows out."""
 
 
-def read_text(path: Path, *, lenient: bool = False) -> str:
+def read_text(path: Path) -> str:
     """Text of a file, decompressed when it ends in ``.gz`` or ``.xz``, without a byte-order mark.
 
-    Args:
-        path: The file.
-        lenient: Keep NUL characters, and bytes that are not UTF-8 as half characters, for :func:`fault_of` to find.
+    Bytes that are not UTF-8 are kept as half characters, for :func:`unfit` to find.
 
     Raises:
-        UserError: The file cannot be read, is empty, is not UTF-8, or holds NUL characters.
+        UserError: The file cannot be read, or is empty.
     """
-    data = _read_bytes(path)
     try:
-        text = data.decode("utf-8-sig", "surrogateescape" if lenient else "strict")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        message = f"not UTF-8 (byte {error.start} of the text); save the file as UTF-8"
-        raise _wrong(path, f"line {line}", message) from None
-    if "\0" in text and not lenient:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise _wrong(path, f"line {line}", NUL)
+        data = path.read_bytes()
+        ending = path.suffix.lower()
+        data = gzip.decompress(data) if ending == ".gz" else lzma.decompress(data) if ending == ".xz" else data
+    except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
+        raise unreadable(path, error) from None
+    text = data.decode("utf-8-sig", "surrogateescape")
     if not text.strip():
         raise UserError(f"{shown(path)} is empty; give a file that holds texts")
     return text
-
-
-NUL = "holds a NUL character; remove it, or name a text file"
-
-
-def fault_of(text: str) -> str:
-    """What is wrong with the characters of a line that was read leniently; empty when nothing is."""
-    if "\0" in text:
-        return NUL
-    return "" if text.isascii() or not _NOT_UTF8.search(text) else "not UTF-8; save the file as UTF-8"
-
-
-_NOT_UTF8 = re.compile("[\udc80-\udcff]")
-"""What ``surrogateescape`` makes of bytes that are not UTF-8."""
 
 
 def check_file(path: Path) -> None:
@@ -159,48 +144,48 @@ def check_file(path: Path) -> None:
         raise unreadable(path, error) from None
 
 
-def _read_bytes(path: Path) -> bytes:
-    check_file(path)
-    try:
-        data = path.read_bytes()
-        ending = path.suffix.lower()
-        return gzip.decompress(data) if ending == ".gz" else lzma.decompress(data) if ending == ".xz" else data
-    except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
-        raise unreadable(path, error) from None
-
-
 def unreadable(path: Path, error: Exception) -> UserError:
     """The error to raise where the system refuses a path."""
     reason = getattr(error, "strerror", None) or str(error) or "too large"
     return UserError(f"cannot read {shown(path)} ({one_line(reason)}); check the path, its rights and that it is whole")
 
 
+def parsed(row: Row) -> Row:
+    """The row with its text read as JSON; NaN is read, since published data hold it."""
+    value, number = None, row.number
+    try:
+        value, fault = json.loads(row.value, object_pairs_hook=object_of), ""
+    except json.JSONDecodeError as error:
+        number += error.lineno - 1
+        fault = f"not valid JSON ({error.msg}, column {error.colno}); mend it there"
+    except RecursionError:
+        fault = "not valid JSON here (nested too deeply); give texts or objects"
+    except ValueError:
+        fault = "not valid JSON here (a number too long); put it in quotes"
+    return replace(row, number=number, value=value, fault=row.fault or fault)
+
+
 def read_json(path: Path, text: str) -> Iterator[Row]:
     """Items of a JSON list."""
-    content, fault = _parsed(text)
-    if fault is not None:
-        raise _wrong(path, f"line {fault.line}", f"{fault.reason}; {fault.remedy}")
-    if not isinstance(content, list):
-        raise UserError(f"{shown(path)}: the JSON must be a list of texts or objects, not {kind_of(content)}")
-    for number, value in enumerate(content, start=1):
-        yield Row(path, number, value, "item", twice_in(value))
+    whole = parsed(Row(path, 1, text))
+    if whole.fault:
+        raise whole.wrong(whole.fault)
+    if not isinstance(whole.value, list):
+        raise UserError(f"{shown(path)}: the JSON must be a list of texts or objects, not {kind_of(whole.value)}")
+    for number, value in enumerate(whole.value, start=1):
+        yield Row(path, number, value, "item")
 
 
 def read_jsonl(path: Path, text: str) -> Iterator[Row]:
     """JSON values, one a line; blank lines are skipped."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        value, fault = _parsed(line)
-        reason = fault_of(line) or (f"{fault.reason}; {fault.remedy}" if fault else twice_in(value))
-        yield Row(path, number, value, fault=reason)
+    return map(parsed, read_txt(path, text))
 
 
 def read_txt(path: Path, text: str) -> Iterator[Row]:
     """Lines of plain text; blank ones are skipped."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield Row(path, number, line, fault=fault_of(line))
+            yield Row(path, number, line, fault=unfit(line))
 
 
 def read_csv(path: Path, text: str) -> Iterator[Row]:
@@ -218,58 +203,41 @@ def _delimited(path: Path, text: str, delimiter: str) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
-        number, cells, fault = reader.line_num + 1, list[str](), ""  # where the row begins: texts may span lines
+        row = Row(path, reader.line_num + 1, None)  # where it begins: texts may span lines
+        cells, fault = list[str](), ""
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             fault = f"not valid CSV ({error}); put texts in double quotes, doubled within"
-            if header is None or "unexpected end" in str(error):  # an open quote swallows all that follows
-                raise _fatal(path, number, fault) from None
-        fault = fault or fault_of("".join(cells))
-        if not cells and not fault:
-            continue
-        if header is None:
+            if "unexpected end" in str(error):  # an open quote swallows all that follows
+                raise row.wrong(fault) from None
+        fault = fault or unfit("".join(cells))
+        if header is None and (cells or fault):
             header = cells
             twice = next((name for name in header if name and header.count(name) > 1), None)
             if twice is not None:
                 fault = f"column {shown(twice)} occurs twice; rename one"
             if fault:
-                raise _fatal(path, number, fault)
-            continue
-        if not fault and len(cells) != len(header):
-            counts = f"{len(cells)} fields where the header has {len(header)}"
-            fault = f"{counts}; put texts in double quotes"
-        yield Row(path, number, dict(zip(header, cells, strict=not fault)), fault=fault)
+                raise row.wrong(fault)
+        elif header is not None and (cells or fault):
+            if not fault and len(cells) != len(header):
+                fault = f"{len(cells)} fields where the header has {len(header)}; put texts in double quotes"
+            yield replace(row, value=dict(zip(header, cells, strict=not fault)), fault=fault)
 
 
-class _Fault(NamedTuple):
-    """Why a text is no JSON, and on which of its lines."""
+def take_id(row: Row, name: str, ids: dict[str, int]) -> None:
+    """Note an id and the row that has it.
 
-    line: int
-    reason: str
-    remedy: str
-
-
-def _parsed(text: str) -> tuple[Any, _Fault | None]:
-    try:
-        return json.loads(text, object_pairs_hook=object_of), None
-    except json.JSONDecodeError as error:
-        return None, _Fault(error.lineno, f"not valid JSON ({error.msg}, column {error.colno})", "mend it there")
-    except RecursionError:
-        return None, _Fault(1, "not valid JSON here (nested too deeply)", "give texts or objects")
-    except ValueError:
-        return None, _Fault(1, "not valid JSON here (a number too long)", "put it in quotes")
-
-
-def _fatal(path: Path, line: int, message: str) -> UserError:
-    """The error to raise where no row after this one can be read either."""
-    return UserError(str(_wrong(path, f"line {line}", message)))
-
-
-def _wrong(path: Path, where: str, message: str) -> RowError:
-    return RowError(f"{shown(path)}, {where}: {message}")
+    Raises:
+        RowError: It is blank, holds control characters, or another row has it.
+    """
+    if not name.strip() or not name.isprintable():
+        raise row.wrong(f"the id {shown(name)} is blank or holds control characters; give another")
+    if name in ids:
+        raise row.wrong(f"id {shown(name)} occurs before, on {row.unit} {ids[name]}; ids must be unique")
+    ids[name] = row.number
 
 
 def shown(name: str | Path) -> str:
@@ -278,9 +246,10 @@ def shown(name: str | Path) -> str:
 
 
 def unfit(text: str) -> str:
-    """Why a text cannot be kept: it cannot be encoded, or holds NUL characters; empty when it can."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return f"holds half a character ({one_line(text[error.start])}, a lone surrogate); remove it"
-    return "holds a NUL character; remove it" if "\0" in text else ""
+    """Why a text cannot be kept; empty when it can."""
+    half = None if text.isascii() else _HALF.search(text)
+    if half is not None and "\udc80" <= half[0] <= "\udcff":  # a byte that could not be decoded
+        return "not UTF-8; save the file as UTF-8"
+    if half is not None:
+        return f"holds half a character ({one_line(half[0])}, a lone surrogate); remove it"
+    return "holds a NUL character; remove it, or name a text file" if "\0" in text else ""

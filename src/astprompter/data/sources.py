@@ -12,7 +12,7 @@ from ..base.records import FAILURE_THRESHOLD, ElicitingText, Prefix
 from ..base.strict_json import kind_of
 from .files import rows_of
 from .parlai import episodes
-from .readers import BadRows, Row, made, shown, unfit
+from .readers import BadRows, Row, made, shown, take_id, unfit
 from .splits import SPLITS, RowId
 
 
@@ -59,7 +59,7 @@ def load_prefixes(source: str, *, split: str, bad: BadRows | None = None) -> lis
     if split not in SPLITS:
         raise UserError(f"there is no split {shown(split)}.{nearest(split, SPLITS)}")
     bad = bad or BadRows()
-    path, column, rows = rows_of(source, f"prefixes_{split}", lenient=bad.skip)
+    path, column, rows = rows_of(source, f"prefixes_{split}")
     ids: dict[str, int] = {}
 
     def prefix_of(row: Row) -> Prefix:
@@ -95,7 +95,7 @@ def read_eliciting(source: str, *, bad: BadRows | None = None) -> Eliciting:
         UserError: Missing, empty or malformed file, or no row that can be used.
     """
     bad = bad or BadRows()
-    path, column, rows = rows_of(source, "eliciting", lenient=bad.skip)
+    path, column, rows = rows_of(source, "eliciting")
     found = Eliciting()
 
     def scored(row: Row) -> tuple[str, float]:
@@ -130,7 +130,7 @@ def load_dialogues(source: str, *, bad: BadRows | None = None) -> list[Dialogue]
         UserError: Missing, empty or malformed file; no turns, or a blank one; an id that is malformed or occurs twice.
     """
     bad = bad or BadRows()
-    path, column, rows = rows_of(source, "probing_dialogues", lenient=bad.skip)
+    path, column, rows = rows_of(source, "probing_dialogues")
     ids: dict[str, int] = {}
 
     def dialogue_of(row: Row) -> Dialogue:
@@ -156,11 +156,7 @@ def _id_of(row: Row, ids: dict[str, int]) -> str:
         raise row.wrong(f"the id must be a text or a whole number, not {kind_of(given)}")
     else:
         name = str(given)
-    if not name.strip() or not name.isprintable():
-        raise row.wrong(f"the id {shown(name)} is blank or holds control characters; give another")
-    if name in ids:
-        raise row.wrong(f"id {shown(name)} occurs before, on {row.unit} {ids[name]}; ids must be unique")
-    ids[name] = row.number
+    take_id(row, name, ids)
     return name
 
 
