@@ -69,7 +69,10 @@ class BadRows:
             RowError: Bad rows are to be refused.
         """
         if not self.skip:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # else its own traceback held it, and the open archive, until garbage is collected
         self.first = self.first or str(error)
         self.count += 1
 

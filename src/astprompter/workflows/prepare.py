@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,20 @@ HUB = "hub:"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the user asks for.
+    """What the user asks for, and what will be done for it, to be shown before it is.
 
     Attributes:
         source: A name of the catalog, ``hub:OWNER/NAME``, or a file, archive or folder.
-        kind: A word of :data:`KINDS`; empty for what the catalog says.
+        kind: A word of :data:`KINDS`, empty for what the catalog says; planned: the kind's own name.
         column: Column of the texts; empty for ``text``.
         split: Split of a hub data set.
         file: A local copy of a catalog set, taken instead of a download.
         url: A mirror of a catalog set.
         sha256: Known checksum of the download.
-        name: Name to keep the texts under; empty for the source's own.
+        name: Name to keep the texts under; empty for the source's own, until it is planned.
         offline: Whether to refuse the network.
+        downloads: Planned: address of what must be downloaded; empty where nothing must.
+        size: Planned: its bytes, where known.
     """
 
     source: str
@@ -49,97 +51,84 @@ class Order:
     sha256: str = ""
     name: str = ""
     offline: bool = False
+    downloads: str = ""
+    size: int | None = None
+
+    @property
+    def entry(self) -> Published | None:
+        """The catalog's entry, if the source is one."""
+        return CATALOG.get(self.source)
+
+    @property
+    def folder(self) -> Path:
+        """Where the texts will be kept."""
+        return prepared_folder(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What will be done, to be shown before it is.
-
-    Attributes:
-        order: What was asked for.
-        entry: The catalog's entry, if the source is one.
-        kind: Kind of the texts.
-        name: Name they will be kept under.
-        folder: Where.
-        downloads: Address of what must be downloaded; empty where nothing must.
-        size: Its bytes, where known.
-    """
-
-    order: Order
-    entry: Published | None
-    kind: str
-    name: str
-    folder: Path
-    downloads: str
-    size: int | None
-
-
-def plan(order: Order) -> Plan:
+def plan(order: Order) -> Order:
     """Check an order and find out what it will fetch; asks the server for the size and for nothing else.
 
     Raises:
         UserError: An unknown source or kind, or a name that cannot be one.
     """
-    entry = CATALOG.get(order.source)
+    entry, source = order.entry, order.source
     if order.kind and order.kind not in KINDS:
         raise UserError(f"unknown kind of texts '{order.kind}'.{nearest(order.kind, KINDS)}")
-    if entry and order.kind and KINDS[order.kind] != entry.kind:
-        raise UserError(f"'{entry.name}' becomes {entry.kind}; leave out --as")
     if not entry and not order.kind:
-        raise UserError(
-            f"say what '{order.source}' is with --as {', '.join(KINDS)}; or name one of {', '.join(CATALOG)}"
-        )
-    is_hub = order.source.startswith(HUB)
-    if not entry and not is_hub and not Path(order.source).expanduser().exists():
-        raise UserError(f"'{order.source}' does not exist, and is no known data set.{nearest(order.source, CATALOG)}")
-    name = order.name or (entry.name if entry else Path(order.source.removeprefix(HUB)).name.partition(".")[0])
+        raise UserError(f"say what '{source}' is with --as {', '.join(KINDS)}; or name one of {', '.join(CATALOG)}")
+    kind = KINDS[order.kind] if order.kind else entry.kind if entry else ""
+    if entry and kind != entry.kind:
+        raise UserError(f"'{entry.name}' becomes {entry.kind}; leave out --as")
+    is_hub = source.startswith(HUB)
+    if not entry and not is_hub and not Path(source).expanduser().exists():
+        raise UserError(f"'{source}' does not exist, and is no known data set.{nearest(source, CATALOG)}")
+    name = order.name or (entry.name if entry else Path(source.removeprefix(HUB)).name.partition(".")[0])
     if not is_name(name) or name == "embedded":
         raise UserError(f"'{name}' cannot name a data set; give letters, digits, '-' and '_' with --name")
     if not entry and name in CATALOG:
         raise UserError(f"'{name}' is the name of a published data set; give another with --name")
     downloads, size = "", None
-    if is_hub and not Path(order.source.removeprefix(HUB)).is_dir():
-        downloads = f"https://huggingface.co/datasets/{order.source.removeprefix(HUB)}"
+    if is_hub and not Path(source.removeprefix(HUB)).is_dir():
+        downloads = f"https://huggingface.co/datasets/{source.removeprefix(HUB)}"
     elif entry and order.file is None and not entry.download.is_file():
         downloads = order.url or entry.url
         size = entry.size if order.offline else size_of(downloads) or entry.size
-    return Plan(order, entry, KINDS[order.kind] if order.kind else entry.kind if entry else "", name,
-                prepared_folder(name), downloads, size)  # fmt: skip
+    return replace(order, kind=kind, name=name, downloads=downloads, size=size)
 
 
-def provide(chosen: Plan, settings: Settings, *, progress: Progress | None = None) -> Prepared:
-    """Carry out a plan: fetch, clean, score, split, write.
+def provide(order: Order, settings: Settings, *, progress: Progress | None = None) -> Prepared:
+    """Carry out a planned order: fetch, clean, score, split, write.
 
     Raises:
         UserError: What any of these steps finds wrong.
     """
     progress = progress or Silent()
-    path, facts = _obtain(chosen, progress)
-    form = chosen.entry.form if chosen.entry else "rows"
+    path, facts = _obtain(order, progress)
+    form = order.entry.form if order.entry else "rows"
     bad = BadRows(settings.data.skip_bad_rows)
-    if chosen.kind == PREFIXES:
+    if order.kind == PREFIXES:
         scorer = build_scorer(settings)
-        if chosen.entry is None and (path.suffix == ".zip" or path.is_dir()):
+        if order.entry is None and (path.suffix == ".zip" or path.is_dir()):
             form = "convokit"
         facts |= {"scorer": scorer.name, "split_seed": settings.seed}
         prepared = prepare_prefixes(
-            path, form, scorer, seed=settings.seed, column=chosen.order.column, bad=bad, progress=progress
+            path, form, scorer, seed=settings.seed, column=order.column, bad=bad, progress=progress
         )
-    elif chosen.kind == ELICITING:
-        prepared = prepare_eliciting(path, column=chosen.order.column, bad=bad)
+    elif order.kind == ELICITING:
+        prepared = prepare_eliciting(path, column=order.column, bad=bad)
     else:
         prepared = prepare_dialogues(path, bad=bad)
     if bad.count:
         _log.warning(str(bad))
         facts["rows_skipped"] = bad.facts()
-    prepared.write(chosen.folder, facts)
+    prepared.write(order.folder, facts)
     return prepared
 
 
-def _obtain(chosen: Plan, progress: Progress) -> tuple[Path, dict[str, Any]]:
+def _obtain(order: Order, progress: Progress) -> tuple[Path, dict[str, Any]]:
     """The file to read, and what the card says of it."""
-    order, entry = chosen.order, chosen.entry
-    facts: dict[str, Any] = {"name": chosen.name, "source": order.source}
+    entry = order.entry
+    facts: dict[str, Any] = {"name": order.name, "source": order.source}
     if order.source.startswith(HUB):
         name = order.source.removeprefix(HUB)
         target = cache_folder() / "downloads" / "hub" / f"{name.replace('/', '--')}-{order.split}.jsonl"

@@ -17,7 +17,7 @@ from ..console import RichProgress, listing, quiet_libraries
 from .shared import OUT, Set, SkipBadRows, given, say
 
 if TYPE_CHECKING:
-    from ...workflows.prepare import Plan
+    from ...workflows.prepare import Order
 
 app = typer.Typer(
     help="Prepare, show and count texts.",
@@ -59,8 +59,7 @@ def prepare(
     from ...workflows.prepare import Order, plan, provide
 
     settings = load_settings("embedded", given(overrides, sets, skip_bad_rows=skip_bad_rows))
-    order = Order(source, kind, column, split, file, url, sha256, name, offline)
-    chosen = plan(order)
+    chosen = plan(Order(source, kind, column, split, file, url, sha256, name, offline))
     _describe(chosen)
     if chosen.downloads and not offline and not yes and not typer.confirm("Download?"):
         raise UserError("nothing was downloaded; answer y, or pass --yes")
@@ -120,7 +119,7 @@ def stats(
             say(f"warning: {skipped}")
 
 
-def _describe(chosen: Plan) -> None:
+def _describe(chosen: Order) -> None:
     """Licence, size and address, before anything is fetched."""
     if chosen.entry is not None:
         entry = chosen.entry
@@ -134,7 +133,7 @@ def _describe(chosen: Plan) -> None:
     say(f"{'keep in':<9} {chosen.folder}")
 
 
-def _usage(chosen: Plan) -> str:
+def _usage(chosen: Order) -> str:
     keys = {"prefixes": ("train", "dev", "test"), "eliciting": ("eliciting",)}.get(chosen.kind, ())
     if not keys:
         return f"astprompter evaluate RUN human:{chosen.name}"
