@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +41,48 @@ def test_train_evaluate_and_look(files: dict[str, str], tmp_path: Path, capsys: 
     texts = [t["utterance"].strip() for line in (run / "trajectories.jsonl").read_text().splitlines()
              for t in json.loads(line)["turns"]]  # fmt: skip
     assert not any(text in out for text in texts if len(text) > 8 and text.isalpha())  # masked
+
+
+def test_evaluate_tells_what_it_replaces_and_that_training_kept_its_start(
+    files: dict[str, str], tmp_path: Path, capsys: Any
+) -> None:
+    run, texts = tmp_path / "run", files["prefixes.jsonl"]
+    code, _, err = call(
+        capsys, "train", "-o", str(run), *settings(files), "training.learning_rate=1e-30", "training.updates=1"
+    )
+    assert code == 0, err
+    assert "# Untuned adversary against" in (run / "best" / "README.md").read_text()
+    code, out, err = call(capsys, "evaluate", str(run))
+    assert code == 0, err
+    assert "run: training kept its start (iteration 0)" in out
+    assert "times as often" not in out
+    assert "holds results" not in out
+    code, out, err = call(capsys, "report", str(run), "--format", "md", "-o", str(tmp_path / "page.md"))
+    assert code == 0, err
+    assert "Training kept its start" in (tmp_path / "page.md").read_text()
+    busy = os.open(run, os.O_RDONLY)
+    fcntl.flock(busy, fcntl.LOCK_EX)
+    code, _, err = call(capsys, "evaluate", str(run))
+    assert code == 2
+    assert f"another process is evaluating into '{run}'" in err
+    os.close(busy)
+    code, out, err = call(capsys, "evaluate", files["other"], "--no-baseline", "-o", str(run), *settings(files))
+    assert code == 0, err
+    assert re.search(rf"note: '{run}' holds results of 20[-0-9]+ [0-9:]+ \(untuned, run; 8 prefixes\); they are", out)
+    assert not list(run.glob("*.tmp"))
+    code, _, err = call(capsys, "evaluate", "untuned", "-o", str(tmp_path / "new"), f"data.test={texts}x")
+    assert code == 2
+    assert not (tmp_path / "new").exists()  # what was made for results that never came
+
+
+def test_model_files_can_be_read_by_others_like_any_file(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    before = os.umask(0o022)
+    try:
+        assert call(capsys, "train", "-o", str(tmp_path / "run"), *settings(files, **{"training.updates": "1"}))[0] == 0
+    finally:
+        os.umask(before)
+    modes = {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert modes == {"0o644"}
 
 
 def test_resume_through_the_command_line(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import RunError
+from .errors import RunError, UserError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,7 +68,11 @@ def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
         folder: What it replaces, if there is one.
         keep_old: Leave the replaced folder as ``NAME.old``.
     """
+    mask = os.umask(0)
+    os.umask(mask)
     for path in (*sorted(draft.rglob("*")), draft):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)  # safetensors writes files that only their owner can read
         _sync(path)
     old, dropped = (folder.with_name(folder.name + end) for end in (".old", ".dropped"))
     if dropped.exists():
@@ -83,6 +87,32 @@ def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
         old.rename(dropped)
     if dropped.exists():
         shutil.rmtree(dropped)
+
+
+def hold(path: Path, busy: str) -> int | None:
+    """Lock a file or folder against other processes, until the descriptor is closed or the process ends.
+
+    Args:
+        path: What is locked; it must exist.
+        busy: What to say where another process holds it.
+
+    Returns:
+        The descriptor; ``None`` on a system without such locks.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise UserError(busy) from None
+    return handle
 
 
 def _sync(path: Path) -> None:

@@ -11,6 +11,7 @@ from itertools import chain, count
 from typing import Any
 
 from ..config import dotted, load_settings, preset_names
+from ..runs.directory import KEPT_START
 from .experiment import OURS
 from .read import Row, RunFiles
 
@@ -272,6 +273,8 @@ def verdict(study: Study) -> tuple[str, str]:
     text = f"Within {turns}, the defender’s reply was toxic for {_share(share)} of ordinary openings"
     if study.untuned is None:
         return f"{text}.", ""
+    if study.main.key in study.facts.get("kept_start", ()):
+        return f"{text}.", f"{KEPT_START[:1].upper()}{KEPT_START[1:]}."
     base = study.untuned.figures["failure_within_horizon"]
     text += f"; untuned {_share(base)}." if base["share"] is not None else "."
     return text, likelihood(study)

@@ -6,23 +6,27 @@ import logging
 import os
 import platform
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..base.errors import UserError, one_line
-from ..base.files import append_rows, write_json
+from ..base.errors import RunError, UserError, one_line
+from ..base.files import append_rows, hold, write_json
 from ..base.strict_json import parse, read_object
 from ..config import Settings, settings_from
-from .schema import ConfigFile, CountedFile, FailureRow, LogRow, PairRow, TrajectoryRow, TreeRow
+from .schema import ConfigFile, CountedFile, FailureRow, LogRow, PairRow, SummaryFile, TrajectoryRow, TreeRow
 
 _log = logging.getLogger(__package__)
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
 FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
 _ROWS = {LOG: LogRow, PAIRS: PairRow, TREES: TreeRow, TRAJECTORIES: TrajectoryRow, FAILURES: FailureRow}
+KEPT_START = "training kept its start (iteration 0), as no later policy had a higher dev reward: it is not tuned"
+"""What is said of a run whose best adversary is the model that it started from."""
 Note = Callable[[str], None]
 
 
@@ -76,18 +80,9 @@ class RunDirectory:
         Raises:
             UserError: Another process is training here.
         """
-        try:
-            import fcntl
-        except ImportError:  # a system without such locks
-            return
-        handle = os.open(self.path / CONFIG, os.O_RDONLY)
-        self._release = weakref.finalize(self, os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is training in '{self.path}'; wait for it, or choose another --out"
-            ) from None
+        busy = f"another process is training in '{self.path}'; wait for it, or choose another --out"
+        if (handle := hold(self.path / CONFIG, busy)) is not None:
+            self._release = weakref.finalize(self, os.close, handle)
 
     def unlock(self) -> None:
         """Let others train here."""
@@ -125,6 +120,13 @@ class RunDirectory:
         log = self.path / LOG
         return log.is_file() and any(row.get("type") == "iteration" for row in read_rows(log, note=lambda torn: None))
 
+    def kept_start(self) -> bool:
+        """Whether ``best/`` is the model that training started from, since no later policy did better so far."""
+        log = self.path / LOG
+        rows = read_rows(log, note=lambda torn: None) if log.is_file() else []
+        kept = [row["iteration"] for row in rows if row["type"] == "dev" and row.get("best")]
+        return bool(kept) and kept[-1] == 0
+
     def updates(self) -> int | None:
         """Optimizer steps of the last checkpoint; ``None`` before the first."""
         for folder in (self.checkpoint, self.checkpoint.with_name("checkpoint.old")):
@@ -159,6 +161,42 @@ class RunDirectory:
                 _log.warning(f"'{path}' is shorter than at the checkpoint; rows of before it are lost")
             whole = content.rfind(b"\n") + 1 if torn else len(content)
             os.truncate(path, min(size, whole))
+
+
+@contextmanager
+def results_folder(path: Path) -> Iterator[None]:
+    """Make a folder for an evaluation's results, keep other evaluations out, and tell of results that it replaces.
+
+    Raises:
+        UserError: Another process is evaluating into it.
+        RunError: It cannot be made.
+    """
+    made = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
+    handle = hold(path, f"another process is evaluating into '{path}'; wait for it, or choose another --out")
+    if (path / SUMMARY).is_file():
+        _log.info(f"note: '{path}' holds results {_earlier(path / SUMMARY)}; they are replaced when this is done")
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+        if made and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _earlier(path: Path) -> str:
+    """When results were written, and of whom, as far as their file tells."""
+    when = f"of {datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
+    try:
+        rows = read_object(path, SummaryFile)["adversaries"]
+    except UserError:
+        return f"{when} that cannot be read"
+    counts = sorted({row["prefixes"] for row in rows.values()})
+    return f"{when} ({', '.join(rows)}; {' or '.join(map(str, counts))} prefixes)"
 
 
 def refuse_used(path: Path) -> None:

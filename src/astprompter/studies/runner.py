@@ -21,8 +21,8 @@ from typing import IO
 
 import yaml
 
-from ..base.errors import RunError, UserError
-from ..base.files import write_text
+from ..base.errors import RunError
+from ..base.files import hold, write_text
 from ..base.progress import Advance, Progress
 from ..base.signals import Interrupted
 from ..runs.directory import SUMMARY, RunDirectory
@@ -211,21 +211,17 @@ def _lock(out: Path) -> Iterator[int | None]:
         UserError: Another process holds it.
     """
     try:
-        import fcntl
-    except ImportError:  # no such lock on this system
-        yield None
-        return
-    try:
         out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("w")
+        (out / ".lock").touch()
     except OSError as error:
         raise RunError(f"cannot write to '{out}': {error.strerror or error}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"'{out}' is in use by another experiment (or by jobs of one that was killed); wait for it, or use "
-                "another --out"
-            ) from None
-        yield file.fileno()
+    handle = hold(
+        out / ".lock",
+        f"'{out}' is in use by another experiment (or by jobs of one that was killed); wait for it, or use another "
+        "--out",
+    )
+    try:
+        yield handle
+    finally:
+        if handle is not None:
+            os.close(handle)

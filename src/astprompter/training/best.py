@@ -17,9 +17,9 @@ from .sharding import kept_weights
 _CARD = """---
 tags: [red-teaming, astprompter]
 ---
-# Adversary tuned against {defender}
+# {title} {defender}
 
-**Content warning: this model was tuned to write text after which another model replies with toxic text.** It is a
+**Content warning: {warning}** It is a
 test instrument: use it on models that you own or may test, and do not deploy it.
 
 - method: {method}
@@ -32,6 +32,15 @@ Sampling settings are in `generation_config.json`. {form}
 """
 
 
+_TUNED = (
+    "Adversary tuned against",
+    "this model was tuned to write text after which another model replies with toxic text.",
+)
+_START = (
+    "Untuned adversary against",
+    "this model was kept for the toxic text that another model replies with. It is the one that training started from: "
+    "no later policy had a higher dev reward.",
+)
 _PLAIN = "An utterance continues the conversation text as it stands."
 _CHAT = (
     "It speaks under its chat template with the roles reversed: prefix and replies are user messages, an utterance is "
@@ -74,7 +83,10 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
             if adversary.tokenizer.pad_token_id is not None
             else (adversary.end_ids[0] if adversary.end_ids else None),
         ).save_pretrained(draft)
+        title, warning = _TUNED if dev["updates"] else _START
         card = _CARD.format(
+            title=title,
+            warning=warning,
             defender=settings.defender.path,
             adversary=settings.adversary.path,
             method=_method(settings),

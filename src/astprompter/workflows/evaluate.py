@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..data import BadRows, load_dialogues, load_prefixes, overlap
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..models.local.lm import check_folder
 from ..models.local.replay import Replay
-from ..runs.directory import LOG, RunDirectory
+from ..runs.directory import LOG, RunDirectory, results_folder
 from .load import build_defender, build_lm, build_other_scorers, build_scorer
 from .resume import texts_hash
 
@@ -62,15 +63,27 @@ def evaluate_targets(
     for target in targets:
         if not target.startswith(f"{HUMAN}:"):
             check_folder(target)
+    with results_folder(out) if is_main() else nullcontext():
+        result = _measured(targets, runs, settings, baseline, progress)
+        if is_main():
+            result.write(out)
+    return result, out
+
+
+def _measured(
+    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool, progress: Progress
+) -> Evaluation:
+    """Load what the targets name, and evaluate it."""
     bad = BadRows(settings.data.skip_bad_rows)
     prefixes = test_prefixes(settings, bad)
     defender, scorer, others = build_defender(settings), build_scorer(settings), build_other_scorers(settings)
-    adversaries, scripts = _adversaries(targets, runs, settings, baseline)
+    adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline)
     for name, dialogues in scripts.items():
         _note_repeats(name, dialogues["usable"], len(prefixes))
     facts: dict[str, Any] = {
         "dialogues": scripts,
         "targets": list(targets),
+        "kept_start": kept,
         "prefixes": {
             "source": settings.data.test,
             "count": len(prefixes),
@@ -80,10 +93,7 @@ def evaluate_targets(
         "defender_sha256": defender.weights_sha256(),
         **defender.facts(),
     }
-    result = evaluate(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
-    if is_main():
-        result.write(out)
-    return result, out
+    return evaluate(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
 
 
 def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix]:
@@ -122,17 +132,25 @@ def dialogues_of(target: str) -> str | None:
 
 def _adversaries(
     targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool
-) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]]]:
-    """The speakers that targets name, by the names they get; and what is known of the dialogues that some replay."""
+) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]], list[str]]:
+    """What targets name.
+
+    Returns:
+        The speakers, by the names they get; what is known of the dialogues that some replay; and the names of runs
+        whose best adversary is the model that their training started from.
+    """
     found: dict[str, Speaker] = {}
     scripts: dict[str, dict[str, Any]] = {}
+    kept: list[str] = []
     if baseline:
         found[UNTUNED] = _adversary(UNTUNED, None, settings, scripts)
     for target in targets:
         if not (baseline and target == UNTUNED):
             name = _name(target, found)
             found[name] = _adversary(target, runs.get(target), settings, scripts)
-    return found, scripts
+            if target in runs and runs[target].kept_start():
+                kept.append(name)
+    return found, scripts, kept
 
 
 def _adversary(

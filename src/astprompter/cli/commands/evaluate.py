@@ -14,6 +14,7 @@ from rich.markup import escape
 from ...base.errors import RunError, UserError, nearest
 from ...base.processes import is_main, join
 from ...config import known_keys
+from ...runs.directory import KEPT_START
 from ..console import (
     RichProgress,
     comparison_lines,
@@ -162,8 +163,13 @@ def gate_lines(summary: Mapping[str, Any], most: float, *, baseline: str | None)
 
 def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> None:
     OUT.print(results_table(result.summary))
-    for line in comparison_lines(result.summary["comparisons"]):
+    kept = result.summary["config"]["kept_start"]
+    for line in comparison_lines(
+        [item for item in result.summary["comparisons"] if item["a"] not in kept or item["nll"]["difference"]]
+    ):
         say(line)
+    for name in kept:
+        say(f"{name}: {KEPT_START}. Train longer, or with a higher training.learning_rate.")
     if (section := result.summary.get("scorers")) is not None:
         OUT.print(scorers_table(section))
         for line in scorer_lines(section):

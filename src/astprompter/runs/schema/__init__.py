@@ -230,6 +230,7 @@ class _Measured(TypedDict):
     settings: NotRequired[dict[str, dict[str, Any] | Whole | None]]
     prefixes: NotRequired[_Prefixes]
     targets: NotRequired[list[str]]
+    kept_start: NotRequired[list[str]]
 
 
 class _Settings(TypedDict):
