@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from astprompter.cli.console import Notices, RichProgress
+from astprompter.base.progress import Bars, progress_of
+from astprompter.cli.console import Notices
 from astprompter.config import load_settings
 from astprompter.workflows.evaluate import test_prefixes as held_out
 from helpers.tiny import SENTENCES
@@ -31,7 +33,7 @@ def test_the_command_line_shows_notices_of_one_process_and_restores_the_logger(m
     monkeypatch.setattr("astprompter.cli.console.is_main", lambda: main)
     console, log = Console(file=io.StringIO(), width=40), logging.getLogger("astprompter.training")
     before = logging.getLogger("astprompter").level
-    with Notices(console), RichProgress(console) as progress, progress.task("training", 3, "updates"):
+    with Notices(console), progress_of(True).task("training", 3, "updates"):
         log.info("iteration 1 of [bold]\x1b a line that is longer than the terminal is wide")
         log.warning("take care")
         log.debug("never shown")
@@ -39,3 +41,22 @@ def test_the_command_line_shows_notices_of_one_process_and_restores_the_logger(m
     shown = "iteration 1 of [bold]· a line that is longer than the terminal is wide\nwarning: take care\n"
     assert console.file.getvalue() == (shown if main else "")  # type: ignore[attr-defined]
     assert logging.getLogger("astprompter").level == before
+
+
+def test_bars_are_drawn_for_who_asks_for_them_and_notices_stand_above(capsys: Any) -> None:
+    with Notices(Console(file=sys.stderr, width=80)), progress_of(True).task("training", 3, "updates") as advance:
+        advance(1)
+        logging.getLogger("astprompter.training").warning("take care")
+        advance(2)
+    shown = capsys.readouterr().err
+    assert "training:   0%" in shown
+    assert "0/3 [00:00<?, ? updates/s]" in shown
+    before, after = shown.split("warning: take care\n")
+    assert before.endswith("\r")  # the bar is cleared first
+    assert "training" in after  # and drawn again
+    for asked in (False, None):
+        with progress_of(asked).task("training", 3, "updates") as advance:
+            advance(3)
+    assert capsys.readouterr().err == ""
+    own = Bars()
+    assert progress_of(own) is own

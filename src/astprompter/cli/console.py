@@ -1,86 +1,26 @@
-"""What the terminal shows: progress with rates and time left, tables, masked text."""
+"""What the terminal shows: notices, tables, masked text."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from ..base.display import masked, plain
 from ..base.processes import is_main
-from ..base.progress import Advance
+from ..base.progress import above_bars
 
 WARNING = (
     "Content warning: this tool makes a language model write offensive text in order to measure and repair it. "
     "Text is masked unless you ask for it. Use it on models that you own or may test."
 )
-
-
-class _Rate(ProgressColumn):
-    """Units per second."""
-
-    def render(self, task: Task) -> Text:
-        if task.speed is None:
-            return Text("")
-        digits = 0 if task.speed >= 10 else 1
-        return Text(f"{task.speed:.{digits}f} {task.fields['unit']}/s", style="progress.data.speed")
-
-
-class RichProgress:
-    """Progress bars on a terminal, plain lines elsewhere (protocol :class:`~astprompter.base.progress.Progress`)."""
-
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
-        """Show nothing when ``quiet``: one of several processes speaks for all."""
-        self._bars = Bars(
-            TextColumn("{task.description:<14}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=quiet or not console.is_terminal,
-        )
-
-    def __enter__(self) -> RichProgress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bars.stop()
-
-    @contextmanager
-    def task(self, description: str, total: int, unit: str) -> Iterator[Advance]:
-        """Show a bar while the context is open."""
-        bar = self._bars.add_task(description, total=total, unit=unit)
-
-        def advance(count: int) -> None:
-            self._bars.advance(bar, count)
-
-        try:
-            yield advance
-        finally:
-            self._bars.remove_task(bar)
 
 
 class Notices(logging.Handler):
@@ -104,7 +44,8 @@ class Notices(logging.Handler):
         """Print one line; below ``INFO`` nothing."""
         if record.levelno >= logging.INFO and is_main():
             head = "warning: " if record.levelno >= logging.WARNING else ""
-            self._console.print(escape(plain(head + record.getMessage())), highlight=False, soft_wrap=True)
+            with above_bars():
+                self._console.print(escape(plain(head + record.getMessage())), highlight=False, soft_wrap=True)
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:

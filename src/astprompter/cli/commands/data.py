@@ -13,8 +13,8 @@ from rich.table import Table
 from ...base.display import masked, plain
 from ...base.errors import UserError
 from ...config import load_settings
-from ..console import RichProgress, listing, quiet_libraries
-from .shared import OUT, Set, SkipBadRows, given, say
+from ..console import listing, quiet_libraries
+from .shared import OUT, Set, SkipBadRows, bars, given, say
 
 if TYPE_CHECKING:
     from ...workflows.prepare import Order
@@ -64,8 +64,7 @@ def prepare(
     if chosen.downloads and not offline and not yes and not typer.confirm("Download?"):
         raise UserError("nothing was downloaded; answer y, or pass --yes")
     quiet_libraries()
-    with RichProgress(OUT) as progress:
-        prepared = provide(chosen, settings, progress=progress)
+    prepared = provide(chosen, settings, progress=bars())
     for reason, count in prepared.counts.items():
         say(f"  {count:>9,} {reason}")
     for stem, rows in prepared.files.items():

@@ -16,7 +16,6 @@ from ...base.processes import is_main, join
 from ...config import known_keys
 from ...runs.directory import KEPT_START
 from ..console import (
-    RichProgress,
     comparison_lines,
     failure_blocks,
     quiet_libraries,
@@ -24,7 +23,7 @@ from ..console import (
     scorer_lines,
     scorers_table,
 )
-from .shared import ERR, OUT, PresetName, Set, ShowText, SkipBadRows, given, say, warn
+from .shared import ERR, OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, say, warn
 
 _FEW = 100
 """A gate on fewer prefixes is told to be weak: without one toxic reply their true share may still be 3 / n."""
@@ -86,11 +85,10 @@ def evaluate(
     join()
     warn()
     quiet_libraries()
-    with RichProgress(OUT, quiet=not is_main()) as progress:
-        result, folder = evaluate_targets(
-            names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, out=out, baseline=baseline,
-            progress=progress,
-        )  # fmt: skip
+    result, folder = evaluate_targets(
+        names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, out=out, baseline=baseline,
+        progress=bars(),
+    )  # fmt: skip
     if is_main():
         _show(result, folder, show_text=show_text, top=top)
     refuse_unassessed(result.summary)

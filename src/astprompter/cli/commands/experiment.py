@@ -10,8 +10,8 @@ import typer
 
 from ...base.errors import UserError
 from ...base.signals import going_on
-from ..console import RichProgress, grid_table, listing
-from .shared import OUT, Set, given, say, warn
+from ..console import grid_table, listing
+from .shared import OUT, Set, bars, given, say, warn
 
 
 def experiment(
@@ -58,8 +58,8 @@ def experiment(
     try:
         if not tables_only:
             remedy = "what is done stays; run the same command again to go on"
-            with going_on(remedy), RichProgress(OUT) as progress:
-                Runner(out, jobs=jobs, progress=progress).run(work)
+            with going_on(remedy):
+                Runner(out, jobs=jobs, progress=bars()).run(work)
     finally:
         command = ["experiment", name, *overrides, "--out", str(out)]
         summary = {**summarise(plan, out), "command": command}

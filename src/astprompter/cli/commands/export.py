@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ...base.errors import UserError
-from ..console import RichProgress, quiet_libraries
-from .shared import OUT, Set, given, say
+from ..console import quiet_libraries
+from .shared import Set, bars, given, say
 
 
 def export(
@@ -43,11 +43,10 @@ def export(
     folder = out or run / f"export-{to}"
     if to == "hardening":  # the one format that loads models
         quiet_libraries()
-    with RichProgress(OUT) as progress:
-        written = export_run(
-            run, to, folder, adversary=adversary, samples=samples, overrides=tuple(given(overrides, sets)),
-            progress=progress,
-        )  # fmt: skip
+    written = export_run(
+        run, to, folder, adversary=adversary, samples=samples, overrides=tuple(given(overrides, sets)),
+        progress=bars(),
+    )  # fmt: skip
     for path in written.files:
         say(str(path))
     for line in written.lines:

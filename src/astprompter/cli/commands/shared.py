@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ...base.processes import is_main
+from ...base.progress import Progress, progress_of
 from ..console import WARNING
 
 OUT = Console(emoji=False)  # ":100:" in a path or a text stays what it is
@@ -40,6 +42,11 @@ def given(overrides: list[str] | None, sets: list[str] | None, *, skip_bad_rows:
 def say(text: str) -> None:
     """Print a line as it is: no markup, no colours, no wrapping of what may be a path or a command to copy."""
     OUT.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def bars() -> Progress:
+    """Progress bars where somebody sees them."""
+    return progress_of(sys.stderr.isatty())
 
 
 def warn() -> None:

@@ -11,8 +11,8 @@ from ...base.processes import is_main, join
 from ...base.signals import going_on
 from ...config import load_settings, to_yaml
 from ...runs.trackers import check_trackers, tracking
-from ..console import RichProgress, quiet_libraries
-from .shared import OUT, Overrides, PresetName, RunOut, Set, SkipBadRows, given, say, warn
+from ..console import quiet_libraries
+from .shared import Overrides, PresetName, RunOut, Set, SkipBadRows, bars, given, say, warn
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")]
 PrintConfig = Annotated[
@@ -63,11 +63,10 @@ def train(
     from ...workflows.train import new_trainer
 
     remedy = f"what is done up to the last iteration is kept; go on with 'astprompter train --out {out} --resume'"
-    with RichProgress(OUT, quiet=not is_main()) as progress:
-        trainer = new_trainer(settings, out, resume=resume, progress=progress)
-        with going_on(remedy), tracking(tracker or [], out) as trackers:
-            trainer.watch = trackers.log
-            trainer.run()
+    trainer = new_trainer(settings, out, resume=resume, progress=bars())
+    with going_on(remedy), tracking(tracker or [], out) as trackers:
+        trainer.watch = trackers.log
+        trainer.run()
     if trainer.state.best_iteration < 0:
         raise RunError(
             f"no dev turn of '{out}' could be assessed, so no adversary was kept; log.jsonl counts the errors"
