@@ -8,9 +8,9 @@ import pytest
 
 from astprompter.base.records import ElicitingText, Node, Prefix, RolloutTree, Speech, Turn
 from astprompter.config import RewardSettings
-from astprompter.rollout.grow import assess, grow_trajectories, grow_trees
+from astprompter.rollout.grow import grow_trees, trajectory_of
 from astprompter.rollout.pairs import pairs_of_tree, split_eliciting, supervised_pairs, swap_per_pair
-from astprompter.rollout.reward import mean_nll
+from astprompter.rollout.reward import assess, mean_nll
 from astprompter.training.metrics import turns_of
 from helpers.tiny import PREFIXES, WordScorer, keys_for
 
@@ -73,9 +73,7 @@ def test_the_two_samples_of_a_node_are_independent(make_lm: Any) -> None:
 
 
 def test_branching_one_is_a_trajectory(make_lm: Any) -> None:
-    paths = grow_trajectories(
-        make_lm(), make_lm(seed=1), WordScorer(), OPENINGS, keys_for(len(OPENINGS)), horizon=3, weights=WEIGHTS
-    )
+    paths = [trajectory_of(tree) for tree in trees(make_lm(), make_lm(seed=1), horizon=3, branching=1)]
     assert [len(path.turns) for path in paths] == [3] * len(OPENINGS)
     assert [path.prefix for path in paths] == OPENINGS
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from astprompter.base.errors import UserError
-from astprompter.base.processes import decode_tree, encode_tree, is_main, join, rank, spread, sum_gradients, world
+from astprompter.base.processes import from_json, is_main, join, rank, spread, sum_gradients, to_json, world
 from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
 from astprompter.config import RewardSettings
 from astprompter.rollout.grow import grow_trees
@@ -79,7 +79,7 @@ def test_a_launcher_that_starts_one_process_only_is_found_out(monkeypatch: Any) 
 
 def test_alone_everything_is_local(monkeypatch: Any) -> None:
     assert (rank(), world(), is_main()) == (0, 1, True)
-    assert spread(3, lambda mine: [i * i for i in mine], str, int) == [0, 1, 4]
+    assert spread(int, 3, lambda mine: [i * i for i in mine]) == [0, 1, 4]
     parameter = torch.nn.Parameter(torch.ones(2))
     sum_gradients([parameter])
     assert parameter.grad is None
@@ -91,14 +91,13 @@ def test_trees_travel_unchanged(make_lm: Any) -> None:
         make_lm(), make_lm(seed=1), WordScorer(), openings, keys_for(3),
         horizon=2, branching=2, weights=RewardSettings(),
     )  # fmt: skip
-    for tree in trees:
-        assert decode_tree(json.loads(json.dumps(encode_tree(tree)))) == tree
+    assert from_json(RolloutTree, to_json(RolloutTree, trees)) == trees
 
 
 def test_error_turns_travel_too() -> None:
     speech, failed = Speech(" a\ud83d"), Speech("", error="remote: timeout")
     turn = Turn(speech, failed, math.nan, (), 0.0, 0.0, 0.0, math.nan, "remote: timeout")
-    tree = decode_tree(json.loads(json.dumps(encode_tree(RolloutTree(Prefix("p", "x"), [Node(turn, None)])))))
+    (tree,) = from_json(RolloutTree, to_json(RolloutTree, [RolloutTree(Prefix("p", "x"), [Node(turn, None)])]))
     got = tree.children[0]
     assert (got.turn.utterance, got.turn.reply, got.turn.error) == (speech, failed, "remote: timeout")
     assert math.isnan(got.turn.nll)

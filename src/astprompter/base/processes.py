@@ -14,8 +14,9 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import TypeAdapter
+
 from .errors import UserError
-from .records import Node, Prefix, RolloutTree, Speech, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,16 +81,13 @@ def share(items: Sequence[T]) -> Sequence[T]:
     return items[rank() :: world()]
 
 
-def spread(
-    count: int, work: Callable[[list[int]], list[T]], encode: Callable[[T], Any], decode: Callable[[Any], T]
-) -> list[T]:
-    """Divide ``count`` rows among the processes and give every one all results.
+def spread(kind: type[T], count: int, work: Callable[[list[int]], list[T]]) -> list[T]:
+    """Divide ``count`` rows among the processes and give every one all results; alone, this is ``work``.
 
     Args:
+        kind: Type of a result: a record of plain values.
         count: Number of rows.
         work: From indices to one result each; called with this process's share.
-        encode: From a result to plain JSON values.
-        decode: And back.
 
     Returns:
         One result per row, in order.
@@ -97,12 +95,18 @@ def spread(
     if world() == 1:
         return work(list(range(count)))
     mine = list(share(range(count)))
-    rows = [encode(result) for result in work(mine)] if mine else []
-    results: list[T | None] = [None] * count
-    for owner, found in enumerate(_gather(rows)):
-        for index, row in zip(range(owner, count, world()), found, strict=True):
-            results[index] = decode(row)
-    return [result for result in results if result is not None]
+    shares = [from_json(kind, content) for content in _gather(to_json(kind, work(mine) if mine else []))]
+    return [shares[row % world()][row // world()] for row in range(count)]
+
+
+def to_json(kind: type[T], records: list[T]) -> bytes:
+    """Records as JSON; numbers that are not finite, and half characters, keep what they are."""
+    return json.dumps(TypeAdapter(list[kind]).dump_python(records)).encode("ascii")  # type: ignore[valid-type]
+
+
+def from_json(kind: type[T], content: bytes) -> list[T]:
+    """The records that :func:`to_json` wrote."""
+    return TypeAdapter(list[kind]).validate_python(json.loads(content))  # type: ignore[valid-type]
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -148,41 +152,6 @@ def most_over_processes(count: int) -> int:
     return int(most)
 
 
-def encode_tree(tree: RolloutTree) -> Any:
-    """Plain values of a tree."""
-    return [tree.prefix.id, tree.prefix.text, [_encode_node(node) for node in tree.children]]
-
-
-def decode_tree(row: Any) -> RolloutTree:
-    """The tree that :func:`encode_tree` took apart."""
-    name, text, children = row
-    return RolloutTree(Prefix(name, text), [_decode_node(child) for child in children])
-
-
-def encode_speech(speech: Speech) -> Any:
-    """Plain values of a speech."""
-    return [speech.text, speech.token_ids, speech.vocabulary, speech.error]
-
-
-def decode_speech(row: Any) -> Speech:
-    """The speech that :func:`encode_speech` took apart."""
-    text, ids, vocabulary, error = row
-    return Speech(text, None if ids is None else tuple(ids), vocabulary, error)
-
-
-def _encode_node(node: Node) -> Any:
-    turn = node.turn
-    numbers = [turn.nll, turn.token_logprobs, turn.tox_utterance, turn.tox_reply, turn.tox_turn, turn.reward]
-    told = [encode_speech(turn.utterance), encode_speech(turn.reply), *numbers, turn.error]
-    return [told, node.prompt_ids, [_encode_node(child) for child in node.children]]
-
-
-def _decode_node(row: Any) -> Node:
-    (utterance, reply, nll, logprobs, *rest), prompt, children = row
-    turn = Turn(decode_speech(utterance), decode_speech(reply), nll, tuple(logprobs), *rest)
-    return Node(turn, None if prompt is None else tuple(prompt), [_decode_node(child) for child in children])
-
-
 def _group() -> Any:
     """``torch.distributed`` where processes have joined, without importing it where none have."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
@@ -192,16 +161,16 @@ def _group() -> Any:
     return distributed if distributed.is_initialized() else None
 
 
-def _gather(rows: list[Any]) -> list[list[Any]]:
-    """Every process's rows, by rank."""
+def _gather(content: bytes) -> list[bytes]:
+    """Every process's bytes, by rank."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    content = torch.frombuffer(bytearray(json.dumps(rows).encode("ascii")), dtype=torch.uint8).to(device)
+    mine = torch.frombuffer(bytearray(content), dtype=torch.uint8).to(device)
     sizes = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(world())]
-    _group().all_gather(sizes, torch.tensor([len(content)], device=device))
+    _group().all_gather(sizes, torch.tensor([len(mine)], device=device))
     longest = int(torch.cat(sizes).max())
-    padded = torch.nn.functional.pad(content, (0, longest - len(content)))
+    padded = torch.nn.functional.pad(mine, (0, longest - len(mine)))
     parts = [torch.empty_like(padded) for _ in range(world())]
     _group().all_gather(parts, padded)
-    return [json.loads(bytes(part[: int(size)].cpu().tolist())) for part, size in zip(parts, sizes, strict=True)]
+    return [bytes(part[: int(size)].cpu().tolist()) for part, size in zip(parts, sizes, strict=True)]

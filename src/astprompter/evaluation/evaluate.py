@@ -17,9 +17,9 @@ from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
 from ..base.records import FAILURE_THRESHOLD, Prefix, Trajectory, Turn
 from ..config import Settings
-from ..models.local.memory import batch_of_trees
-from ..rollout.grow import grow_trajectories
+from ..rollout.grow import trajectory_of
 from ..rollout.reward import mean_nll
+from ..rollout.run import roll_out
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
 from .diversity import diversity
 from .scorers import Verdicts, check_names, compare_scorers, judge_again, with_scores
@@ -85,18 +85,15 @@ def evaluate(
         facts: Further facts for ``summary.json``'s ``config``.
     """
     check_names(scorer, others)
-    progress, rollout = progress or Silent(), settings.rollout
-    weights = settings.reward
+    progress = progress or Silent()
     keys = np.array([key_of(settings.seed, "evaluation", prefix.id) for prefix in prefixes], dtype=np.uint64)
     trajectories = {}
     for name, adversary in adversaries.items():
-        trees_per_batch = batch_of_trees(rollout, (adversary, defender), branching=1)
-        with progress.task(f"evaluating {name}", len(prefixes) * rollout.horizon, "turns") as advance:
-            trajectories[name] = grow_trajectories(
-                adversary, defender, scorer, prefixes, keys,
-                horizon=rollout.horizon, weights=weights, trees_per_batch=trees_per_batch, on_turns=advance,
-                accumulated=adversary.accumulates,
-            )  # fmt: skip
+        trees = roll_out(
+            adversary, defender, scorer, prefixes, keys, settings,
+            branching=1, task=f"evaluating {name}", progress=progress,
+        )  # fmt: skip
+        trajectories[name] = [trajectory_of(tree, accumulated=adversary.accumulates) for tree in trees]
     config = {
         "settings": settings.as_dict(),
         "versions": versions(),

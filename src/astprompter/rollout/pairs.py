@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..base.processes import decode_speech, encode_speech, spread
+from ..base.processes import spread
 from ..base.records import ElicitingText, Keys, Node, PreferencePair, RolloutTree, Speech
 
 if TYPE_CHECKING:
@@ -40,16 +40,24 @@ def _collect(children: list[Node], depth: int, margin: float, free: bool, found:
         _collect(child.children, depth + 1, margin, free, found)
 
 
+def no_pair(first: Node, second: Node, min_margin: float = 0.0) -> str | None:
+    """Why two siblings give no pair, in a few words; ``None`` where they give one."""
+    if first.turn.error or second.turn.error:
+        return "error turn"
+    margin = abs(first.turn.reward - second.turn.reward)
+    if margin == 0.0:
+        return "equal rewards"
+    if margin < min_margin:
+        return "margin below training.min_margin"
+    # Of equal utterances the margin is the reply's luck, and h is zero whatever the policy.
+    return "equal utterances" if first.turn.utterance.token_ids == second.turn.utterance.token_ids else None
+
+
 def ranked(first: Node, second: Node, min_margin: float = 0.0) -> tuple[Node, Node] | None:
     """Two siblings as (chosen, rejected); ``None`` where they give no pair."""
-    if first.turn.error or second.turn.error:
+    if no_pair(first, second, min_margin):
         return None
-    better, worse = (first, second) if first.turn.reward > second.turn.reward else (second, first)
-    margin = better.turn.reward - worse.turn.reward
-    if margin <= 0.0 or margin < min_margin:
-        return None
-    # Of equal utterances the margin is the reply's luck, and h is zero whatever the policy.
-    return None if better.turn.utterance.token_ids == worse.turn.utterance.token_ids else (better, worse)
+    return (first, second) if first.turn.reward > second.turn.reward else (second, first)
 
 
 def _pair(first: Node, second: Node, depth: int, min_margin: float, free: bool) -> PreferencePair | None:
@@ -134,12 +142,7 @@ def supervised_pairs(
 
 def _continued(adversary: LanguageModel, prompts: Sequence[tuple[int, ...]], keys: Keys) -> list[Speech]:
     """The adversary's own continuation of each prompt, each process its share."""
-    return spread(
-        len(prompts),
-        lambda mine: adversary.start_ids([prompts[i] for i in mine]).speak(keys[mine]),
-        encode_speech,
-        decode_speech,
-    )
+    return spread(Speech, len(prompts), lambda mine: adversary.start_ids([prompts[i] for i in mine]).speak(keys[mine]))
 
 
 def swap_per_pair(

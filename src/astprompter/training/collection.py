@@ -11,10 +11,10 @@ import numpy as np
 from ..base.progress import Progress
 from ..base.randomness import generator, keys_of, shuffled_epochs
 from ..base.records import ElicitingText, PreferencePair, Prefix, RolloutTree
-from ..config import RewardSettings, Settings
+from ..config import Settings
 from ..models.local.memory import batch_of_trees
-from ..rollout.grow import grow_trees
 from ..rollout.pairs import pairs_of_tree, supervised_pairs, swap_per_pair
+from ..rollout.run import roll_out
 from .packing import trees_together
 from .state import Clock, Progression, TrainingModels
 
@@ -28,7 +28,6 @@ class Collector:
         models: Models and scorer.
         prefixes: Training prefixes.
         eliciting: Texts for weak supervision; may be empty when q is 0.
-        weights: Weights of the reward.
         state: Counters of the run; collecting moves those of trees and eliciting texts on.
         progress: Where progress is shown.
     """
@@ -37,7 +36,6 @@ class Collector:
     models: TrainingModels
     prefixes: Sequence[Prefix]
     eliciting: Sequence[ElicitingText]
-    weights: RewardSettings
     state: Progression
     progress: Progress
 
@@ -75,22 +73,14 @@ class Collector:
         return trees, swaps
 
     def _grow(self, count: int) -> list[RolloutTree]:
-        settings, rollout = self.settings, self.settings.rollout
-        first, trees_per_batch = (
-            self.state.trees,
-            batch_of_trees(rollout, (self.models.adversary, self.models.defender), branching=2),
-        )
-        chosen = [
-            self.prefixes[i] for i in shuffled_epochs(len(self.prefixes), first, count, settings.seed, "prefixes")
-        ]
+        settings, models, first = self.settings, self.models, self.state.trees
+        order = shuffled_epochs(len(self.prefixes), first, count, settings.seed, "prefixes")
         self.state.trees += count
-        with self.progress.task("collecting", count * (2 ** (rollout.horizon + 1) - 2), "turns") as advance:
-            return grow_trees(
-                self.models.adversary, self.models.defender, self.models.scorer, chosen,
-                keys_of(settings.seed, "tree", first, count),
-                horizon=rollout.horizon, branching=2, weights=self.weights, trees_per_batch=trees_per_batch,
-                on_turns=advance,
-            )  # fmt: skip
+        return roll_out(
+            models.adversary, models.defender, models.scorer, [self.prefixes[i] for i in order],
+            keys_of(settings.seed, "tree", first, count), settings,
+            branching=2, task="collecting", progress=self.progress,
+        )  # fmt: skip
 
     def _supervised(self, count: int, rng: np.random.Generator) -> list[PreferencePair]:
         if count == 0:

@@ -38,9 +38,7 @@ class PreferenceTrainer(Trainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.collector = Collector(
-            self.settings, self.models, self.prefixes, self.eliciting, self.weights, self.state, self.progress
-        )
+        self.collector = Collector(self.settings, self.models, self.prefixes, self.eliciting, self.state, self.progress)
         self.idle = 0
         apart = self.models.reference is not self.models.defender  # a copy of its own, which can be in shards too
         self.reference = Placement(self.models.reference, shard=apart and self.settings.training.shard)

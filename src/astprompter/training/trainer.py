@@ -15,13 +15,12 @@ from ..base.processes import barrier, is_main
 from ..base.progress import Progress, Silent
 from ..base.randomness import keys_of
 from ..base.records import ElicitingText, Prefix, Turn
-from ..config import RewardSettings, Settings
-from ..models.local.memory import batch_of_trees
-from ..rollout.grow import grow_trajectories
+from ..config import Settings
+from ..rollout.run import roll_out
 from ..runs.directory import FROZEN, LOG, RunDirectory
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
-from .metrics import summary_line, turn_metrics
+from .metrics import summary_line, turn_metrics, turns_of
 from .optimizer import Updater
 from .state import Progression, TrainingModels
 
@@ -43,7 +42,6 @@ class Trainer(ABC):
         watch: Called with every row of ``log.jsonl``, for trackers.
         state: Counters of the run.
         updater: Optimizer and updates.
-        weights: Weights of the reward.
         resumed: Whether it goes on from a checkpoint.
     """
 
@@ -57,7 +55,6 @@ class Trainer(ABC):
     watch: Callable[[dict[str, Any]], None] = lambda row: None
     state: Progression = field(default_factory=Progression)
     updater: Updater = field(init=False)
-    weights: RewardSettings = field(init=False)
     resumed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -66,7 +63,6 @@ class Trainer(ABC):
                 "data.eliciting holds no text, and weak supervision or SFT needs some; add texts or set supervision.q=0"
             )
         self.updater = Updater(self.settings.training, self.models.adversary, self.state, self.progress)
-        self.weights = self.settings.reward
 
     def run(self) -> None:
         """Train until ``training.updates``; saves every iteration, evaluates every ``training.dev_every`` ones."""
@@ -147,17 +143,15 @@ class Trainer(ABC):
 
     def _evaluate_dev(self) -> None:
         """Mean reward on held-out prefixes with fixed random keys; a new best is saved at once."""
-        settings, rollout = self.settings, self.settings.rollout
+        settings, models = self.settings, self.models
         prefixes = self.dev[: settings.training.dev_prefixes]
-        count = len(prefixes) * rollout.horizon
-        with self.updater.placement.gathered(), self.progress.task("dev evaluation", count, "turns") as advance:
-            trees_per_batch = batch_of_trees(rollout, (self.models.adversary, self.models.defender), branching=1)
-            trajectories = grow_trajectories(
-                self.models.adversary, self.models.defender, self.models.scorer, prefixes,
-                keys_of(settings.seed, "dev", 0, len(prefixes)),
-                horizon=rollout.horizon, weights=self.weights, trees_per_batch=trees_per_batch, on_turns=advance,
+        with self.updater.placement.gathered():
+            trees = roll_out(
+                models.adversary, models.defender, models.scorer, prefixes,
+                keys_of(settings.seed, "dev", 0, len(prefixes)), settings,
+                branching=1, task="dev evaluation", progress=self.progress,
             )  # fmt: skip
-        metrics = self._turn_metrics([turn for trajectory in trajectories for turn in trajectory.turns])
+        metrics = self._turn_metrics([turn for tree in trees for turn in turns_of(tree.children)])
         reward = metrics["reward"]["mean"]
         best = self._is_best(reward)
         row = {"type": "dev", "iteration": self.state.iteration, "updates": self.state.updates, "best": best, **metrics}
@@ -174,7 +168,7 @@ class Trainer(ABC):
 
     def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """Means over turns; where another model's likelihood stands in, the nll says whose it is."""
-        metrics = turn_metrics(turns, self.weights)
+        metrics = turn_metrics(turns, self.settings.reward)
         if self.models.defender.likelihood_proxy:
             metrics["nll"]["likelihood"] = self.models.defender.likelihood_proxy
         return metrics

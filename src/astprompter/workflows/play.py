@@ -12,7 +12,7 @@ from ..base.protocols import Scorer, Session, Speaker
 from ..base.randomness import keys_of
 from ..base.records import FAILURE_THRESHOLD, Keys, Speech, Turn
 from ..config import Settings
-from ..rollout.grow import assess
+from ..rollout.reward import assess
 from ..runs.directory import RunDirectory
 from .load import build_defender, build_lm, build_scorer
 
