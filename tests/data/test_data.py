@@ -345,7 +345,7 @@ def test_dialogues(tmp_path: Path) -> None:
         ('{"turns": "a"}', "must be a list"),
         ('{"turns": [1]}', "must be a string, not a number"),
         ('{"turn": ["a"]}', r"no column 'turns'\. Did you mean 'turn'\?"),
-        ('"a"', "a dialogue must be an object with 'turns', not a text"),
+        ('"a"', "a dialogue must be an object with 'turns' or a line of ParlAI, not a text"),
         ('{"id": 1, "turns": ["a"]}\n{"id": 1, "turns": ["b"]}', "line 2: id '1' occurs before, on line 1"),
     ],
 )

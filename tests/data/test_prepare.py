@@ -189,10 +189,13 @@ def test_dialogues_in_our_own_form(tmp_path: Path) -> None:
 
 
 def test_bad_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train.txt', line 1: no row of Bot-Adversarial Dialogue"):
+    with pytest.raises(
+        UserError,
+        match=r"train.txt', line 1: a dialogue must be an object with 'turns' or a line of ParlAI, not a text",
+    ):
         read_human_turns(bad_archive(tmp_path, "just text\n", "train.txt"))
-    (tmp_path / "x.json").write_text('[{"turns": ["a"]}]')
-    with pytest.raises(UserError, match="item 1: no dialogue"):
+    (tmp_path / "x.json").write_text('[{"said": ["a"]}]')
+    with pytest.raises(UserError, match="item 1: no column 'turns'"):
         read_human_turns(tmp_path / "x.json")
     with pytest.raises(UserError, match="no dialogue that turned offensive"):
         prepare_dialogues(bad_archive(tmp_path, bad("fine", labels="__ok__")))
@@ -211,7 +214,7 @@ def test_prefixes_follow_the_method(tmp_path: Path) -> None:
         *(row for i in range(60) for row in thread(f"t{i}", "zero", f"number {i}", f"answer {i}")),
     ]
     path = corpus(tmp_path, rows, meta={"marked": {"meta": {"subreddit": "tea"}}})
-    prepared = prepare_prefixes(path, "convokit", SCORER, seed=0)
+    prepared = prepare_prefixes(path, SCORER, seed=0)
     texts = {row["id"]: row for rows in prepared.files.values() for row in rows}
     assert texts["marked"] == {"id": "marked", "text": "a bold link last & least", "subreddit": "tea"}
     assert texts["t7"]["text"] == "number 7 answer 7"
@@ -220,14 +223,14 @@ def test_prefixes_follow_the_method(tmp_path: Path) -> None:
     sizes = {name: len(rows) for name, rows in prepared.files.items()}
     assert sum(sizes.values()) == 61
     assert sizes["prefixes_train"] > sizes["prefixes_test"] > 0
-    again = prepare_prefixes(path, "convokit", SCORER, seed=0)
+    again = prepare_prefixes(path, SCORER, seed=0)
     assert again.files == prepared.files
-    assert prepare_prefixes(path, "convokit", SCORER, seed=1).files != prepared.files
+    assert prepare_prefixes(path, SCORER, seed=1).files != prepared.files
 
 
 def test_too_few_texts_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"leaves no texts for prefixes_.* \(1 read, 1 kept\)"):
-        prepare_prefixes(corpus(tmp_path, thread("a", "one", "two")), "convokit", SCORER)
+        prepare_prefixes(corpus(tmp_path, thread("a", "one", "two")), SCORER)
 
 
 class Unsure(WordScorer):
@@ -237,7 +240,7 @@ class Unsure(WordScorer):
 
 def test_texts_without_a_score_are_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("id,body\n" + "".join(f"x{i},plain text {i}\n" for i in range(80)))
-    prepared = prepare_prefixes(tmp_path / "p.csv", "rows", Unsure("banana"), column="body")
+    prepared = prepare_prefixes(tmp_path / "p.csv", Unsure("banana"), column="body")
     assert prepared.counts["not scored"] == sum("7" in str(i) for i in range(80))
 
 

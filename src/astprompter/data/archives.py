@@ -8,7 +8,7 @@ import math
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,12 +27,12 @@ _DAMAGE = (
 """What the readers of archives raise on damaged, encrypted or unknown ones."""
 
 
-def member_rows(path: Path, name: str, *, needed: bool = True) -> Iterator[Row]:
-    """Lines of the members with a file name, in whatever folder of the archive; blank ones are skipped.
+def member_rows(path: Path, *names: str, needed: bool = True) -> Generator[Row]:
+    """Lines of the members with one of the file names, in whatever folder of the archive; blank ones are skipped.
 
     Args:
         path: A zip archive, a tar archive (packed or not), a folder that was unpacked from one, or a ``.txt`` of it.
-        name: File name, for instance ``utterances.jsonl``; ``*.txt`` stands for all with that ending.
+        names: File names, for instance ``utterances.jsonl``; ``*.txt`` stands for all with that ending.
         needed: Whether it is an error that there is no such member.
 
     Raises:
@@ -45,7 +45,7 @@ def member_rows(path: Path, name: str, *, needed: bool = True) -> Iterator[Row]:
     left = limit  # bytes that may still come out, whatever the archive's headers say
     try:
         for member, opened in _members(path):
-            if not PurePosixPath(member).match(name):
+            if not any(map(PurePosixPath(member).match, names)):
                 continue
             found = True
             with io.BufferedReader(opened()) as stream:
@@ -66,7 +66,7 @@ def member_rows(path: Path, name: str, *, needed: bool = True) -> Iterator[Row]:
     except _DAMAGE as error:
         raise unreadable(path, error) from None
     if needed and not found:
-        raise UserError(f"{shown(path)} holds no file '{name}'; give the archive as it was published")
+        raise UserError(f"{shown(path)} holds no file '{names[-1]}'; give the archive as it was published")
 
 
 def _members(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:

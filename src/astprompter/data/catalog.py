@@ -16,7 +16,6 @@ class Published:
         name: Name on the command line.
         summary: What it is.
         kind: What it becomes: prefixes, eliciting texts, or dialogues of a human adversary.
-        form: How it is read: ``convokit``, ``rows``, or ``bad``.
         licence: Its licence, or what its makers say instead.
         page: Page of its makers.
         url: Address of the file.
@@ -27,7 +26,6 @@ class Published:
     name: str
     summary: str
     kind: str
-    form: str
     licence: str
     page: str
     url: str
@@ -47,7 +45,6 @@ CATALOG = {
             name="reddit-corpus-small",
             summary="8,286 Reddit threads of 100 subreddits (ConvoKit): the paper's prefixes",
             kind=PREFIXES,
-            form="convokit",
             licence="none stated for the texts, which are Reddit users'; ConvoKit's code: MIT",
             page="https://convokit.cornell.edu/documentation/reddit-small.html",
             url="https://zissou.infosci.cornell.edu/convokit/datasets/subreddit-corpus/reddit-corpus-small.corpus.zip",
@@ -56,7 +53,6 @@ CATALOG = {
             name="real-toxicity-prompts",
             summary="99,442 sentences with toxicity scores (Gehman et al. 2020): the paper's weak supervision",
             kind=ELICITING,
-            form="rows",
             licence="Apache-2.0",
             page="https://huggingface.co/datasets/allenai/real-toxicity-prompts",
             url="https://huggingface.co/datasets/allenai/real-toxicity-prompts/resolve/main/prompts.jsonl",
@@ -65,7 +61,6 @@ CATALOG = {
             name="bot-adversarial-dialogue",
             summary="dialogues in which people goaded bots (Xu et al. 2021): the paper's human baseline",
             kind=DIALOGUES,
-            form="bad",
             licence="none stated for the data; ParlAI's code: MIT",
             page="https://github.com/facebookresearch/ParlAI/tree/main/parlai/tasks/bot_adversarial_dialogue",
             url="http://parl.ai/downloads/bot_adversarial_dialogue/dialogue_datasets_v0.2.tar.gz",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..base.errors import UserError, nearest
 from .prepare import statistics
-from .readers import BadRows
+from .readers import REFUSED, BadRows
 from .sources import load_dialogues, load_eliciting, load_prefixes
 from .splits import SPLITS, overlap
 
 
-def load_texts_of(source: str, kind: str, split: str, bad: BadRows | None = None) -> list[tuple[str, str]]:
+def load_texts_of(source: str, kind: str, split: str, bad: BadRows = REFUSED) -> list[tuple[str, str]]:
     """Id and text of each record; the turns of a dialogue are joined. Rows that cannot be read go to ``bad``.
 
     Raises:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from .readers import Row
 
-FAULT = ":"
+_FAULT = ":"
 """Key of what is wrong with a line; no field can have it."""
 _NO_TEXT = "no 'text' field; ParlAI lines look like text:…, a tab, labels:…"
 _PERSONA = ("your persona:", "partner's persona:")
@@ -25,34 +25,33 @@ def episodes(rows: Iterable[Row]) -> Iterator[Row]:
     An episode with a line at fault, or without a ``text`` field, is at fault as a whole. One of Bot-Adversarial
     Dialogue that is labelled ``__ok__``, so whose last text offended nobody, is no attack and left out.
     """
-    first: Row | None = None
-    lines: list[dict[str, str]] = []
-    fault: Row | None = None
+    begun: list[tuple[Row, dict[str, str]]] = []
     for row in rows:
-        fields = fields_of(row.value) if isinstance(row.value, str) else None
+        fields = _fields(row.value) if isinstance(row.value, str) else None
         if fields is None:
             yield row
             continue
-        first = first or row
-        lines.append(fields)
-        if reason := row.fault or fields.get(FAULT) or ("" if "text" in fields else _NO_TEXT):
-            fault = fault or replace(row, fault=reason)
+        begun.append((row, fields))
         if fields.get("episode_done", "").strip().lower() == "true":
-            yield from _episode(first, lines, fault)
-            first, lines, fault = None, [], None
-    if first is not None:
-        yield from _episode(first, lines, fault)
+            yield from _episode(begun)
+            begun = []
+    if begun:
+        yield from _episode(begun)
 
 
-def _episode(first: Row, lines: list[dict[str, str]], fault: Row | None) -> Iterator[Row]:
-    if fault is not None:
-        yield fault
-    elif len(lines) > 1:
-        said = (" ".join(filter(None, _texts(fields["text"]))) for fields in lines)
-        yield replace(first, value={"turns": [turn for turn in said if turn]})
-    elif lines[0].get("labels", "").strip() != "__ok__":
-        turns = human_turns(lines[0]["text"], lines[0].get("speaker_to_eval", "").strip().lower())
-        yield replace(first, value={"turns": list(turns)})
+def _episode(lines: list[tuple[Row, dict[str, str]]]) -> Iterator[Row]:
+    first, fields = lines[0]
+    turns: tuple[str, ...] = ()
+    for row, own in lines:
+        if reason := row.fault or own.get(_FAULT) or ("" if "text" in own else _NO_TEXT):
+            yield replace(row, fault=reason)
+            return
+    if len(lines) > 1:
+        turns = tuple(" ".join(filter(None, _texts(own["text"]))) for _, own in lines)
+    elif fields.get("labels", "").strip() != "__ok__":
+        turns = human_turns(fields["text"], fields.get("speaker_to_eval", "").strip().lower())
+    if said := [turn for turn in turns if turn]:
+        yield replace(first, value={"turns": said})
 
 
 def human_turns(text: str, last: str) -> tuple[str, ...]:
@@ -79,10 +78,10 @@ def _texts(text: str) -> list[str]:
     return [line for line in lines if not line.lower().startswith(_PERSONA)]
 
 
-def fields_of(line: str) -> dict[str, str] | None:
-    """Fields of a ParlAI line, what is wrong with them under :data:`FAULT`; ``None`` for any other text."""
+def _fields(line: str) -> dict[str, str] | None:
+    """Fields of a ParlAI line, what is wrong with them under :data:`_FAULT`; ``None`` for any other text."""
     parts = [part.partition(":") for part in line.rstrip("\r\n").split("\t")]
     if len(parts) < 2 or not all(sign for _, sign, _ in parts):
         return None
     fields = {name.strip(): value for name, _, value in parts}
-    return fields if len(fields) == len(parts) else fields | {FAULT: "a field occurs twice; remove one"}
+    return fields if len(fields) == len(parts) else fields | {_FAULT: "a field occurs twice; remove one"}

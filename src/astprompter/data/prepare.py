@@ -18,7 +18,7 @@ from ..base.records import FAILURE_THRESHOLD, Prefix
 from .cache import CARD, DIALOGUES, ELICITING, PREFIXES
 from .cleaning import clean_markup
 from .published import GONE, Conversation, read_convokit, read_human_turns
-from .readers import BadRows, shown
+from .readers import REFUSED, BadRows, shown
 from .sources import load_dialogues, load_prefixes, read_eliciting
 from .splits import folded, split_by_id
 
@@ -57,22 +57,20 @@ class Prepared:
 
 def prepare_prefixes(
     path: Path,
-    form: str,
     scorer: Scorer,
     *,
     seed: int = 0,
     column: str = "",
-    bad: BadRows | None = None,
+    bad: BadRows = REFUSED,
     progress: Progress | None = None,
 ) -> Prepared:
     """Non-toxic prefixes, split into train, dev and test by id.
 
     Args:
-        path: A ConvoKit corpus, or a file of texts.
-        form: ``convokit`` or ``rows``.
+        path: A ConvoKit corpus (an archive or a folder), or a file of texts.
         scorer: Toxicity R_φ; prefixes with a toxicity of 0.5 or more, or none, are left out.
         seed: Of the split.
-        column: Column of the texts, for ``rows``.
+        column: Column of the texts in a file.
         bad: Whether to skip rows that cannot be read; they are counted there and in the result.
         progress: Where progress is shown.
 
@@ -80,10 +78,8 @@ def prepare_prefixes(
         UserError: The file is malformed, or nothing is left.
     """
     counts: Counter[str] = Counter()
-    bad = bad or BadRows()
-    candidates = list(
-        _threads(read_convokit(path, bad), counts) if form == "convokit" else _plain(path, column, counts, bad)
-    )
+    corpus = path.is_dir() or path.suffix == ".zip" or ".tar" in path.suffixes
+    candidates = list(_threads(read_convokit(path, bad), counts) if corpus else _plain(path, column, counts, bad))
     _note(bad, counts)
     kept = list(_harmless(candidates, scorer, counts, progress or Silent()))
     parts = split_by_id([prefix for prefix, _ in kept], seed=seed)
@@ -100,13 +96,12 @@ def prepare_prefixes(
     return Prepared(PREFIXES, files, counts)
 
 
-def prepare_eliciting(path: Path, *, column: str = "", bad: BadRows | None = None) -> Prepared:
+def prepare_eliciting(path: Path, *, column: str = "", bad: BadRows = REFUSED) -> Prepared:
     """Texts known to elicit toxicity: rows of RealToxicityPrompts with continuation toxicity above 0.5, or texts.
 
     Raises:
         UserError: The file is malformed, or no row can be used.
     """
-    bad = bad or BadRows()
     found = read_eliciting(str(path) + (f"#{column}" if column else ""), bad=bad)
     distinct = list(dict.fromkeys(item.text for item in found.texts))
     counts = Counter(
@@ -122,13 +117,12 @@ def prepare_eliciting(path: Path, *, column: str = "", bad: BadRows | None = Non
     return Prepared(ELICITING, {ELICITING: [{"text": text} for text in distinct]}, counts)
 
 
-def prepare_dialogues(path: Path, *, bad: BadRows | None = None) -> Prepared:
+def prepare_dialogues(path: Path, *, bad: BadRows = REFUSED) -> Prepared:
     """The human side of Bot-Adversarial Dialogue, or of dialogues in our own form (``.jsonl``), as a script.
 
     Raises:
         UserError: The archive is malformed, or holds no dialogue.
     """
-    bad = bad or BadRows()
     own = path.suffix.lower() == ".jsonl"
     dialogues = [row.turns for row in load_dialogues(str(path), bad=bad)] if own else read_human_turns(path, bad)
     if not dialogues:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from ..base.strict_json import twice_in
 from .archives import member_rows
 from .cache import DIALOGUES
 from .files import rows_of
-from .parlai import FAULT, fields_of, human_turns
-from .readers import BadRows, Row, made, parsed, shown, take_id, unfit
+from .parlai import episodes
+from .readers import REFUSED, BadRows, Row, made, parsed, shown, take_id, unfit
+from .sources import turns_of
 
 GONE = frozenset({"[removed]", "[deleted]", "[deleted by user]", "[ removed by reddit ]"})
 """What Reddit leaves of a text that its author or a moderator took away, in lower case."""
@@ -35,7 +37,7 @@ class Conversation:
     subreddit: str = ""
 
 
-def read_convokit(path: Path, bad: BadRows | None = None) -> list[Conversation]:
+def read_convokit(path: Path, bad: BadRows = REFUSED) -> list[Conversation]:
     """Conversations of a ConvoKit corpus, from its zip as published, or from the unpacked folder.
 
     Reads ``utterances.jsonl`` (``conversation_id`` or, in corpora before ConvoKit 2.4, ``root``) and, where it is
@@ -49,7 +51,6 @@ def read_convokit(path: Path, bad: BadRows | None = None) -> list[Conversation]:
     Raises:
         UserError: No such corpus, or a line that is not an utterance; names file and line.
     """
-    bad = bad or BadRows()
     found: dict[str, Conversation] = {}
     known: dict[str, int] = {}
 
@@ -65,12 +66,13 @@ def read_convokit(path: Path, bad: BadRows | None = None) -> list[Conversation]:
             text = next(iter(GONE))
         return name, own, text or ""
 
-    for name, own, text in made(map(parsed, member_rows(path, "utterances.jsonl")), utterance, bad):
-        conversation = found.setdefault(name, Conversation(name))
-        if own == name:
-            conversation.opening = text
-        else:
-            conversation.replies.append(text)
+    with closing(member_rows(path, "utterances.jsonl")) as lines:
+        for name, own, text in made(map(parsed, lines), utterance, bad):
+            conversation = found.setdefault(name, Conversation(name))
+            if own == name:
+                conversation.opening = text
+            else:
+                conversation.replies.append(text)
     for name, about in _conversations(path).items():
         meta = about.get("meta") if isinstance(about, dict) else {}
         subreddit = (meta if isinstance(meta, dict) else about).get("subreddit")
@@ -91,48 +93,25 @@ def _conversations(path: Path) -> dict[str, Any]:
     return whole.value
 
 
-def read_human_turns(path: Path, bad: BadRows | None = None) -> list[tuple[str, ...]]:
+def read_human_turns(path: Path, bad: BadRows = REFUSED) -> list[tuple[str, ...]]:
     """What the human said in the dialogues of Bot-Adversarial Dialogue that turned offensive, turn by turn.
 
     Reads the archive as published (ParlAI text: ``train.txt``, ``valid.txt``, ``test.txt``), a folder or a file of it,
     or a JSON list of ``{"dialogue": [[human, bot], ...]}``. Every row of the set is a dialogue up to some turn, with a
-    label for its last text; the rows labelled ``__notok__`` count, and of rows that grow out of each other the longest.
+    label for its last text; rows labelled ``__ok__`` are left out, and of rows that grow out of each other the longest
+    counts.
 
     Args:
         path: The set.
-        bad: Whether to skip rows that cannot be read, and where they are counted; refused when not given.
+        bad: Whether to skip rows that cannot be read, and where they are counted.
 
     Raises:
         UserError: No such file, or a line of another form; names file and line.
     """
-    bad = bad or BadRows()
-    rows = (
-        made(rows_of(str(path), DIALOGUES)[2], _turns_of_pairs, bad)
-        if path.suffix == ".json"
-        else made(member_rows(path, "*.txt"), _turns_of_line, bad)
-    )
-    said = dict.fromkeys(rows)
+    if path.suffix == ".json":
+        said = dict.fromkeys(made(rows_of(str(path), DIALOGUES)[2], turns_of, bad))
+    else:
+        with closing(member_rows(path, path.name, "train.txt", "valid.txt", "test.txt")) as lines:
+            said = dict.fromkeys(made(episodes(lines), turns_of, bad))
     beginnings = {turns[:count] for turns in said for count in range(1, len(turns))}
-    return [turns for turns in said if turns and turns not in beginnings]
-
-
-def _turns_of_pairs(row: Row) -> tuple[str, ...]:
-    pairs = row.value.get("dialogue") if isinstance(row.value, dict) else None
-    if not isinstance(pairs, list) or not all(isinstance(p, list) and p and isinstance(p[0], str) for p in pairs):
-        raise row.wrong('no dialogue ({"dialogue": [[human, bot], ...]}); give the set as it was published')
-    if reason := next(filter(None, (unfit(pair[0]) for pair in pairs)), ""):
-        raise row.wrong(reason)
-    return tuple(text for pair in pairs if (text := pair[0].strip()))
-
-
-def _turns_of_line(row: Row) -> tuple[str, ...]:
-    """What the human said in a dialogue that turned offensive; nothing in another one, or in another file's line."""
-    fields = fields_of(row.value) or {}
-    speaker = fields.get("speaker_to_eval", "")
-    if "text" not in fields or "labels" not in fields or speaker not in ("human", "bot"):
-        if not row.member.endswith(("train.txt", "valid.txt", "test.txt")):
-            return ()
-        raise row.wrong("no row of Bot-Adversarial Dialogue (text, labels, speaker_to_eval, apart by tabs)")
-    if FAULT in fields:
-        raise row.wrong(fields[FAULT])
-    return human_turns(fields["text"], speaker) if fields["labels"] == "__notok__" else ()
+    return [turns for turns in said if turns not in beginnings]

@@ -69,10 +69,7 @@ class BadRows:
             RowError: Bad rows are to be refused.
         """
         if not self.skip:
-            try:
-                raise error
-            finally:
-                del error  # else its own traceback held it, and the open archive, until garbage is collected
+            raise error
         self.first = self.first or str(error)
         self.count += 1
 
@@ -86,6 +83,8 @@ class BadRows:
         return {"count": self.count, "first": self.first or None}
 
 
+REFUSED = BadRows()
+"""The first bad row is refused: what readers do unless told otherwise."""
 T = TypeVar("T")
 
 

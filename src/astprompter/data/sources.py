@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from ..base.records import FAILURE_THRESHOLD, ElicitingText, Prefix
 from ..base.strict_json import kind_of
 from .files import rows_of
 from .parlai import episodes
-from .readers import BadRows, Row, made, shown, take_id, unfit
+from .readers import REFUSED, BadRows, Row, made, shown, take_id, unfit
 from .splits import SPLITS, RowId
 
 
@@ -43,7 +43,7 @@ class Eliciting:
     unscored: int = 0
 
 
-def load_prefixes(source: str, *, split: str, bad: BadRows | None = None) -> list[Prefix]:
+def load_prefixes(source: str, *, split: str, bad: BadRows = REFUSED) -> list[Prefix]:
     """Openings: from a file of texts, or of rows with ``text`` and perhaps ``id``, or the embedded set.
 
     A row without an id is named after its file and its number there, so that ids stay when other rows are edited.
@@ -58,7 +58,6 @@ def load_prefixes(source: str, *, split: str, bad: BadRows | None = None) -> lis
     """
     if split not in SPLITS:
         raise UserError(f"there is no split {shown(split)}.{nearest(split, SPLITS)}")
-    bad = bad or BadRows()
     path, column, rows = rows_of(source, f"prefixes_{split}")
     ids: dict[str, int] = {}
 
@@ -72,7 +71,7 @@ def load_prefixes(source: str, *, split: str, bad: BadRows | None = None) -> lis
     return prefixes
 
 
-def load_eliciting(source: str, *, bad: BadRows | None = None) -> list[ElicitingText]:
+def load_eliciting(source: str, *, bad: BadRows = REFUSED) -> list[ElicitingText]:
     """Texts known to elicit toxicity; :func:`read_eliciting` also counts what was left out.
 
     Raises:
@@ -81,7 +80,7 @@ def load_eliciting(source: str, *, bad: BadRows | None = None) -> list[Eliciting
     return read_eliciting(source, bad=bad).texts
 
 
-def read_eliciting(source: str, *, bad: BadRows | None = None) -> Eliciting:
+def read_eliciting(source: str, *, bad: BadRows = REFUSED) -> Eliciting:
     """Texts known to elicit toxicity, and counts of the rows left out.
 
     Rows of RealToxicityPrompts (``prompt`` and ``continuation`` objects) are joined, and kept when the continuation's
@@ -94,7 +93,6 @@ def read_eliciting(source: str, *, bad: BadRows | None = None) -> Eliciting:
     Raises:
         UserError: Missing, empty or malformed file, or no row that can be used.
     """
-    bad = bad or BadRows()
     path, column, rows = rows_of(source, "eliciting")
     found = Eliciting()
 
@@ -116,7 +114,7 @@ def read_eliciting(source: str, *, bad: BadRows | None = None) -> Eliciting:
     return found
 
 
-def load_dialogues(source: str, *, bad: BadRows | None = None) -> list[Dialogue]:
+def load_dialogues(source: str, *, bad: BadRows = REFUSED) -> list[Dialogue]:
     """Dialogues of a human adversary, or the embedded set.
 
     Rows are ``{"id", "turns": [text, ...]}`` with the human's turns; or ``{"dialogue": [[text, answer], ...]}``, the
@@ -129,12 +127,11 @@ def load_dialogues(source: str, *, bad: BadRows | None = None) -> list[Dialogue]
     Raises:
         UserError: Missing, empty or malformed file; no turns, or a blank one; an id that is malformed or occurs twice.
     """
-    bad = bad or BadRows()
     path, column, rows = rows_of(source, "probing_dialogues")
     ids: dict[str, int] = {}
 
     def dialogue_of(row: Row) -> Dialogue:
-        turns = tuple(_turns_of(row, column or "turns"))
+        turns = turns_of(row, column or "turns")  # before the id, which a bad row does not take
         return Dialogue(_id_of(row, ids), turns)
 
     dialogues = list(made(episodes(rows), dialogue_of, bad))
@@ -168,17 +165,19 @@ def _text_of(row: Row, column: str | None) -> str:
     return _checked(row, row.value)
 
 
-def _turns_of(row: Row, column: str) -> Iterator[str]:
+def turns_of(row: Row, column: str = "turns") -> tuple[str, ...]:
+    """What the human says, turn by turn, in a row of :func:`load_dialogues`."""
     if not isinstance(row.value, Mapping):
-        raise row.wrong(f"a dialogue must be an object with {shown(column)}, not {kind_of(row.value)}")
+        raise row.wrong(
+            f"a dialogue must be an object with {shown(column)} or a line of ParlAI, not {kind_of(row.value)}"
+        )
     pairs = column == "turns" and "turns" not in row.value and "dialogue" in row.value
     turns = _column_of(row, "dialogue" if pairs else column)
     if not isinstance(turns, list) or not turns:
         raise row.wrong(f"{shown(column)} must be a list of at least one text")
-    for turn in turns:
-        if pairs and not (isinstance(turn, list) and turn):
-            raise row.wrong("each turn of 'dialogue' must be a list: what the human says, then the answer")
-        yield _checked(row, turn[0] if pairs else turn).lstrip()
+    if pairs and not all(isinstance(turn, list) and turn for turn in turns):
+        raise row.wrong("each turn of 'dialogue' must be a list: what the human says, then the answer")
+    return tuple(_checked(row, turn[0] if pairs else turn).lstrip() for turn in turns)
 
 
 def _column_of(row: Row, column: str) -> Any:

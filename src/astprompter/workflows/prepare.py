@@ -104,16 +104,11 @@ def provide(order: Order, settings: Settings, *, progress: Progress | None = Non
     """
     progress = progress or Silent()
     path, facts = _obtain(order, progress)
-    form = order.entry.form if order.entry else "rows"
     bad = BadRows(settings.data.skip_bad_rows)
     if order.kind == PREFIXES:
         scorer = build_scorer(settings)
-        if order.entry is None and (path.suffix == ".zip" or path.is_dir()):
-            form = "convokit"
         facts |= {"scorer": scorer.name, "split_seed": settings.seed}
-        prepared = prepare_prefixes(
-            path, form, scorer, seed=settings.seed, column=order.column, bad=bad, progress=progress
-        )
+        prepared = prepare_prefixes(path, scorer, seed=settings.seed, column=order.column, bad=bad, progress=progress)
     elif order.kind == ELICITING:
         prepared = prepare_eliciting(path, column=order.column, bad=bad)
     else:
