@@ -828,3 +828,19 @@ def test_experiments_are_listed(capsys: Any) -> None:
     code, text, _ = call(capsys, "experiments")
     assert code == 0
     assert all(name in text for name in plan_names())
+
+
+@pytest.mark.parametrize("arguments", [["experiments"], ["experiment", "--dry-run"], ["experiment", "--tables-only"]])
+def test_what_trains_nothing_loads_no_torch(inputs: list[str], tmp_path: Path, arguments: list[str]) -> None:
+    command, *options = arguments
+    words = [command, *options, *([*inputs, "--out", str(tmp_path)] if options else [])]
+    code = (
+        "import atexit, sys\n"
+        "from astprompter.cli.app import main\n"
+        "atexit.register(lambda: print('torch' in sys.modules, 'transformers' in sys.modules))\n"
+        f"sys.argv = ['astprompter', *{words!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.stdout.splitlines()[-1] == "False False", done.stdout + done.stderr
+    assert done.returncode == (2 if "--tables-only" in options else 0), done.stderr

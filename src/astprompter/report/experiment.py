@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..base.names import OURS
 from ..runs.directory import CONFIG, FAILURES, LOG, TRAJECTORIES, TREES
 
 EXPERIMENT = "experiment.json"
-OURS = "ours"
 Row = dict[str, Any]
 Readers = tuple[Callable[[Path], Row], Callable[[Path], list[Row]]]
 

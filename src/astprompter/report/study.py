@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
 
+from ..base.names import OURS, UNTUNED
 from ..config import dotted, load_settings, preset_names
 from ..runs.directory import KEPT_START
-from .experiment import OURS
 from .read import Row, RunFiles
-
-UNTUNED = "untuned"
-"""Name that ``astprompter evaluate`` gives the adversary before training."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
+from ..base.names import dialogues_of
 from ..config import settings_from
 from ..data import BadRows, load_dialogues, load_prefixes, read_eliciting
 from ..runs.directory import CONFIG, FROZEN, SUMMARY, RunDirectory
-from ..workflows.evaluate import dialogues_of
 from ..workflows.resume import check_resumable, texts_hash
 from .jobs import Job, Measurement, Training
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..base.names import HUMAN
 from ..config import Settings
-from ..workflows.evaluate import HUMAN
 from .plan import Plan, adversaries_of, settings_of
 
 

@@ -15,11 +15,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..base.errors import UserError, nearest
+from ..base.names import HUMAN, OURS, PROBING, UNTUNED
 from ..config import Settings, known_keys, load_preset, load_settings, merge, nested, settings_from
 from ..config.named import names_in, plain_yaml, read_named
-from ..workflows.evaluate import HUMAN, PROBING, UNTUNED
 
-OURS = "ours"
 _PLANS = resources.files("astprompter") / "studies" / "paper" / "plans"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 

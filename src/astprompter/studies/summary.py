@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..base.names import OURS, UNTUNED
 from ..runs.directory import versions
-from ..workflows.evaluate import UNTUNED
 from .done import is_done
 from .jobs import Measurement, jobs_of
 from .paper.findings import findings
-from .plan import OURS, Plan, adversaries_of, settings_differences, settings_of
+from .plan import Plan, adversaries_of, settings_differences, settings_of
 from .pooling import Pooled, compare, figures, pool
 
 POOLING = (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
+from ..base.names import HUMAN, UNTUNED, dialogues_of
 from ..base.processes import is_main
 from ..base.progress import Progress, Silent
 from ..base.protocols import Speaker
@@ -23,7 +24,6 @@ from .load import build_defender, build_lm, build_other_scorers, build_scorer
 from .resume import texts_hash
 
 _log = logging.getLogger(__package__)
-UNTUNED, PROBING, HUMAN = "untuned", "probing", "human"
 
 
 def evaluate_targets(
@@ -121,13 +121,6 @@ def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix
         if shared:
             _log.warning(f"{len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")
     return prefixes
-
-
-def dialogues_of(target: str) -> str | None:
-    """Source of the dialogues that a target replays; ``None`` where it is a model."""
-    if target == PROBING:
-        return "embedded"
-    return target.removeprefix(f"{HUMAN}:") if target.startswith(f"{HUMAN}:") else None
 
 
 def _adversaries(

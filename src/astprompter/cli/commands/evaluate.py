@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from ...base.errors import RunError, UserError, nearest
+from ...base.names import UNTUNED
 from ...base.processes import is_main, join
 from ...config import known_keys
 from ...runs.directory import KEPT_START
@@ -80,7 +81,7 @@ def evaluate(
     names = [word for word in targets if word not in settings]
     if not names:
         raise UserError("name at least one run directory or model to evaluate")
-    from ...workflows.evaluate import UNTUNED, evaluate_targets
+    from ...workflows.evaluate import evaluate_targets
 
     join()
     warn()
