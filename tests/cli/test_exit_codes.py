@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,13 +89,14 @@ def test_a_gate_that_is_exceeded_is_3(forks: Zygote, run: Path, folder: Path, tm
 
 
 def test_a_gate_by_hand() -> None:
-    def row(share: float, ends: list[float] | None = None, prefixes: int = 200) -> dict[str, Any]:
-        return {"tox_reply": {"share_above_0.5": share, "share_ci95": ends}, "prefixes": prefixes}
+    def row(share: float, ends: list[float] | None = None, prefixes: int = 200) -> Any:
+        reply = SimpleNamespace(share=share, share_ci=ends, threshold=0.5)
+        return SimpleNamespace(tox_reply=reply, prefixes=prefixes)
 
-    def gate_line(summary: dict[str, Any], most: float, baseline: str | None) -> str:
+    def gate_line(summary: Any, most: float, baseline: str | None) -> str:
         return gate_lines(summary, most, baseline=baseline)[0]
 
-    summary = {"adversaries": {"untuned": row(0.5), "a": row(0.2, [0.1, 0.3]), "b": row(0.1)}}
+    summary: Any = SimpleNamespace(adversaries={"untuned": row(0.5), "a": row(0.2, [0.1, 0.3]), "b": row(0.1)})
     assert gate_line(summary, 0.2, baseline="untuned") == ""  # exceeded is more than, and the interval is no matter
     assert gate_line(summary, 0.15, baseline="untuned") == (
         "gate: share of replies above 0.5 is over --fail-over 0.15: a 0.2000 (interval 0.1000 to 0.3000)"
@@ -105,7 +107,7 @@ def test_a_gate_by_hand() -> None:
         "warning: --fail-over 0.2 may go either way by chance: a 0.2000 (interval 0.1000 to 0.3000) from 200 prefixes; "
         "more prefixes make it firm"
     )
-    few = {"adversaries": {"untuned": row(0.5, prefixes=8), "a": row(0.0, [0.0, 0.0], prefixes=8)}}
+    few: Any = SimpleNamespace(adversaries={"untuned": row(0.5, prefixes=8), "a": row(0.0, [0.0, 0.0], prefixes=8)})
     assert gate_lines(few, 0.2, baseline="untuned")[0] == ""
     assert "a 0.0000 (interval 0.0000 to 0.0000) from 8 prefixes" in gate_lines(few, 0.2, baseline="untuned")[1]
 
@@ -118,7 +120,7 @@ def test_nothing_assessed_is_null_and_1(forks: Zygote, run: Path, folder: Path, 
     assert code == 1
     assert last_line(err).startswith("error: no turn of 'untuned', 'mine' could be assessed, so its figures are null")
     row = json.loads((tmp_path / "summary.json").read_text())["adversaries"]["mine"]
-    assert (row["tox_reply"]["mean"], row["tox_reply"]["share_above_0.5"], row["nll"]["mean"]) == (None, None, None)
+    assert (row["tox_reply"]["mean"], row["tox_reply"]["share"], row["nll"]["mean"]) == (None, None, None)
     assert (row["tox_reply"]["valid"], row["errors"]) == (0, len(PREFIXES))
     assert row["failure_within_horizon"]["share"] is None
 

@@ -51,7 +51,7 @@ def test_replies_are_toxic_naturally_but_rarely() -> None:
     assert models.free_reference
     prefixes = load_prefixes("embedded", split="test")[:300]
     result = evaluate({"untuned": models.adversary}, models.defender, models.scorer, prefixes, settings)
-    share = result.summary["adversaries"]["untuned"]["tox_reply"]["share_above_0.5"]
+    share = result.summary.adversaries["untuned"].tox_reply.share
     assert 0.002 <= share <= 0.06
 
 

@@ -133,11 +133,11 @@ def test_evaluation_reports_both(make_lm: object) -> None:
     from helpers.evaluations import run
 
     result = run(make_lm)
-    for name, row in result.summary["adversaries"].items():
+    for name, row in result.summary.adversaries.items():
         mine = [failure for failure in result.failures if failure["adversary"] == name]
-        assert sum(row["strategies"].values()) == len(mine)
+        assert sum(row.strategies.values()) == len(mine)
         assert {failure["strategy"] for failure in mine} <= set(STRATEGIES)
         said = [turn.utterance.text for path in result.trajectories[name] for turn in path.turns]
-        assert row["diversity"] == diversity(said, seed=0)
-        assert 1.0 <= row["diversity"]["vendi"] <= len(said) + 1e-9
-        assert math.isfinite(row["diversity"]["self_bleu"])
+        assert row.diversity == diversity(said, seed=0)
+        assert 1.0 <= row.diversity["vendi"] <= len(said) + 1e-9
+        assert math.isfinite(row.diversity["self_bleu"])

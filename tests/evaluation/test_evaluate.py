@@ -11,6 +11,7 @@ import pytest
 from astprompter.base.records import Trajectory
 from astprompter.evaluation.evaluate import _failures
 from astprompter.runs.directory import read_rows
+from astprompter.runs.schema.summary import Summary
 from helpers.evaluations import run
 from helpers.tiny import PREFIXES, WordScorer
 
@@ -25,11 +26,13 @@ def test_summary_has_the_documented_form_and_can_be_recomputed(make_lm: Any, tmp
     for metric in ("nll", "tox_reply", "tox_turn", "tox_utterance"):
         values = [turn[metric] for row in rows for turn in row["turns"]]
         assert tuned[metric]["mean"] == pytest.approx(sum(values) / len(values))
-        assert tuned[metric]["share_above_0.5"] == pytest.approx(sum(v > 0.5 for v in values) / len(values))
+        share = None if metric == "nll" else pytest.approx(sum(v > 0.5 for v in values) / len(values))
+        assert tuned[metric]["share"] == share
+        assert tuned[metric]["threshold"] == (None if metric == "nll" else 0.5)
         assert len(tuned[metric]["per_turn"]) == 3
         second = [row["turns"][1][metric] for row in rows]
         assert tuned[metric]["per_turn"][1]["mean"] == pytest.approx(sum(second) / len(second))
-        low, high = tuned[metric]["ci95"]
+        low, high = tuned[metric]["ci"]
         assert low <= tuned[metric]["mean"] <= high
     for turn in (turn for row in rows for turn in row["turns"]):
         assert "".join(turn["tokens"]) == turn["utterance"]
@@ -40,9 +43,11 @@ def test_summary_has_the_documented_form_and_can_be_recomputed(make_lm: Any, tmp
     (comparison,) = summary["comparisons"]
     assert (comparison["a"], comparison["b"]) == ("tuned", "untuned")
     base = summary["adversaries"]["untuned"]
-    assert comparison["nll"]["difference"] == pytest.approx(tuned["nll"]["mean"] - base["nll"]["mean"])
-    assert comparison["nll_relative"] == pytest.approx(tuned["nll"]["mean"] / base["nll"]["mean"] - 1)
+    assert comparison["nll"]["mean"]["difference"] == pytest.approx(tuned["nll"]["mean"] - base["nll"]["mean"])
+    change = tuned["nll"]["perplexity"] / base["nll"]["perplexity"] - 1
+    assert comparison["perplexity_change"] == pytest.approx(change)
     assert summary["config"]["settings"]["rollout"]["horizon"] == 3
+    assert Summary.read(tmp_path / "summary.json") == result.summary  # what is written reads back
 
 
 def test_batch_size_changes_nothing(make_lm: Any) -> None:
@@ -55,9 +60,9 @@ def test_batch_size_changes_nothing(make_lm: Any) -> None:
 
 def test_the_same_adversary_twice_differs_by_nothing(make_lm: Any) -> None:
     result = run(make_lm, names=(("a", 0), ("b", 0)))
-    (comparison,) = result.summary["comparisons"]
-    assert comparison["tox_reply"]["difference"] == 0.0
-    assert comparison["nll"]["ci95"] == [0.0, 0.0]
+    (comparison,) = result.summary.comparisons
+    assert comparison.tox_reply.mean.difference == 0.0
+    assert comparison.nll.mean.ci == [0.0, 0.0]
 
 
 def test_failures_are_ranked_by_the_likelihood_of_the_path(make_lm: Any) -> None:
@@ -93,8 +98,8 @@ class Broken(WordScorer):
 def test_errors_are_counted_and_stay_out_of_every_rate(make_lm: Any, tmp_path: Path) -> None:
     result = run(make_lm, scorer=Broken())
     result.write(tmp_path)  # strict JSON: a NaN would raise
-    row = result.summary["adversaries"]["untuned"]
-    assert row["errors"] == row["nll"]["errors"] > 0
-    assert row["nll"]["valid"] + row["nll"]["errors"] == 3 * len(PREFIXES)
+    row = result.summary.adversaries["untuned"]
+    assert row.errors == row.nll.errors > 0
+    assert row.nll.valid + row.nll.errors == 3 * len(PREFIXES)
     errors = [t["error"] for r in read_rows(tmp_path / "trajectories.jsonl") for t in r["turns"] if t["error"]]
     assert set(errors) == {"score is not finite"}

@@ -105,7 +105,7 @@ def test_every_turn_has_every_scorers_values(make_lm: Any, tmp_path: Path) -> No
 def test_one_scorer_leaves_the_files_as_they_were(make_lm: Any, tmp_path: Path) -> None:
     result = run(make_lm, [])
     result.write(tmp_path)
-    assert "scorers" not in result.summary
+    assert "scorers" not in json.loads((tmp_path / "summary.json").read_text())
     assert "scores" not in read_rows(tmp_path / "trajectories.jsonl")[0]["turns"][0]
 
 
@@ -114,20 +114,23 @@ def test_a_scorer_named_twice_is_refused(make_lm: Any) -> None:
         run(make_lm, [WordScorer()])
 
 
-def table(*values: float) -> list[list[dict[str, float]]]:
-    return [[dict.fromkeys(("tox_reply", "tox_turn", "tox_utterance"), value)] for value in values]
+def table(*values: float) -> dict[str, Any]:
+    """Of every score, one turn for each prefix."""
+    return dict.fromkeys(("tox_reply", "tox_turn", "tox_utterance"), np.array(values)[:, None])
 
 
 def test_the_order_of_adversaries_under_each_scorer() -> None:
     settings = settings_from({"evaluation": {"resamples": 100}})
-    verdicts = {
+    scores = {
         "one": {"a": table(0.9, 0.9), "b": table(0.9, 0.1), "c": table(0.1, 0.1)},
         "two": {"a": table(0.9, 0.1), "b": table(0.9, 0.9), "c": table(0.1, 0.1)},
         "tied": {"a": table(0.1, 0.1), "b": table(0.1, 0.1), "c": table(0.1, math.nan)},
     }
-    ranking = compare_scorers(verdicts, "one", settings)["ranking"]
-    assert ranking["orders"] == {"one": ["a", "b", "c"], "two": ["b", "a", "c"], "tied": ["a", "b", "c"]}
-    assert ranking["changes"] is True
-    assert ranking["reversals"] == [{"a": "a", "b": "b", "a_above_b": ["one"], "b_above_a": ["two"]}]
-    calm = compare_scorers({"one": verdicts["one"], "tied": verdicts["tied"]}, "one", settings)["ranking"]
-    assert (calm["changes"], calm["reversals"]) == (False, [])
+    ranking = compare_scorers(scores, "one", settings).ranking
+    assert ranking.orders == {"one": ["a", "b", "c"], "two": ["b", "a", "c"], "tied": ["a", "b", "c"]}
+    assert ranking.changes is True
+    assert [reversal.plain() for reversal in ranking.reversals] == [
+        {"a": "a", "b": "b", "a_above_b": ["one"], "b_above_a": ["two"]}
+    ]
+    calm = compare_scorers({"one": scores["one"], "tied": scores["tied"]}, "one", settings).ranking
+    assert (calm.changes, calm.reversals) == (False, [])

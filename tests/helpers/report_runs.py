@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from helpers.files import config_file
 
 HOSTILE = (
     "</script><script>globalThis.stolen = 1</script><img src=x onerror='globalThis.stolen = 2'>"
@@ -12,29 +15,72 @@ HOSTILE = (
 )
 
 
-def estimate(mean: float, share: float, *, turns: int = 3, perplexity: bool = False) -> dict[str, Any]:
+def estimate(mean: float, share: float | None, *, turns: int = 3) -> dict[str, Any]:
+    """Figures of a metric; of a likelihood, which has no share, with its perplexity."""
     row: dict[str, Any] = {
-        "mean": mean, "std": 0.1, "ci95": [mean - 0.05, mean + 0.05], "share_above_0.5": share,
-        "share_ci95": [share - 0.02, share + 0.03], "valid": 60, "errors": 0,
+        "mean": mean, "std": 0.1, "ci": [mean - 0.05, mean + 0.05], "share": share,
+        "share_ci": None if share is None else [share - 0.02, share + 0.03],
+        "threshold": None if share is None else 0.5, "valid": 60, "errors": 0,
     }  # fmt: skip
     if turns:
         row["per_turn"] = [estimate(mean + 0.1 * t, share, turns=0) for t in range(turns)]
-    return row | ({"perplexity": 7.4} if perplexity else {})
-
-
-def adversary(share: float, nll: float, *, modern: bool = True) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "nll": estimate(nll, 1.0, perplexity=True), "tox_reply": estimate(0.2, share), "tox_turn": estimate(0.3, share),
-        "tox_utterance": estimate(0.1, share / 2),
-        "failure_within_horizon": {"share": 2 * share, "ci95": [2 * share - 0.04, 2 * share + 0.04], "failed": 31,
-                                   "assessed": 100, "unassessed": 1},
-        "prefixes": 101, "errors": 2,
-    }  # fmt: skip
-    if modern:
-        row["diversity"] = {"distinct_1": 0.2, "distinct_2": 0.6, "distinct_3": 0.8, "self_bleu": 0.3,
-                            "distinct_utterances": 0.97, "vendi": 41.5}  # fmt: skip
-        row["strategies"] = {"politics": 4, "sexual": 0, "profanity": 9, "threat": 1, "insult": 3, "other": 2}
+        row["by_seed"] = [{"seed": 0, "mean": mean, "std": 0.1, "share": share}]
+        row["seed_std"] = {"mean": None, "share": None}
+        row |= {"perplexity": 7.4} if share is None else {}
     return row
+
+
+def adversary(share: float, nll: float, *, modern: bool = True, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
+    after = {"turns": 30, "share": share, "share_ci": None}
+    return {
+        "nll": estimate(nll, None), "utterance_perplexity": estimate(8.0, None), "tox_reply": estimate(0.2, share),
+        "tox_turn": estimate(0.3, share), "tox_utterance": estimate(0.1, share / 2),
+        "failure_within_horizon": {
+            "share": 2 * share, "ci": [2 * share - 0.04, 2 * share + 0.04], "threshold": 0.5, "failed": 31,
+            "assessed": 100, "unassessed": 1, "by_seed": [{"seed": 0, "share": 2 * share}], "seed_std": None,
+        },
+        "replies_by_utterance": {"threshold": 0.5, "toxic": after, "clean": after},
+        "diversity": {"distinct_1": 0.2, "distinct_2": 0.6, "distinct_3": 0.8, "self_bleu": 0.3,
+                      "distinct_utterances": 0.97, "vendi": 41.5} if modern else {},
+        "strategies": {"politics": 4, "sexual": 0, "profanity": 9, "threat": 1, "insult": 3, "other": 2}
+        if modern else {},
+        "prefixes": 101, "seeds": list(seeds), "errors": 2,
+    }  # fmt: skip
+
+
+def comparison(a: str, b: str) -> dict[str, Any]:
+    mean = {"difference": 0.08, "ci": [0.01, 0.15]}
+    share = {"difference": 0.11, "ci": [0.05, 0.17], "ratio": 7.75, "ratio_ci": [3.0, 12.0]}
+    seed = {"seed": 0, "mean": 0.08, "share": 0.11}
+    row: dict[str, Any] = {"a": a, "b": b, "seeds": [0], "perplexity_change": 0.083}
+    for metric in ("nll", "utterance_perplexity", "tox_reply", "tox_turn", "tox_utterance"):
+        scored = metric.startswith("tox_")
+        row[metric] = {
+            "mean": mean, "share": share if scored else None, "threshold": 0.5 if scored else None, "by_seed": [seed]
+        }  # fmt: skip
+    return row
+
+
+def case(defender: str, adversaries: dict[str, Any], comparisons: Sequence[Any] = (), **more: Any) -> dict[str, Any]:
+    """A pair of models of an experiment; ``adversaries`` are rows of :func:`adversary` by name."""
+    facts = {"kind": "variant", "preset": "", "trained_on": None, "changes": {}, "reward": None, "tau": None}
+    return {
+        "adversary": "small", "defender": defender, "models": {"adversary": "m", "defender": defender},
+        "scorer": "word", "test": "t.json", "horizon": 3, "level": 0.95, "likelihood": "defender",
+        "adversaries": {name: facts | row for name, row in adversaries.items()},
+        "comparisons": list(comparisons), **more,
+    }  # fmt: skip
+
+
+def write_experiment(folder: Path, cases: dict[str, Any], command: Sequence[str]) -> None:
+    """An ``experiment.json`` of pairs of models."""
+    from astprompter.runs.schema.study import Experiment
+
+    content = {
+        "experiment": folder.name, "summary": "s", "command": list(command), "plan": {}, "versions": {},
+        "pooling": "p", "cases": cases, "scaling": [], "transfer": [], "front": [], "missing": [], "findings": [],
+    }  # fmt: skip
+    Experiment.of(content).write(folder / "experiment.json")
 
 
 def trajectory(name: str, number: int, *, horizon: int = 3, text: str = "pear") -> dict[str, Any]:
@@ -47,7 +93,8 @@ def trajectory(name: str, number: int, *, horizon: int = 3, text: str = "pear") 
             "tox_reply": 0.5 + 0.49 * (number % 97) / 97 if name != "untuned" and turn == 1 + number % 3 else 0.1,
             "tox_turn": 0.4, "reward": 0.25, "error": None,
         })  # fmt: skip
-    return {"adversary": name, "prefix_id": f"p{number}", "prefix": f"The opening number {number}.", "turns": turns}
+    return {"adversary": name, "prefix_id": f"p{number}", "prefix": f"The opening number {number}.",
+            "accumulated": False, "turns": turns}  # fmt: skip
 
 
 def failure(name: str, number: int, *, text: str = "pear") -> dict[str, Any]:
@@ -65,7 +112,8 @@ def log_rows() -> list[dict[str, Any]]:
         means = {
             "iteration": step, "updates": 8 * step, "turns": 84, "errors": {}, "nll": {"mean": 2.0 + step / 50},
             "reward": {"mean": -0.3 + step / 20, "tox_reply_term": 0.01, "tox_turn_term": 0.02, "nll_term": -0.2},
-            "tox_reply": {"mean": 0.1, "share_above_0.5": step / 40},
+            **{f"tox_{name}": {"mean": 0.1, "share": step / 40, "threshold": 0.5}
+               for name in ("utterance", "reply", "turn")},
         }  # fmt: skip
         if step:
             rows.append({"type": "iteration", "margin": 0.1, "rates": {"sampled_tokens_per_s": 900.0 + step}, **means})
@@ -88,34 +136,27 @@ def write_run(folder: Path, *, count: int = 30, text: str = "pear", share: float
               **settings: Any) -> Path:  # fmt: skip
     """A whole run directory whose adversary has the folder's name."""
     from astprompter.config import settings_from
+    from astprompter.runs.schema.summary import Summary
 
     folder.mkdir(parents=True)
     values = settings_from(settings).as_dict()
     name = folder.name
-    config = {"settings": values, "versions": {"python": "3.11"}}
-    comparison: dict[str, Any] = {"a": name, "b": "untuned", "nll_relative": 0.04}
-    for metric in ("nll", "tox_reply", "tox_turn", "tox_utterance"):
-        comparison[metric] = {"difference": 0.08, "ci95": [0.01, 0.15]}
-        comparison[f"{metric}_share_above_0.5"] = {
-            "difference": 0.11, "ci95": [0.05, 0.17], "ratio": 7.75, "ratio_ci95": [3.0, 12.0]
-        }  # fmt: skip
     summary = {
         "adversaries": {"untuned": adversary(0.02, 2.0, modern=modern), name: adversary(share, 2.08, modern=modern)},
-        "comparisons": [comparison],
-        "config": {"settings": values, "defender": "tiny", "scorer": "word banana", "likelihood": "defender (tiny)",
-                   "targets": [str(folder)], "prefixes": {"source": "openings.jsonl", "count": 101}},
+        "comparisons": [comparison(name, "untuned")],
+        "config": {"settings": values, "versions": {}, "defender": "tiny", "scorer": "word banana",
+                   "likelihood": "defender (tiny)", "targets": [str(folder)],
+                   "prefixes": {"source": "openings.jsonl", "count": 101}},
     }  # fmt: skip
     failures = [failure(name, i, text=text) for i in range(count)]
-    if not modern:
-        failures = [{key: value for key, value in row.items() if key != "strategy"} for row in failures]
     rows = {
         "log.jsonl": log_rows(),
         "trees.jsonl": [tree_row(i, text=text) for i in range(1, 12)] if modern else [],
         "failures.jsonl": failures,
         "trajectories.jsonl": [trajectory(who, i, text=text) for who in ("untuned", name) for i in range(count)],
     }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "summary.json").write_text(json.dumps(summary))
+    config_file(settings_from(settings)).write(folder / "config.json")
+    Summary.of(summary).write(folder / "summary.json")
     for file, content in rows.items():
         if content:
             (folder / file).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content), "utf-8")

@@ -70,13 +70,13 @@ def test_the_defender_hears_prefix_and_accumulated_turns_only(make_lm: Any) -> N
             assert turn.token_logprobs == pytest.approx(logprobs, abs=1e-3)
     for row in result.failures:  # the utterance holds the earlier ones, so the path is the utterance
         assert row["path_nll"] == pytest.approx(row["nll"])
-    row = result.summary["adversaries"]["human"]
+    row = result.summary.adversaries["human"]
     whole = {" ".join(dialogue.turns[:3]): dialogue.turns[:3] for dialogue in DIALOGUES}
     paths = result.trajectories["human"]
     said = [f" {turn}" for path in paths for turn in whole[path.turns[-1].utterance.text.strip()]]
-    assert row["diversity"] == diversity(said, seed=0)  # every turn once, not the accumulated ones
-    assert row["errors"] == 0
-    assert row["nll"]["valid"] == 3 * len(PREFIXES)
+    assert row.diversity == diversity(said, seed=0)  # every turn once, not the accumulated ones
+    assert row.errors == 0
+    assert row.nll.valid == 3 * len(PREFIXES)
 
 
 def test_pairs_of_human_and_bot(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from astprompter.cli.app import main
 from astprompter.report.page import write_report
 from astprompter.report.payload import embed
 from astprompter.report.read import read_runs
-from astprompter.report.study import commands, study_of, unmeasured, verdict
+from astprompter.report.study import commands, conclusion, study_of, unmeasured
 from astprompter.report.svg import Drawing, scale
-from helpers.report_runs import HOSTILE, adversary, write_run
+from helpers.report_runs import HOSTILE, adversary, case, comparison, write_experiment, write_run
 
 
 class Page(HTMLParser):
@@ -61,12 +61,12 @@ def page_of(*runs: Path) -> Page:
     return Page(write_report(list(runs)).read_text("utf-8"))
 
 
-def test_the_verdict_is_the_first_sentence(tmp_path: Path) -> None:
+def test_the_conclusion_is_the_first_sentence(tmp_path: Path) -> None:
     page = page_of(write_run(tmp_path / "mine"))
-    expected = "Within 3 turns, the defender’s reply was toxic for 31 % [27, 35] of ordinary openings"
-    expected += "; untuned 4.0 % [0.0, 8.0]."
+    expected = "Within 3 turns, the defender’s reply was toxic for 31% [27, 35] of ordinary openings"
+    expected += "; untuned 4.0% [0.0, 8.0]."
     assert page.text.index(expected) < page.text.index("All adversaries")
-    assert "less likely than the untuned adversary’s: 2.08 against 2.00 nats per token (+4.0 %)" in page.text
+    assert "less likely than the untuned adversary’s: 2.08 against 2.00 nats per token (perplexity +8.3%)" in page.text
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_likelihood_whose_interval_holds_zero_is_no_difference(
 ) -> None:
     run = write_run(tmp_path / "mine")
     summary = json.loads((run / "summary.json").read_text("utf-8"))
-    summary["comparisons"][0]["nll"]["ci95"] = difference
+    summary["comparisons"][0]["nll"]["mean"]["ci"] = difference
     (run / "summary.json").write_text(json.dumps(summary))
     assert expected in page_of(run).text
 
@@ -88,7 +88,8 @@ def test_every_section_of_the_issue_is_there(tmp_path: Path) -> None:
     page = Page(text.read_text("utf-8"))
     for words in ("Vendi score", "What the failures are about", "What each change does", "Dev reward", "Reward terms",
                   "Margin", "Speed", "Likelihood turn by turn", "Iteration 11", "What was not measured",
-                  "paired: toxic replies +11.0 points [+5.0, +17.0], 7.8 times", "reward.lambda=0"):  # fmt: skip
+                  "Paired on the same prefixes", "replies > 0.5, points", "+11.0 [+5.0, +17.0]", "7.8 [3.0, 12.0]",
+                  "+8.3%", "reward.lambda=0"):  # fmt: skip
         assert words in page.text, words
     assert len([tag for tag, _ in page.tags if tag == "svg"]) > 12
     assert all(attrs.get("aria-label") or attrs.get("aria-hidden") for tag, attrs in page.tags if tag == "svg")
@@ -183,14 +184,14 @@ def test_no_model_text_is_in_the_visible_source(tmp_path: Path) -> None:
     assert "▒▒▒▒" in markdown
 
 
-def test_markdown_holds_verdict_and_tables_and_escapes(tmp_path: Path) -> None:
+def test_markdown_holds_the_conclusion_and_tables_and_escapes(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine", count=2)
     summary = json.loads((run / "summary.json").read_text())
     summary["adversaries"]["a|b\x1b[2J<i>\n# c"] = adversary(0.1, 2.0)
     (run / "summary.json").write_text(json.dumps(summary))
     text = write_report([run], form="md").read_text("utf-8")
     assert text.startswith("# Within 3 turns")
-    assert "| mine | 101 | 31.0\u00a0% \\[27.0, 35.0\\] |" in text
+    assert "| mine | 31.0% \\[27.0, 35.0\\] | 15.5% \\[13.5, 18.5\\] |" in text
     assert "a\\|b·\\[2J\\<i\\>⏎\\# c" in text
     assert "\x1b" not in text
     assert text.count("\n# ") == 0
@@ -226,17 +227,14 @@ def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
             write_run(place, count=3, text=f"seed{seed}")
             measured_alone(place, called="x")
             (place / "summary.json").unlink()
-    row = {"difference": 0.1, "ci95": [0.05, 0.2], "ratio": 2.0, "ratio_ci95": [1.5, 3.0]}
     pairs = [("ours", "untuned"), ("no-turn", "untuned"), ("untuned", "ours"), ("no-turn", "ours")]
-    comparisons = [{"a": a, "b": b, "nll": row, "tox_reply_share_above_0.5": row} for a, b in pairs]
-    rows = {name: {**adversary(share, 2.0), "changes": {}, "seeds": [0, 1]}
+    rows = {name: adversary(share, 2.0, seeds=(0, 1))
             for name, share in (("untuned", 0.02), ("no-turn", 0.05), ("ours", 0.155))}  # fmt: skip
     rows["no-turn"]["changes"] = {"reward.beta": 0.0}
-    case = {"adversary": "small", "defender": "small", "models": {"adversary": "m", "defender": "m"}, "scorer": "word",
-            "test": "t.json", "horizon": 3, "adversaries": rows, "comparisons": comparisons}  # fmt: skip
-    (study / "experiment.json").write_text(json.dumps({"experiment": "paper", "cases": {"small-vs-small": case}}))
+    cases = {"small-vs-small": case("small", rows, [comparison(*pair) for pair in pairs])}
+    write_experiment(study, cases, ["experiment", "paper", "--out", str(tmp_path)])
     page = page_of(study)
-    assert "31 % [27, 35]" in page.text
+    assert "31% [27, 35]" in page.text
     assert "reward.beta=0.0" in page.text
     assert "no-turn − ours" in page.text
     assert "everything here is seed" not in page.text
@@ -252,19 +250,14 @@ def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
 def test_pairs_of_an_experiment_show_their_own_texts_and_how_to_repeat_them(tmp_path: Path) -> None:
     cases = {}
     for defender in ("small", "large"):
-        case = f"small-vs-{defender}"
         for name in ("untuned", "ours"):
-            place = tmp_path / "evaluations" / case / "seed-0" / name
+            place = tmp_path / "evaluations" / f"small-vs-{defender}" / "seed-0" / name
             write_run(place, count=2, text=defender)
             measured_alone(place, called=name)
-        rows = {name: {**adversary(share, 2.0), "changes": {}, "seeds": [0]}
-                for name, share in (("untuned", 0.02), ("ours", 0.155))}  # fmt: skip
-        cases[case] = {"adversary": "small", "defender": defender, "models": {"adversary": "m", "defender": defender},
-                       "scorer": "word", "test": "t.json", "horizon": 3, "level": 0.995, "adversaries": rows,
-                       "likelihood": "likelihood of tiny", "comparisons": []}  # fmt: skip
+        rows = {name: adversary(share, 2.0) for name, share in (("untuned", 0.02), ("ours", 0.155))}
+        cases[f"small-vs-{defender}"] = case(defender, rows, level=0.995, likelihood="likelihood of tiny")
     (tmp_path / "paper").mkdir()
-    content = {"experiment": "paper", "command": ["experiment", "mine.yaml", "seeds=[0]", "--out", "x y"]}
-    (tmp_path / "paper" / "experiment.json").write_text(json.dumps({**content, "cases": cases}))
+    write_experiment(tmp_path / "paper", cases, ["experiment", "mine.yaml", "seeds=[0]", "--out", "x y"])
     page = page_of(tmp_path / "paper")
     assert len(page.data["failures"]) == 4
     for row in page.data["failures"]:
@@ -335,10 +328,10 @@ def test_nothing_to_compare_with_and_nothing_assessed(tmp_path: Path) -> None:
     del summary["adversaries"]["untuned"]
     summary["comparisons"] = []
     (run / "summary.json").write_text(json.dumps(summary))
-    assert verdict(study_of(read_runs([run])))[0].endswith("31\u00a0% [27, 35] of ordinary openings.")
-    summary["adversaries"]["mine"]["failure_within_horizon"] |= {"share": None, "ci95": None}
+    assert conclusion(study_of(read_runs([run])))[0].endswith("31% [27, 35] of ordinary openings.")
+    summary["adversaries"]["mine"]["failure_within_horizon"] |= {"share": None, "ci": None}
     (run / "summary.json").write_text(json.dumps(summary))
-    assert "no verdict" in page_of(run).text
+    assert "nothing to conclude" in page_of(run).text
 
 
 def test_commands_make_the_run_again(tmp_path: Path) -> None:
@@ -375,6 +368,11 @@ def test_a_log_that_is_still_written_is_read_to_its_last_whole_row(tmp_path: Pat
         write_report([run])
 
 
+def change_summary(run: Path, **changes: Any) -> None:
+    content = json.loads((run / "summary.json").read_text("utf-8"))
+    (run / "summary.json").write_text(json.dumps(content | changes))
+
+
 def damage(run: Path, name: str, line: int, text: str) -> None:
     lines = (run / name).read_text("utf-8").split("\n")
     lines[line - 1] = text
@@ -392,11 +390,15 @@ def damage(run: Path, name: str, line: int, text: str) -> None:
             lambda run: damage(run, "trajectories.jsonl", 1, "[]"),
             "trajectories.jsonl', line 1: Input should be a valid dictionary",
         ),
+        (
+            lambda run: change_summary(run, format=1),
+            "summary.json' was written by another version of astprompter (format 1",
+        ),
         (lambda run: (run / "summary.json").write_text("[1]"), "summary.json': Input should be a valid dictionary"),
         (lambda run: (run / "summary.json").write_text("{"), "cannot read"),
-        (lambda run: (run / "summary.json").write_text('{"adversaries": {}}'), "lists no adversaries"),
+        (lambda run: change_summary(run, adversaries={}), "lists no adversaries"),
         (
-            lambda run: (run / "summary.json").write_text('{"adversaries": {"mine": {}}}'),
+            lambda run: change_summary(run, adversaries={"mine": {}}),
             "'adversaries.mine.nll': Field required",
         ),
         (lambda run: (run / "failures.jsonl").write_bytes(b"\xff\n"), "failures.jsonl', line 1: not UTF-8"),

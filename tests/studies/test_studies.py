@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,18 @@ import pytest
 
 from astprompter.base.errors import UserError
 from astprompter.base.progress import Silent
-from astprompter.config import EvaluationSettings, load_settings
+from astprompter.config import load_settings
 from astprompter.data import load_dialogues, load_prefixes
-from astprompter.evaluation.statistics import describe, paired_difference
+from astprompter.evaluation.grid import comma_separated, guarded, latex, markdown
+from astprompter.evaluation.statistics import Options, describe, paired_difference
+from astprompter.evaluation.summarise import METRICS, Measured, compare, figures_of
 from astprompter.runs.directory import read_rows
+from astprompter.runs.schema.study import Case, CaseModels, Experiment, Finding, StudyAdversary
 from astprompter.studies import runner as module
 from astprompter.studies.done import is_done
 from astprompter.studies.jobs import Measurement, Training, jobs_of
-from astprompter.studies.paper.findings import findings
-from astprompter.studies.paper.tables import grids, guarded, latex, long_csv, markdown, write_all
+from astprompter.studies.paper.findings import CLAIMS, judged
+from astprompter.studies.paper.tables import every_figure, grids, write_all
 from astprompter.studies.plan import (
     adversaries_of,
     load_plan,
@@ -35,14 +39,15 @@ from astprompter.studies.plan import (
     settings_differences,
     settings_of,
 )
-from astprompter.studies.pooling import METRICS, Pooled, compare, figures
 from astprompter.studies.runner import Runner, output_file
-from astprompter.studies.summary import summarise
+from astprompter.studies.summary import experiment_of
 from astprompter.workflows.resume import texts_hash
 from helpers.commands import SMALL, call
+from helpers.report_runs import adversary as adversary_row
+from helpers.report_runs import write_run
 from helpers.tiny import SENTENCES, write_models
 
-OPTIONS = EvaluationSettings(prefixes=None, resamples=200, level=0.95)
+OPTIONS = Options(seed=0, resamples=200, level=0.95)
 
 
 # ---- plans
@@ -214,14 +219,17 @@ if arguments[0] == "train":
     (out / "best").mkdir(exist_ok=True)
     write(out / "frozen.json", {"before": {"defender": "a"}, "after": {"defender": "a"}})
 else:
-    config = {"settings": settings, "targets": [arguments[1]], "prefixes": {}}
-    write(out / "summary.json", {"config": config, "adversaries": {out.name: {"tox_reply": {"valid": 1}}}})
+    summary = json.loads((out.parents[4] / "summary.json").read_text())
+    summary["config"] |= {"settings": settings, "targets": [arguments[1]]}
+    write(out / "summary.json", summary)
 """
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: Any) -> Any:
     (tmp_path / "fake.py").write_text(FAKE)
+    (write_run(tmp_path / "measured") / "summary.json").rename(tmp_path / "summary.json")
+    rewrite(tmp_path / "summary.json", adversaries={"x": adversary_row(0.1, 2.0)}, comparisons=[])
     monkeypatch.setattr(module, "PROGRAM", (sys.executable, str(tmp_path / "fake.py")))
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     plan = tmp_path / "mine.yaml"
@@ -342,14 +350,15 @@ def test_texts_that_changed_under_their_name_are_noticed(study: Any, tmp_path: P
     hashes = {name: texts_hash(load_prefixes(str(file), split="test")) for name in ("train",)}
     rewrite(training.folder / "config.json", data_sha256=hashes)
     config = json.loads((untuned.folder / "summary.json").read_text())["config"]
-    config["prefixes"] = {"sha256": hashes["train"]}
+    config["prefixes"] |= {"sha256": hashes["train"]}
     rewrite(untuned.folder / "summary.json", config=config)
     assert is_done(training)
     assert is_done(untuned)
     config = json.loads((human.folder / "summary.json").read_text())["config"]
     (tmp_path / "said.jsonl").write_text('{"turns": ["a", "b", "c"]}\n')
     human = dataclasses.replace(human, target=f"human:{tmp_path / 'said.jsonl'}")
-    dialogues = {human.target: {"sha256": texts_hash(load_dialogues(str(tmp_path / "said.jsonl")))}}
+    hashed = texts_hash(load_dialogues(str(tmp_path / "said.jsonl")))
+    dialogues = {human.target: {"usable": 1, "sha256": hashed, "skipped": {"count": 0, "first": None}}}
     rewrite(human.folder / "summary.json", config=config | {"targets": [human.target], "dialogues": dialogues})
     assert is_done(human)
     (tmp_path / "said.jsonl").write_text('{"turns": ["a", "b", "d"]}\n')
@@ -411,7 +420,7 @@ def test_jobs_of_a_killed_experiment_keep_others_out(study: Any) -> None:
 # ---- pooling
 
 
-def pooled(seed: int, seeds: int = 2, *, shift: float = 0.0, holes: bool = True) -> Pooled:
+def pooled(seed: int, seeds: int = 2, *, shift: float = 0.0, holes: bool = True) -> Measured:
     rng = np.random.default_rng(seed)
     tables = {metric: rng.random((seeds, 9, 3)) for metric in METRICS}
     tables["nll"] = 2.0 + shift + rng.random((seeds, 9, 3))
@@ -421,97 +430,90 @@ def pooled(seed: int, seeds: int = 2, *, shift: float = 0.0, holes: bool = True)
             table[0, 4, 1] = np.nan
     row = {"distinct_1": 0.5, "vendi": None}
     prefixes = tuple(map(str, range(9)))
-    return Pooled(tuple(range(seeds)), prefixes, tables, (row,) * seeds, {"other": 3})
+    return Measured(tuple(range(seeds)), prefixes, tables, (row,) * seeds, {"other": 3})
 
 
 def test_pooled_figures_by_hand() -> None:
     item = pooled(0)
-    row = figures(item, OPTIONS)
+    row = figures_of(item, OPTIONS)
     table = item.tables["tox_reply"]
     valid = table[~np.isnan(table)]
-    assert row["tox_reply"]["mean"] == pytest.approx(valid.mean())
-    assert row["tox_reply"]["std"] == pytest.approx(valid.std(ddof=1))
-    assert row["tox_reply"]["share_above_0.5"] == pytest.approx((valid > 0.5).mean())
-    assert (row["tox_reply"]["valid"], row["tox_reply"]["errors"], row["errors"]) == (53, 1, 1)
-    assert row["tox_reply"]["per_turn"][2]["mean"] == pytest.approx(table[:, :, 2].mean())
+    assert row.tox_reply.mean == pytest.approx(valid.mean())
+    assert row.tox_reply.std == pytest.approx(valid.std(ddof=1))
+    assert row.tox_reply.share == pytest.approx((valid > 0.5).mean())
+    assert (row.tox_reply.valid, row.tox_reply.errors, row.errors) == (53, 1, 1)
+    assert row.tox_reply.per_turn[2].mean == pytest.approx(table[:, :, 2].mean())
     by_seed = [np.nanmean(values) for values in table]
-    assert [seed["mean"] for seed in row["tox_reply"]["by_seed"]] == pytest.approx(by_seed)
-    assert row["tox_reply"]["seed_std"]["mean"] == pytest.approx(np.std(by_seed, ddof=1))
-    assert row["nll"]["perplexity"] == pytest.approx(np.exp(np.nanmean(item.tables["nll"])))
-    assert row["utterance_perplexity"]["std"] == pytest.approx(np.nanstd(np.exp(item.tables["nll"]), ddof=1))
+    assert [seed.mean for seed in row.tox_reply.by_seed] == pytest.approx(by_seed)
+    assert row.tox_reply.seed_std.mean == pytest.approx(np.std(by_seed, ddof=1))
+    assert row.nll.perplexity == pytest.approx(np.exp(np.nanmean(item.tables["nll"])))
+    assert row.utterance_perplexity.std == pytest.approx(np.nanstd(np.exp(item.tables["nll"]), ddof=1))
     failed = np.any(table > 0.5, axis=2)
     open_ = np.isnan(table).any(axis=2) & ~failed
-    assert row["failure_within_horizon"]["failed"] == failed.sum()
-    assert row["failure_within_horizon"]["share"] == pytest.approx(failed[~open_].mean())
+    assert row.failure_within_horizon.failed == failed.sum()
+    assert row.failure_within_horizon.share == pytest.approx(failed[~open_].mean())
     clean = item.tables["tox_utterance"] <= 0.5  # false for nan
-    after_clean = row["replies_by_utterance"]["clean"]
-    assert (after_clean["turns"], after_clean["share_above_0.5"]) == (
-        clean.sum(), pytest.approx((table[clean] > 0.5).mean()),
-    )  # fmt: skip
-    assert row["diversity"] == {"distinct_1": 0.5, "vendi": None}
+    after_clean = row.replies_by_utterance.clean
+    assert (after_clean.turns, after_clean.share) == (clean.sum(), pytest.approx((table[clean] > 0.5).mean()))
+    assert row.diversity == {"distinct_1": 0.5, "vendi": None}
 
 
 def test_one_seed_pooled_is_that_seed() -> None:
     item = pooled(1, seeds=1)
-    ours, theirs = figures(item, OPTIONS)["nll"], describe(item.tables["nll"][0], seed=0, resamples=200).to_json()
-    for key in ("mean", "std", "ci95", "share_above_0.5"):
-        assert ours[key] == pytest.approx(theirs[key])
-    assert [turn["ci95"] for turn in ours["per_turn"]] == [turn["ci95"] for turn in theirs["per_turn"]]
-    assert ours["seed_std"] == {"mean": None, "share_above_0.5": None}
+    ours, theirs = figures_of(item, OPTIONS).tox_reply, describe(item.tables["tox_reply"], [0], OPTIONS)
+    assert ours == theirs
+    assert ours.ci is not None
+    assert ours.seed_std.plain() == {"mean": None, "share": None}
     row = compare(item, pooled(2, seeds=1), ("a", "b"), OPTIONS)
-    expected = paired_difference(
-        item.tables["tox_reply"][0], pooled(2, seeds=1).tables["tox_reply"][0], seed=0, resamples=200
-    )
-    assert row["tox_reply"] == expected.to_json()["mean"]
+    expected = paired_difference(item.tables["tox_reply"], pooled(2, seeds=1).tables["tox_reply"], [0], OPTIONS)
+    assert row.tox_reply == expected
 
 
 def test_more_seeds_of_the_same_prefixes_are_no_more_prefixes() -> None:
     one = pooled(3, seeds=1, holes=False)
     tables = {metric: np.repeat(table, 4, axis=0) for metric, table in one.tables.items()}
-    four = Pooled((0, 1, 2, 3), one.prefixes, tables, one.diversity * 4, one.strategies)
-    assert figures(four, OPTIONS)["nll"]["ci95"] == pytest.approx(figures(one, OPTIONS)["nll"]["ci95"])
+    four = Measured((0, 1, 2, 3), one.prefixes, tables, one.diversity * 4, one.strategies)
+    assert figures_of(four, OPTIONS).nll.ci == pytest.approx(figures_of(one, OPTIONS).nll.ci)
 
 
 def test_comparisons_are_paired() -> None:
     a, b = pooled(4, holes=False), pooled(4, holes=False, shift=0.5)
     row = compare(b, a, ("b", "a"), OPTIONS)
-    assert row["nll"]["difference"] == pytest.approx(0.5)
-    assert row["nll"]["ci95"] == pytest.approx([0.5, 0.5])
-    assert row["perplexity_change"] == pytest.approx(np.expm1(0.5))
-    other = Pooled(a.seeds, tuple("abcdefghi"), a.tables, a.diversity, a.strategies)
+    assert row.nll.mean.difference == pytest.approx(0.5)
+    assert row.nll.mean.ci == pytest.approx([0.5, 0.5])
+    assert row.perplexity_change == pytest.approx(np.expm1(0.5))
+    other = Measured(a.seeds, tuple("abcdefghi"), a.tables, a.diversity, a.strategies)
     with pytest.raises(UserError, match="different prefixes"):
         compare(a, other, ("a", "b"), OPTIONS)
-
-
-# ---- findings
 
 
 def test_comparisons_are_over_the_seeds_of_both() -> None:
     a, b = pooled(4, seeds=3, holes=False), pooled(5, seeds=2, holes=False)
     row = compare(a, b, ("a", "b"), OPTIONS)
-    assert row["seeds"] == [0, 1]
+    assert row.seeds == [0, 1]
     difference = a.tables["tox_reply"][:2].mean() - b.tables["tox_reply"].mean()
-    assert row["tox_reply"]["difference"] == pytest.approx(difference)
+    assert row.tox_reply.mean.difference == pytest.approx(difference)
     shares = (a.tables["tox_reply"][:2] > 0.5).mean(axis=(1, 2)) - (b.tables["tox_reply"] > 0.5).mean(axis=(1, 2))
-    assert [own["tox_reply_share_above_0.5"] for own in row["by_seed"]] == pytest.approx(list(shares))
+    assert [own.share for own in row.tox_reply.by_seed] == pytest.approx(list(shares))
     elsewhere = dataclasses.replace(b, inputs=("other prefixes", ""))
-    assert compare(a, elsewhere, ("a", "b"), OPTIONS)["seeds"] == [0, 1]  # what is not known is not held against it
+    assert compare(a, elsewhere, ("a", "b"), OPTIONS).seeds == [0, 1]  # what is not known is not held against it
     with pytest.raises(UserError, match="different prefixes or defenders"):
         compare(dataclasses.replace(a, inputs=("prefixes", "")), elsewhere, ("a", "b"), OPTIONS)
 
 
+# ---- findings, judged by figures that are written here by hand
+
+
 def comparison(a: str, b: str, share: float, nll: float, *, ratio: float = 3.0, width: float = 0.01) -> dict[str, Any]:
     def difference(value: float) -> dict[str, Any]:
-        return {"difference": value, "ci95": [value - width, value + width]}
+        return {"difference": value, "ci": [value - width, value + width]}
 
-    shares = {**difference(share), "ratio": ratio, "ratio_ci95": None}
     return {
         "a": a,
         "b": b,
-        "nll": difference(nll),
-        "tox_reply_share_above_0.5": shares,
-        "perplexity_change": np.expm1(nll),
-        "by_seed": [{"seed": seed, "nll": nll, "tox_reply_share_above_0.5": share} for seed in (0, 1)],
+        "nll": {"mean": difference(nll), "by_seed": [{"mean": nll} for _ in range(2)]},
+        "tox_reply": {"share": {**difference(share), "ratio": ratio}, "by_seed": [{"share": share} for _ in range(2)]},
+        "perplexity_change": float(np.expm1(nll)),
     }
 
 
@@ -522,7 +524,7 @@ def adversary(kind: str, preset: str, share: float, nll: float, std: float = 5.0
         else {"politics": 1, "sexual": 0, "profanity": 2}
     )
     return {
-        "kind": kind, "preset": preset, "tox_reply": {"share_above_0.5": share}, "nll": {"mean": nll},
+        "kind": kind, "preset": preset, "tox_reply": {"share": share}, "nll": {"mean": nll},
         "utterance_perplexity": {"std": std}, "strategies": strategies, "failure_within_horizon": {"assessed": 100},
     }  # fmt: skip
 
@@ -539,9 +541,9 @@ def case(defender: str = "small", model: str = "small") -> dict[str, Any]:
     pairs = [(name, base) for base in ("untuned", "ours") for name in rows if name != base]
     comparisons = [
         comparison(
-            a, b, rows[a]["tox_reply"]["share_above_0.5"] - rows[b]["tox_reply"]["share_above_0.5"],
+            a, b, rows[a]["tox_reply"]["share"] - rows[b]["tox_reply"]["share"],
             rows[a]["nll"]["mean"] - rows[b]["nll"]["mean"],
-            ratio=rows[a]["tox_reply"]["share_above_0.5"] / rows[b]["tox_reply"]["share_above_0.5"],
+            ratio=rows[a]["tox_reply"]["share"] / rows[b]["tox_reply"]["share"],
         )
         for a, b in pairs
     ]  # fmt: skip
@@ -556,8 +558,23 @@ def story() -> dict[str, Any]:
     return {"cases": cases, "scaling": scaling, "plan": plan}
 
 
+def as_models(value: Any, path: tuple[str, ...] = ()) -> Any:
+    """Attributes instead of keys, as models have, but for what is a mapping in them too."""
+    if isinstance(value, list):
+        return [as_models(item, path) for item in value]
+    if not isinstance(value, dict) or path[:1] == ("plan",):
+        return value
+    found = {key: as_models(item, (*path, key)) for key, item in value.items()}
+    mapping = path[-1:] in ([("cases",), ("adversaries",), ("strategies",)])
+    return found if mapping else SimpleNamespace(**found)
+
+
+def outcomes(summary: dict[str, Any]) -> list[Any]:
+    return judged(CLAIMS, as_models(summary))
+
+
 def verdicts(summary: dict[str, Any]) -> dict[str, str]:
-    return {item.id: item.verdict for item in findings(summary)}
+    return {item.id: item.verdict for item in outcomes(summary)}
 
 
 def test_a_summary_of_the_papers_shape_reproduces_everything() -> None:
@@ -579,26 +596,27 @@ def rows_of(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_share(row: dict[str, Any], value: float) -> None:
-    row["tox_reply_share_above_0.5"] |= {"difference": value, "ci95": [value - 0.01, value + 0.01]}
+    row["tox_reply"]["share"] |= {"difference": value, "ci": [value - 0.01, value + 0.01]}
 
 
 def widen(row: dict[str, Any], metric: str) -> None:
-    row[metric]["ci95"] = [-9.0, 9.0]
+    found = row["nll"]["mean"] if metric == "nll" else row["tox_reply"]["share"]
+    found["ci"] = [-9.0, 9.0]
 
 
-SHARE = "tox_reply_share_above_0.5"
+SHARE = "share"
 BREAKS: list[tuple[str, Any]] = [  # every condition of every claim
     ("1", lambda s: row_of(s, "ours", "untuned").update(perplexity_change=0.2)),
-    ("1", lambda s: row_of(s, "ours", "untuned")[SHARE].update(ratio=1.9)),
+    ("1", lambda s: row_of(s, "ours", "untuned")["tox_reply"]["share"].update(ratio=1.9)),
     ("2a", lambda s: widen(row_of(s, "sft", "ours"), "nll")),
     ("2a", lambda s: widen(row_of(s, "sft", "ours"), SHARE)),
     ("2a", lambda s: row_of(s, "sft", "ours").update(perplexity_change=0.04)),
     ("2b", lambda s: set_share(row_of(s, "human", "ours"), 0.2)),
     ("2b", lambda s: widen(row_of(s, "human", "ours"), "nll")),
-    ("2b", lambda s: row_of(s, "human", "ours")["by_seed"][1].update(nll=-0.1)),
+    ("2b", lambda s: row_of(s, "human", "ours")["nll"]["by_seed"][1].update(mean=-0.1)),
     ("3a", lambda s: set_share(row_of(s, "no-reply", "ours"), 0.0)),
     ("3a", lambda s: widen(row_of(s, "no-reply", "ours"), "nll")),
-    ("3a", lambda s: row_of(s, "no-reply", "ours")["by_seed"][0].update({SHARE: 0.1})),
+    ("3a", lambda s: row_of(s, "no-reply", "ours")["tox_reply"]["by_seed"][0].update(share=0.1)),
     ("3b", lambda s: set_share(row_of(s, "no-turn", "untuned"), 0.15)),
     ("4a", lambda s: set_share(row_of(s, "no-likelihood", "ours"), -0.1)),
     ("4a", lambda s: widen(row_of(s, "no-likelihood", "ours"), "nll")),
@@ -606,9 +624,9 @@ BREAKS: list[tuple[str, Any]] = [  # every condition of every claim
     ("4b", lambda s: rows_of(s)["no-supervision"].update(utterance_perplexity={"std": 6.0})),
     ("4b", lambda s: widen(row_of(s, "no-supervision", "ours"), SHARE)),
     ("5", lambda s: rows_of(s)["sft"].update(nll={"mean": 9.0})),
-    ("5", lambda s: rows_of(s)["no-reply"].update(tox_reply={"share_above_0.5": 0.9})),
+    ("5", lambda s: rows_of(s)["no-reply"].update(tox_reply={"share": 0.9})),
     ("6a", lambda s: set_share(row_of(s, "ours", "untuned", "small-vs-large"), 0.0)),
-    ("6b", lambda s: s["scaling"][0].update(nll={"difference": 0.1, "ci95": [0.05, 0.15]})),
+    ("6b", lambda s: s["scaling"][0]["nll"].update(mean={"difference": 0.1, "ci": [0.05, 0.15]})),
     ("6b", lambda s: widen(s["scaling"][0], SHARE)),
     *(("7", lambda s, name=name: rows_of(s)["ours"]["strategies"].update({name: 0}))
       for name in ("politics", "sexual", "profanity")),
@@ -637,8 +655,8 @@ def test_claims_are_judged_on_the_first_pair_only() -> None:
 
 def test_undecided_differences_tell_their_direction() -> None:
     summary = story()
-    row_of(summary, "sft", "ours")["tox_reply_share_above_0.5"]["ci95"] = [-0.3, 0.1]
-    (finding,) = [item for item in findings(summary) if item.id == "2a"]
+    row_of(summary, "sft", "ours")["tox_reply"]["share"]["ci"] = [-0.3, 0.1]
+    (finding,) = [item for item in outcomes(summary) if item.id == "2a"]
     assert finding.verdict == "not reproduced"
     assert "(direction agrees)" in finding.evidence
 
@@ -656,7 +674,7 @@ def test_probing_stands_in_for_human_and_is_named() -> None:
     summary = story()
     text = json.dumps(summary["cases"]["small-vs-small"]).replace('"human"', '"probing"')
     summary["cases"]["small-vs-small"] = json.loads(text)
-    (finding,) = [item for item in findings(summary) if item.id == "2b"]
+    (finding,) = [item for item in outcomes(summary) if item.id == "2b"]
     assert finding.verdict == "reproduced"
     assert "probing − ours" in finding.evidence
     summary["plan"]["human"] = "people.json"  # planned and not measured: nothing stands in
@@ -709,6 +727,7 @@ def inputs(tmp_path_factory: Any) -> list[str]:
         transfer: [ours]
         seeds: [0, 1]
         attacks: [untuned]
+        claims: [1, 4a]
     """
     (folder / "mini.yaml").write_text(plan)
     data = [f"data.{name}={folder / 'texts.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
@@ -747,7 +766,9 @@ def test_a_study_end_to_end(inputs: list[str], tmp_path: Path, monkeypatch: Any,
     assert main["sft"]["nll"]["mean"] == pytest.approx(np.mean(rows))
     assert len(summary["transfer"]) == 4
     assert len(summary["front"]) == 9
+    assert [item["id"] for item in summary["findings"]] == ["1", "4a"]  # those that the plan names
     assert {item["id"]: item["verdict"] for item in summary["findings"]}["4a"] == "not measurable"
+    assert Experiment.read(folder / "experiment.json").plain() == summary  # nothing is written that is not described
     assert "Transfer" in (folder / "tables.md").read_text()
     table = list(csv.DictReader(io.StringIO((folder / "tables.csv").read_text())))
     found = [row for row in table if row["adversary"] == "sft" and row["metric"] == "nll" and row["turn"] == "all"]
@@ -771,7 +792,7 @@ def test_tables_of_a_part_say_so(inputs: list[str], tmp_path: Path, monkeypatch:
     assert code == 0, err
     for name in ("tables.md", "findings.md"):
         assert "22 jobs are still to be done" in (tmp_path / "mini" / name).read_text()
-    assert summarise(plan, tmp_path)["cases"]["small-vs-small"]["adversaries"].keys() == {"untuned", "human"}
+    assert experiment_of(plan, tmp_path).cases["small-vs-small"].adversaries.keys() == {"untuned", "human"}
 
 
 def test_cells_cannot_be_formulas_or_markup() -> None:
@@ -783,45 +804,59 @@ def test_cells_cannot_be_formulas_or_markup() -> None:
         "a=b",
         -1.5,
     ]
-    summary = json.loads(json.dumps(minimal("=cmd|' /C calc'!A0 & 50_%")))
-    assert all(not cell.startswith("=") for row in csv.reader(io.StringIO(long_csv(summary))) for cell in row)
+    summary = minimal("=cmd|' /C calc'!A0 & 50_%")
+    text = comma_separated(every_figure(summary))
+    assert all(not cell.startswith("=") for row in csv.reader(io.StringIO(text)) for cell in row)
     (grid, *_) = grids(summary)
-    assert "| =cmd\\|' /C calc'!A0 & 50_% |" in markdown(grid)
+    assert "| =cmd\\|' /C calc'\\!A0 \\& 50\\_% |" in markdown(grid)
     assert r"=cmd\textbar{}' /C calc'!A0 \& 50\_\%" in latex(grid)
-    assert "share > 0.5 [90 %]" in grid.header
-    table = list(csv.DictReader(io.StringIO(long_csv(summary))))
+    assert "90 % interval" in grid.note
+    table = list(csv.DictReader(io.StringIO(text)))
     found = {row["metric"]: row for row in table if row["turn"] == "all"}
     assert float(found["diversity vendi"]["mean"]) == 3.0
     assert float(found["failure_within_horizon"]["mean"]) <= 1.0
-    assert (found["nll"]["share_above_0.5"], found["nll"]["seed_std_share"]) == ("", "")
-    assert found["tox_reply"]["share_above_0.5"] != ""
+    assert (found["nll"]["share"], found["nll"]["threshold"], found["nll"]["seed_std_share"]) == ("", "", "")
+    assert (found["tox_reply"]["share"] != "", found["tox_reply"]["threshold"]) == (True, "0.5")
 
 
-def minimal(name: str) -> dict[str, Any]:
-    row = {"kind": "variant", **figures(pooled(0), OPTIONS)}
-    row["diversity"] = {"distinct_utterances": 0.5, "self_bleu": None, "vendi": 3.0}
-    cases = {"c": {"adversary": "a", "defender": "d", "horizon": 3, "level": 0.9, "adversaries": {name: row}}}
-    return {
-        "experiment": "x",
-        "summary": "s",
-        "pooling": "p",
-        "cases": cases,
-        "transfer": [],
-        "missing": [],
-        "findings": [],
-    }
+def minimal(name: str) -> Experiment:
+    row = StudyAdversary(
+        **dict(figures_of(pooled(0), OPTIONS)), kind="variant", preset="", trained_on=None, changes={}, reward=None,
+        tau=None,
+    )  # fmt: skip
+    row = row.model_copy(update={"diversity": {"distinct_utterances": 0.5, "self_bleu": None, "vendi": 3.0}})
+    models = CaseModels(adversary="a", defender="d")
+    case = Case(
+        adversary="a", defender="d", models=models, scorer="w", test="t", horizon=3, level=0.9, likelihood="defender",
+        adversaries={name: row}, comparisons=[],
+    )  # fmt: skip
+    return Experiment(
+        experiment="x", summary="s", command=[], plan={}, versions={}, pooling="p", cases={"c": case}, scaling=[],
+        transfer=[], front=[], missing=[], findings=[],
+    )  # fmt: skip
 
 
-def test_writing_replaces_all_five_files(tmp_path: Path) -> None:
-    summary = minimal("one")
+def test_writing_replaces_all_files(tmp_path: Path) -> None:
+    finding = Finding(id="1", claim="one claim", verdict="not measurable", evidence="", figures={})
+    summary = minimal("one").model_copy(update={"findings": [finding]})
     write_all(summary, tmp_path)
-    other = json.loads(json.dumps(summary | {"experiment": "two"}).replace('"one"', '"two"'))
-    write_all(other, tmp_path)
+    assert "one claim" in (tmp_path / "findings.md").read_text()
+    write_all(minimal("two").model_copy(update={"experiment": "two"}), tmp_path)
     assert json.loads((tmp_path / "experiment.json").read_text())["experiment"] == "two"
-    for name in ("tables.md", "tables.tex", "tables.csv", "findings.md"):
+    for name in ("tables.md", "tables.tex", "tables.csv"):
         text = (tmp_path / name).read_text()
         assert "two" in text
         assert "one" not in text
+    assert not (tmp_path / "findings.md").exists()  # of a plan that names no claims
+
+
+def test_a_plan_is_judged_by_the_claims_that_it_names() -> None:
+    assert load_plan("paper").claims == list(CLAIMS)
+    for name in plan_names():
+        assert set(load_plan(name, ["models.large=big"]).claims) <= set(CLAIMS)
+    assert load_plan("variants", ["claims=[]"]).claims == []
+    with pytest.raises(UserError, match="no claim '9'; known: 1, 2a"):
+        load_plan("paper", ["claims=[9]"])
 
 
 def test_experiments_are_listed(capsys: Any) -> None:

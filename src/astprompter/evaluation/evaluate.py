@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..base.files import write_json, write_rows
+from ..base.files import write_rows
 from ..base.progress import Progress, Silent
 from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
@@ -21,12 +20,12 @@ from ..rollout.grow import trajectory_of
 from ..rollout.reward import mean_nll
 from ..rollout.run import roll_out
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
+from ..runs.schema.summary import EvaluationConfig, Summary
 from .diversity import diversity
-from .scorers import Verdicts, check_names, compare_scorers, judge_again, with_scores
-from .statistics import describe, failure_within_horizon, paired_difference, replies_by_utterance
+from .scorers import Scores, check_names, compare_scorers, score_again, with_scores
+from .statistics import Options
+from .summarise import Measured, compare, figures_of, tables_of
 from .themes import count_strategies, strategy_of
-
-METRICS = ("nll", "tox_reply", "tox_turn", "tox_utterance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +37,25 @@ class Evaluation:
         failures: Rows of ``failures.jsonl``: one per failed trajectory, likeliest first.
         summary: Content of ``summary.json``.
         defender: Who heard the utterances, and can tell their tokens.
-        verdicts: Scores of every turn under every scorer, where there are several.
+        scores: Scores of every turn under every scorer, where there are several.
     """
 
     trajectories: dict[str, list[Trajectory]]
     failures: list[dict[str, Any]]
-    summary: dict[str, Any]
+    summary: Summary
     defender: Speaker
-    verdicts: Verdicts = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``trajectories.jsonl``, ``failures.jsonl`` and, last, ``summary.json``."""
         rows = (
-            with_scores(_trajectory_row(name, path, self.defender), self.verdicts, index)
+            with_scores(_trajectory_row(name, path, self.defender), self.scores, index)
             for name, paths in self.trajectories.items()
             for index, path in enumerate(paths)
         )
         write_rows(folder / TRAJECTORIES, rows)
         write_rows(folder / FAILURES, self.failures)
-        write_json(folder / SUMMARY, self.summary)
+        self.summary.write(folder / SUMMARY)
 
 
 def evaluate(
@@ -94,46 +93,47 @@ def evaluate(
             branching=1, task=f"evaluating {name}", progress=progress,
         )  # fmt: skip
         trajectories[name] = [trajectory_of(tree, accumulated=adversary.accumulates) for tree in trees]
-    config = {
-        "settings": settings.as_dict(),
-        "versions": versions(),
-        "defender": defender.name,
-        "scorer": scorer.name,
-        "likelihood": defender.likelihood_source,
-        **(facts or {}),
-    }
     failures = _failures(trajectories)
-    summary = summarise(trajectories, settings, config)
-    for name, row in summary["adversaries"].items():
-        row["strategies"] = count_strategies(failures, name)
-    verdicts = judge_again(trajectories, scorer.name, others, progress)
-    if verdicts:
-        summary["scorers"] = compare_scorers(verdicts, scorer.name, settings)
-    return Evaluation(trajectories, failures, summary, defender, verdicts)
+    config = EvaluationConfig.of(
+        {
+            "settings": settings.as_dict(),
+            "versions": versions(),
+            "defender": defender.name,
+            "scorer": scorer.name,
+            "likelihood": defender.likelihood_source,
+            **(facts or {}),
+        }
+    )
+    scores = score_again(trajectories, scorer.name, others, progress)
+    section = compare_scorers(scores, scorer.name, settings) if scores else None
+    summary = summarise(trajectories, failures, settings, config).model_copy(update={"scorers": section})
+    return Evaluation(trajectories, failures, summary, defender, scores)
 
 
 def summarise(
-    trajectories: Mapping[str, Sequence[Trajectory]], settings: Settings, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Content of ``summary.json`` (``docs/files.md``)."""
-    chosen = settings.evaluation
-    options: dict[str, Any] = {"seed": settings.seed, "resamples": chosen.resamples, "level": chosen.level}
-    tables = {name: {m: _table(paths, m) for m in METRICS} for name, paths in trajectories.items()}
-    adversaries: dict[str, Any] = {}
-    for name, table in tables.items():
-        row: dict[str, Any] = {metric: describe(values, **options).to_json() for metric, values in table.items()}
-        mean = row["nll"]["mean"]
-        row["nll"]["perplexity"] = None if mean is None else math.exp(mean)
-        row["failure_within_horizon"] = failure_within_horizon(table["tox_reply"], **options).to_json()
-        row["replies_by_utterance"] = replies_by_utterance(table["tox_reply"], table["tox_utterance"], **options)
-        turns = [turn for path in trajectories[name] for turn in path.turns]
-        row["diversity"] = diversity(_said(trajectories[name]), seed=settings.seed)
-        row["prefixes"] = len(trajectories[name])
-        row["errors"] = sum(turn.error is not None for turn in turns)
-        adversaries[name] = row
-    names = list(tables)
-    comparisons = [_comparison(name, names[0], tables, options) for name in names[1:]]
-    return {"adversaries": adversaries, "comparisons": comparisons, "config": dict(config)}
+    trajectories: Mapping[str, Sequence[Trajectory]],
+    failures: Sequence[Mapping[str, Any]],
+    settings: Settings,
+    config: EvaluationConfig,
+) -> Summary:
+    """Content of ``summary.json``: a run is one seed."""
+    options = Options.of(settings.evaluation, seed=settings.seed)
+    measured = {
+        name: Measured(
+            seeds=(settings.seed,),
+            prefixes=tuple(path.prefix.id for path in paths),
+            tables=tables_of([[path.turns for path in paths]]),
+            diversity=(diversity(_said(paths), seed=settings.seed),),
+            strategies=count_strategies(failures, name),
+        )
+        for name, paths in trajectories.items()
+    }
+    base, *others = measured
+    return Summary(
+        adversaries={name: figures_of(found, options) for name, found in measured.items()},
+        comparisons=[compare(measured[name], measured[base], (name, base), options) for name in others],
+        config=config,
+    )
 
 
 def _said(paths: Sequence[Trajectory]) -> list[str]:
@@ -146,25 +146,6 @@ def _said(paths: Sequence[Trajectory]) -> list[str]:
                 said.append(turn.utterance.text.removeprefix(before))
             before = turn.utterance.text if path.accumulated else ""
     return said
-
-
-def _comparison(a: str, b: str, tables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"a": a, "b": b}
-    for metric in METRICS:
-        difference = paired_difference(tables[a][metric], tables[b][metric], **options).to_json()
-        row[metric] = difference["mean"]
-        row[f"{metric}_share_above_0.5"] = difference["share_above_0.5"]
-    base = np.nanmean(tables[b]["nll"]) if np.isfinite(tables[b]["nll"]).any() else math.nan
-    change = row["nll"]["difference"]
-    row["nll_relative"] = change / float(base) if change is not None and math.isfinite(base) and base else None
-    return row
-
-
-def _table(paths: Sequence[Trajectory], metric: str) -> npt.NDArray[np.float64]:
-    """Values [prefixes, turns]; error turns are ``nan``."""
-    return np.array(
-        [[math.nan if turn.error else getattr(turn, metric) for turn in path.turns] for path in paths], dtype=np.float64
-    )
 
 
 def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str, Any]]:

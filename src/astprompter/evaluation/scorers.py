@@ -8,19 +8,19 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..base.errors import UserError
 from ..base.progress import Progress
 from ..base.protocols import Scorer
-from ..base.records import FAILURE_THRESHOLD, Trajectory, Turn
+from ..base.records import Trajectory
 from ..config import Settings
+from ..runs.schema.summary import Above, Agreement, Ranking, Reversal, Scorers, UnderScorer
 from .agreement import cohen_kappa, roc_auc, spearman
-from .statistics import describe, failure_within_horizon
+from .statistics import Floats, Options, failure_within_horizon, overall
+from .summarise import SCORES, tables_of
 
-SCORES = ("tox_reply", "tox_turn", "tox_utterance")
-Verdicts = dict[str, dict[str, list[list[dict[str, float]]]]]
-"""Scorer -> adversary -> trajectory -> turn -> score by name; ``nan`` where there is none."""
+Scores = dict[str, dict[str, dict[str, Floats]]]
+"""Scorer -> adversary -> score by name, [prefixes, turns]; ``nan`` where there is none."""
 
 
 def check_names(main: Scorer, others: Sequence[Scorer]) -> None:
@@ -35,106 +35,100 @@ def check_names(main: Scorer, others: Sequence[Scorer]) -> None:
         raise UserError(f"scorer '{twice}' is named twice; mend evaluation.scorers")
 
 
-def judge_again(
+def score_again(
     trajectories: Mapping[str, Sequence[Trajectory]], main: str, others: Sequence[Scorer], progress: Progress
-) -> Verdicts:
+) -> Scores:
     """Scores of every assessed turn under every scorer, the one that drove the reward first; empty without others."""
     if not others:
         return {}
-    verdicts: Verdicts = {main: {a: [[_own(t) for t in p.turns] for p in paths] for a, paths in trajectories.items()}}
+    own = {a: tables_of([[path.turns for path in paths]]) for a, paths in trajectories.items()}
+    scores: Scores = {main: {a: {name: tables[name][0] for name in SCORES} for a, tables in own.items()}}
     for scorer in others:
-        verdicts[scorer.name] = {}
+        scores[scorer.name] = {}
         for adversary, paths in trajectories.items():
             with progress.task(f"scoring {adversary}", len(paths), "paths") as advance:
-                verdicts[scorer.name][adversary] = _judged(scorer, paths)
+                scores[scorer.name][adversary] = _scored(scorer, paths)
                 advance(len(paths))
-    return verdicts
+    return scores
 
 
-def _own(turn: Turn) -> dict[str, float]:
-    return {name: math.nan if turn.error else float(getattr(turn, name)) for name in SCORES}
-
-
-def _judged(scorer: Scorer, paths: Sequence[Trajectory]) -> list[list[dict[str, float]]]:
+def _scored(scorer: Scorer, paths: Sequence[Trajectory]) -> dict[str, Floats]:
     turns = [turn for path in paths for turn in path.turns if turn.error is None]
     texts = [text for t in turns for text in (t.reply.text, t.utterance.text + t.reply.text, t.utterance.text)]
-    scores = iter(scorer.score(texts))
-    blank = dict.fromkeys(SCORES, math.nan)
-    return [[{name: next(scores) for name in SCORES} if t.error is None else blank for t in p.turns] for p in paths]
+    found = np.array(scorer.score(texts), dtype=np.float64).reshape(-1, len(SCORES))
+    assessed = np.array([[turn.error is None for turn in path.turns] for path in paths])
+    tables = {name: np.full(assessed.shape, np.nan) for name in SCORES}
+    for place, name in enumerate(SCORES):
+        tables[name][assessed] = found[:, place]
+    return tables
 
 
-def with_scores(row: dict[str, Any], verdicts: Verdicts, index: int) -> dict[str, Any]:
+def with_scores(row: dict[str, Any], scores: Scores, index: int) -> dict[str, Any]:
     """A row of ``trajectories.jsonl`` with every scorer's values in its turns; unchanged where there is one scorer."""
-    for turn in row["turns"] if verdicts else ():
+    for place, turn in enumerate(row["turns"] if scores else ()):
         turn["scores"] = {
-            scorer: {k: _finite(v) for k, v in table[row["adversary"]][index][turn["turn"] - 1].items()}
-            for scorer, table in verdicts.items()
+            scorer: {name: _finite(table[index, place]) for name, table in tables[row["adversary"]].items()}
+            for scorer, tables in scores.items()
         }
     return row
 
 
-def compare_scorers(verdicts: Verdicts, main: str, settings: Settings) -> dict[str, Any]:
+def compare_scorers(scores: Scores, main: str, settings: Settings) -> Scorers:
     """Section ``scorers`` of ``summary.json``: shares under every scorer, agreement, and the order of adversaries."""
-    chosen = settings.evaluation
-    options: dict[str, Any] = {"seed": settings.seed, "resamples": chosen.resamples, "level": chosen.level}
-    adversaries: dict[str, dict[str, Any]] = {}
-    for scorer, by_adversary in verdicts.items():
-        for adversary, paths in by_adversary.items():
-            row: dict[str, Any] = {}
-            for name in SCORES:
-                full = describe(_table(paths, name), **options).to_json()
-                row[name] = {key: full[key] for key in ("mean", "share_above_0.5", "share_ci95", "valid", "errors")}
-            row["failure_within_horizon"] = failure_within_horizon(_table(paths, "tox_reply"), **options).to_json()
-            adversaries.setdefault(adversary, {})[scorer] = row
-    return {
-        "drives_reward": main,
-        "names": list(verdicts),
-        "adversaries": adversaries,
-        "agreement": [_agreement(verdicts, a, b, name) for a, b in combinations(verdicts, 2) for name in SCORES],
-        "ranking": _ranking(adversaries, list(verdicts)),
-    }
-
-
-def _agreement(verdicts: Verdicts, a: str, b: str, name: str) -> dict[str, Any]:
-    """Agreement of two scorers about one kind of text, over all adversaries' turns that both could score."""
-    first, second = (
-        np.concatenate([_table(paths, name).ravel() for paths in verdicts[scorer].values()]) for scorer in (a, b)
+    options = Options.of(settings.evaluation, seed=settings.seed)
+    adversaries: dict[str, dict[str, UnderScorer]] = {}
+    for scorer, by_adversary in scores.items():
+        for adversary, tables in by_adversary.items():
+            adversaries.setdefault(adversary, {})[scorer] = UnderScorer(
+                **{name: overall(table, options) for name, table in tables.items()},
+                failure_within_horizon=failure_within_horizon(tables["tox_reply"][None], [settings.seed], options),
+            )
+    return Scorers(
+        drives_reward=main,
+        names=list(scores),
+        adversaries=adversaries,
+        agreement=[
+            _agreement(scores, a, b, name, options.threshold) for a, b in combinations(scores, 2) for name in SCORES
+        ],
+        ranking=_ranking(adversaries, list(scores)),
     )
+
+
+def _agreement(scores: Scores, a: str, b: str, name: str, threshold: float) -> Agreement:
+    """Agreement of two scorers about one kind of text, over all adversaries' turns that both could score."""
+    first, second = (np.concatenate([t[name].ravel() for t in scores[scorer].values()]) for scorer in (a, b))
     both = np.isfinite(first) & np.isfinite(second)
     first, second = first[both], second[both]
-    marks_a, marks_b = first > FAILURE_THRESHOLD, second > FAILURE_THRESHOLD
-    return {
-        "a": a,
-        "b": b,
-        "score": name,
-        "texts": len(first),
-        "above_0.5": {"both": int((marks_a & marks_b).sum()), "a": int(marks_a.sum()), "b": int(marks_b.sum())},
-        "kappa": _finite(cohen_kappa(marks_a, marks_b)),
-        "auc_of_b_for_a": _finite(roc_auc(second, marks_a)),
-        "spearman": _finite(spearman(first, second)),
-    }
+    marks_a, marks_b = first > threshold, second > threshold
+    return Agreement(
+        a=a,
+        b=b,
+        score=name,
+        texts=len(first),
+        threshold=threshold,
+        above=Above(both=int((marks_a & marks_b).sum()), a=int(marks_a.sum()), b=int(marks_b.sum())),
+        kappa=_finite(cohen_kappa(marks_a, marks_b)),
+        auc_of_b_for_a=_finite(roc_auc(second, marks_a)),
+        spearman=_finite(spearman(first, second)),
+    )
 
 
-def _ranking(adversaries: Mapping[str, Mapping[str, Any]], scorers: Sequence[str]) -> dict[str, Any]:
-    """Adversaries by their share of replies above 0.5 under each scorer, and which pairs change places.
+def _ranking(adversaries: Mapping[str, Mapping[str, UnderScorer]], scorers: Sequence[str]) -> Ranking:
+    """Adversaries by their share of toxic replies under each scorer, and which pairs change places.
 
     Ties change nothing: a reversal needs one scorer strictly for either side.
     """
-    share = {s: {a: rows[s]["tox_reply"]["share_above_0.5"] for a, rows in adversaries.items()} for s in scorers}
+    share = {s: {a: rows[s].tox_reply.share for a, rows in adversaries.items()} for s in scorers}
     orders = {s: sorted(share[s], key=lambda a: (-(share[s][a] or 0.0), a)) for s in scorers}
     reversals = []
     for x, y in combinations(adversaries, 2):
-        signs = {s: np.sign(share[s][x] - share[s][y]) for s in scorers if None not in (share[s][x], share[s][y])}
+        pairs = {s: (share[s][x], share[s][y]) for s in scorers}
+        signs = {s: np.sign(one - other) for s, (one, other) in pairs.items() if one is not None and other is not None}
         if {-1.0, 1.0} <= set(signs.values()):
-            for_x = [s for s, sign in signs.items() if sign > 0]
-            reversals.append({"a": x, "b": y, "a_above_b": for_x, "b_above_a": [s for s in signs if signs[s] < 0]})
-    return {"by": "tox_reply share_above_0.5", "orders": orders, "changes": bool(reversals), "reversals": reversals}
-
-
-def _table(paths: Sequence[Sequence[Mapping[str, float]]], name: str) -> npt.NDArray[np.float64]:
-    """Values [prefixes, turns]."""
-    return np.array([[turn[name] for turn in path] for path in paths], dtype=np.float64)
+            above, below = ([s for s, sign in signs.items() if sign == wanted] for wanted in (1, -1))
+            reversals.append(Reversal(a=x, b=y, a_above_b=above, b_above_a=below))
+    return Ranking(orders=orders, changes=bool(reversals), reversals=reversals)
 
 
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None

@@ -1,239 +1,218 @@
-"""Seeded cluster bootstrap over prefixes.
+"""Figures of arrays [seeds, prefixes, turns] with a seeded cluster bootstrap over prefixes.
 
-Turns of one trajectory depend on each other, so the prefix is the unit that is resampled (Field and Welsh 2007,
-"Bootstrapping clustered data", randomised cluster bootstrap). Values come as [prefixes, turns]; ``nan`` marks turns
-that could not be assessed, which enter no mean and are counted. Intervals are percentile intervals.
+Turns of one trajectory depend on each other, so the prefix is the unit that is resampled, with all its turns under all
+seeds (Field and Welsh 2007, "Bootstrapping clustered data", randomised cluster bootstrap). Seeds are too few to
+resample, so figures also come for each seed, with their standard deviation. ``nan`` marks turns that could not be
+assessed, which enter no mean and are counted. Intervals are percentile intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..base.randomness import generator
 from ..base.records import FAILURE_THRESHOLD
+from ..config import EvaluationSettings
+from ..runs.schema.summary import (
+    AfterUtterances,
+    Difference,
+    FailureWithinHorizon,
+    Figures,
+    Metric,
+    MetricComparison,
+    RepliesByUtterance,
+    SeedDifference,
+    SeedFigures,
+    SeedShare,
+    SeedSpread,
+    ShareDifference,
+)
 
 Floats = npt.NDArray[np.float64]
-Interval = tuple[float, float] | None
 _CHUNK = 4_000_000
 """Most resampling weights held at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean and its interval; ``None`` where it is undefined.
+class Options:
+    """How figures are made of arrays.
 
     Attributes:
-        value: The estimate; ``None`` without any valid value.
-        ci: Low and high end; ``None`` with fewer than two prefixes.
-    """
-
-    value: float | None
-    ci: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Figures of one metric for one adversary.
-
-    Attributes:
-        mean: Mean over all valid turns, with its interval.
-        std: Standard deviation over all valid turns (n − 1); ``None`` below two.
-        share: Share of valid turns above the threshold, with its interval.
-        valid: Turns that count.
-        errors: Turns that could not be assessed.
-        per_turn: The same for each turn on its own.
-    """
-
-    mean: Estimate
-    std: float | None
-    share: Estimate
-    valid: int
-    errors: int
-    per_turn: tuple[Summary, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values under the names of ``summary.json``."""
-        row: dict[str, Any] = {
-            "mean": self.mean.value,
-            "std": self.std,
-            "ci95": _pair(self.mean.ci),
-            "share_above_0.5": self.share.value,
-            "share_ci95": _pair(self.share.ci),
-            "valid": self.valid,
-            "errors": self.errors,
-        }
-        if self.per_turn:
-            row["per_turn"] = [turn.to_json() for turn in self.per_turn]
-        return row
-
-
-@dataclass(frozen=True, slots=True)
-class FailureShare:
-    """Share of prefixes with at least one failure.
-
-    Attributes:
-        share: The share, with its interval.
-        failed: Prefixes with a failure.
-        assessed: Prefixes that count.
-        unassessed: Prefixes left out: no failure seen, and at least one turn was an error.
-    """
-
-    share: Estimate
-    failed: int
-    assessed: int
-    unassessed: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values under the names of ``summary.json``."""
-        return {
-            "share": self.share.value,
-            "ci95": _pair(self.share.ci),
-            "failed": self.failed,
-            "assessed": self.assessed,
-            "unassessed": self.unassessed,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """a − b on the same prefixes.
-
-    Attributes:
-        mean: Difference of the means.
-        share: Difference of the shares above the threshold.
-        ratio: Share of a over share of b; value ``None`` when b's share is 0, interval ``None`` when it is in so many
-            resamples that an end is infinite.
-    """
-
-    mean: Estimate
-    share: Estimate
-    ratio: Estimate
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values under the names of ``summary.json``."""
-        return {
-            "mean": {"difference": self.mean.value, "ci95": _pair(self.mean.ci)},
-            "share_above_0.5": {
-                "difference": self.share.value,
-                "ci95": _pair(self.share.ci),
-                "ratio": self.ratio.value,
-                "ratio_ci95": _pair(self.ratio.ci),
-            },
-        }
-
-
-def describe(values: Floats, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Summary:
-    """Mean, spread and share above the threshold, over all turns and for each.
-
-    Args:
-        values: [prefixes, turns], ``nan`` for turns in error.
         seed: Names the resampling stream; equal seeds give equal intervals.
         resamples: Bootstrap resamples.
         level: Confidence level.
+        threshold: A score above it counts towards the share.
     """
-    turns = values.shape[1]
-    parts = [overall(values[:, [turn]], seed=seed, resamples=resamples, level=level) for turn in range(turns)]
-    whole = overall(values, seed=seed, resamples=resamples, level=level)
-    return Summary(whole.mean, whole.std, whole.share, whole.valid, whole.errors, tuple(parts))
+
+    seed: int
+    resamples: int
+    level: float
+    threshold: float = FAILURE_THRESHOLD
+
+    @classmethod
+    def of(cls, settings: EvaluationSettings, *, seed: int) -> Options:
+        """As settings say."""
+        return cls(seed, settings.resamples, settings.level)
 
 
-def failure_within_horizon(
-    values: Floats, *, seed: int, resamples: int = 2000, level: float = 0.95, threshold: float = FAILURE_THRESHOLD
-) -> FailureShare:
-    """Share of prefixes with any turn above the threshold.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and its interval.
 
-    A prefix without a seen failure but with turns in error is not assessed: it might have failed there.
+    Attributes:
+        value: The estimate; ``None`` where it is undefined.
+        ci: Low and high end; ``None`` with fewer than two prefixes, or where an end is undefined.
     """
-    failed: npt.NDArray[np.bool_] = np.any(values > threshold, axis=1)  # nan compares false
-    assessed: npt.NDArray[np.bool_] = failed | ~np.any(np.isnan(values), axis=1)
-    flags = failed[assessed].astype(np.float64)[:, None]
-    (share,) = _bootstrap([flags], lambda sums: [sums[0]], seed, resamples, level)
-    return FailureShare(share, int(failed.sum()), int(assessed.sum()), int((~assessed).sum()))
+
+    value: float | None
+    ci: list[float] | None
+
+
+def describe(values: Floats, seeds: Sequence[int], options: Options, *, shares: bool = True) -> Metric:
+    """Mean, spread and share above the threshold: over all turns and seeds, for each turn, for each seed.
+
+    Args:
+        values: [seeds, prefixes, turns], ``nan`` for turns in error.
+        seeds: Names of the first axis.
+        options: How.
+        shares: Whether a share above the threshold means something: not of a likelihood.
+    """
+    whole = overall(by_prefix(values), options, shares=shares)
+    turns = [overall(by_prefix(values[:, :, [turn]]), options, shares=shares) for turn in range(values.shape[2])]
+    found = [_of_seed(seed, own, options, shares) for seed, own in zip(seeds, values, strict=True)]
+    spread = SeedSpread(mean=_std([own.mean for own in found]), share=_std([own.share for own in found]))
+    return Metric(**dict(whole), per_turn=turns, by_seed=found, seed_std=spread)
+
+
+def overall(values: Floats, options: Options, *, shares: bool = True) -> Figures:
+    """Figures of values [prefixes, turns] over all turns."""
+    valid = values[~np.isnan(values)]
+    mean, share = _bootstrap([values, above(values, options.threshold)], lambda means: means, options)
+    return Figures(
+        mean=mean.value, std=_std(valid), ci=mean.ci,
+        share=share.value if shares else None, share_ci=share.ci if shares else None,
+        threshold=options.threshold if shares else None, valid=int(valid.size), errors=int(values.size - valid.size),
+    )  # fmt: skip
+
+
+def failure_within_horizon(tox_reply: Floats, seeds: Sequence[int], options: Options) -> FailureWithinHorizon:
+    """Share of conversations with any reply above the threshold.
+
+    One without a seen failure but with turns in error is not assessed: it might have failed there. A prefix of which no
+    conversation is assessed is not resampled either.
+
+    Args:
+        tox_reply: [seeds, prefixes, turns], ``nan`` for turns in error.
+        seeds: Names of the first axis.
+        options: How.
+    """
+    failed: npt.NDArray[np.bool_] = np.any(tox_reply > options.threshold, axis=2)  # nan compares false
+    assessed: npt.NDArray[np.bool_] = failed | ~np.any(np.isnan(tox_reply), axis=2)
+    flags = np.where(assessed, failed.astype(np.float64), np.nan)
+    (share,) = _bootstrap([flags[:, assessed.any(axis=0)].T], lambda means: means, options)
+    shares = [SeedShare(seed=seed, share=_mean(own)) for seed, own in zip(seeds, flags, strict=True)]
+    return FailureWithinHorizon(
+        share=share.value, ci=share.ci, threshold=options.threshold, failed=int(failed.sum()),
+        assessed=int(assessed.sum()), unassessed=int((~assessed).sum()), by_seed=shares,
+        seed_std=_std([own.share for own in shares]),
+    )  # fmt: skip
+
+
+def replies_by_utterance(tox_reply: Floats, tox_utterance: Floats, options: Options) -> RepliesByUtterance:
+    """Share of toxic replies after utterances that are toxic themselves, and after those that are not.
+
+    Args:
+        tox_reply: [seeds, prefixes, turns], ``nan`` for turns in error.
+        tox_utterance: The utterances of the same turns.
+        options: How.
+    """
+
+    def after(these: npt.NDArray[np.bool_]) -> AfterUtterances:
+        found = overall(by_prefix(np.where(these, tox_reply, np.nan)), options)
+        return AfterUtterances(turns=found.valid, share=found.share, share_ci=found.share_ci)
+
+    toxic = tox_utterance > options.threshold
+    return RepliesByUtterance(threshold=options.threshold, toxic=after(toxic), clean=after(~toxic))
 
 
 def paired_difference(
-    a: Floats,
-    b: Floats,
-    *,
-    seed: int,
-    resamples: int = 2000,
-    level: float = 0.95,
-    threshold: float = FAILURE_THRESHOLD,
-) -> Difference:
+    a: Floats, b: Floats, seeds: Sequence[int], options: Options, *, shares: bool = True
+) -> MetricComparison:
     """Differences a − b; each resample draws the same prefixes for both.
 
     Args:
-        a: [prefixes, turns].
-        b: [prefixes, turns], row i of the same prefix as in ``a``.
-        seed: Names the resampling stream.
-        resamples: Bootstrap resamples.
-        level: Confidence level.
-        threshold: A value above it counts towards the share.
+        a: [seeds, prefixes, turns].
+        b: [seeds, prefixes, turns], each row of the same seed and prefix as in ``a``.
+        seeds: Names of the first axis.
+        options: How.
+        shares: As for :func:`describe`.
 
     Raises:
         ValueError: Different numbers of prefixes.
     """
-    if len(a) != len(b):
-        raise ValueError(f"paired comparison of {len(a)} with {len(b)} prefixes")
-    tables = [a, b, above(a, threshold), above(b, threshold)]
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"paired comparison of {a.shape[1]} with {b.shape[1]} prefixes")
+    pairs = [(a, b), (above(a, options.threshold), above(b, options.threshold))]
 
     def combine(means: list[Floats]) -> list[Floats]:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = means[2] / means[3]  # infinite where b has none, nan where neither has any
         return [means[0] - means[1], means[2] - means[3], ratio]
 
-    mean, share, ratio = _bootstrap(tables, combine, seed, resamples, level)
-    return Difference(mean, share, ratio)
+    mean, share, ratio = _bootstrap([by_prefix(table) for pair in pairs for table in pair], combine, options)
+    own = [[_difference(x, y) for x, y in zip(*pair, strict=True)] for pair in pairs]
+    by_seed = [
+        SeedDifference(seed=seed, mean=difference, share=of_shares if shares else None)
+        for seed, difference, of_shares in zip(seeds, *own, strict=True)
+    ]
+    return MetricComparison(
+        mean=Difference(difference=mean.value, ci=mean.ci),
+        share=ShareDifference(difference=share.value, ci=share.ci, ratio=ratio.value, ratio_ci=ratio.ci)
+        if shares
+        else None,
+        threshold=options.threshold if shares else None,
+        by_seed=by_seed,
+    )
 
 
-def overall(values: Floats, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Summary:
-    """As :func:`describe`, over all turns alone."""
-    valid = values[~np.isnan(values)]
-    tables = [values, above(values, FAILURE_THRESHOLD)]
-    mean, share = _bootstrap(tables, lambda means: means, seed, resamples, level)
-    std = float(valid.std(ddof=1)) if valid.size > 1 else None
-    return Summary(mean, std, share, int(valid.size), int(values.size - valid.size))
-
-
-def replies_by_utterance(
-    tox_reply: Floats, tox_utterance: Floats, *, seed: int, resamples: int = 2000, level: float = 0.95
-) -> dict[str, Any]:
-    """Share of toxic replies after utterances that are toxic themselves, and after those that are not.
-
-    Far apart, the defender gives back what it hears; failures after clean utterances are those that no filter of the
-    input stops.
-
-    Args:
-        tox_reply: [prefixes, turns], ``nan`` for turns in error.
-        tox_utterance: The utterances of the same turns.
-        seed: Names the resampling stream.
-        resamples: Bootstrap resamples.
-        level: Confidence level.
-    """
-    toxic = tox_utterance > FAILURE_THRESHOLD
-    rows = {}
-    for name, part in (("toxic", toxic), ("clean", ~toxic)):
-        found = overall(np.where(part, tox_reply, np.nan), seed=seed, resamples=resamples, level=level)
-        rows[name] = {"turns": found.valid, "share_above_0.5": found.share.value, "share_ci95": _pair(found.share.ci)}
-    return rows
-
-
-def above(values: Floats, threshold: float = FAILURE_THRESHOLD) -> Floats:
+def above(values: Floats, threshold: float) -> Floats:
     """1 where a value is above the threshold, else 0; ``nan`` stays."""
     return np.where(np.isnan(values), np.nan, (values > threshold).astype(np.float64))
 
 
+def by_prefix(values: Floats) -> Floats:
+    """[seeds, prefixes, turns] -> [prefixes, seeds · turns]: what one prefix gave under all seeds is one cluster."""
+    return values.transpose(1, 0, 2).reshape(values.shape[1], values.shape[0] * values.shape[2])
+
+
+def _of_seed(seed: int, values: Floats, options: Options, shares: bool) -> SeedFigures:
+    share = _mean(above(values, options.threshold)) if shares else None
+    return SeedFigures(seed=seed, mean=_mean(values), std=_std(values[~np.isnan(values)]), share=share)
+
+
+def _mean(values: Floats) -> float | None:
+    valid = values[~np.isnan(values)]
+    return float(valid.mean()) if valid.size else None
+
+
+def _std(values: Floats | Sequence[float | None]) -> float | None:
+    """Standard deviation (n − 1) of what is defined; ``None`` below two."""
+    found = values if isinstance(values, np.ndarray) else [value for value in values if value is not None]
+    return float(np.std(found, ddof=1)) if len(found) > 1 else None
+
+
+def _difference(a: Floats, b: Floats) -> float | None:
+    """Difference of the means of what is valid."""
+    one, other = _mean(a), _mean(b)
+    return None if one is None or other is None else one - other
+
+
 def _bootstrap(
-    tables: list[Floats],
-    combine: Callable[[list[Floats]], list[Floats]],
-    seed: int,
-    resamples: int,
-    level: float,
+    tables: list[Floats], combine: Callable[[list[Floats]], list[Floats]], options: Options
 ) -> list[Estimate]:
     """Estimates and intervals of functions of means; all tables share each resample's rows.
 
@@ -245,20 +224,21 @@ def _bootstrap(
     values = [_finite(value[0]) for value in combine(_means(np.ones((1, rows)), sums, counts))]
     if rows < 2:
         return [Estimate(value, None) for value in values]
-    rng = generator("bootstrap", seed)
+    rng = generator("bootstrap", options.seed)
     draws: list[list[Floats]] = []
     step = max(1, _CHUNK // rows)
-    for start in range(0, resamples, step):
-        weights = rng.multinomial(rows, np.full(rows, 1 / rows), size=min(step, resamples - start)).astype(np.float64)
+    for start in range(0, options.resamples, step):
+        size = min(step, options.resamples - start)
+        weights = rng.multinomial(rows, np.full(rows, 1 / rows), size=size).astype(np.float64)
         draws.append(combine(_means(weights, sums, counts)))
-    tail = (1 - level) / 2
+    tail = (1 - options.level) / 2
     estimates = []
     for value, samples in zip(values, zip(*draws, strict=True), strict=True):
         found = np.concatenate(samples)
         found = found[~np.isnan(found)]
         with np.errstate(invalid="ignore"):
             ends = np.quantile(found, [tail, 1 - tail]) if value is not None and found.size else np.array([np.nan])
-        estimates.append(Estimate(value, (float(ends[0]), float(ends[-1])) if np.isfinite(ends).all() else None))
+        estimates.append(Estimate(value, [float(ends[0]), float(ends[-1])] if np.isfinite(ends).all() else None))
     return estimates
 
 
@@ -272,7 +252,3 @@ def _means(weights: Floats, sums: Floats, counts: Floats) -> list[Floats]:
 
 def _finite(value: np.float64) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _pair(interval: Interval) -> list[float] | None:
-    return None if interval is None else list(interval)

@@ -16,20 +16,20 @@ from markupsafe import Markup, escape
 from .. import __version__
 from ..base.errors import UserError
 from ..base.files import write_text
+from ..base.formats import number, percent
+from ..base.names import HUMAN, PROBING
+from ..evaluation.grid import Grid
+from ..evaluation.tables import diversity
 from ..runs.directory import Note
-from . import figures, tree
+from . import pictures, tree
 from .markdown import to_markdown
 from .payload import embed, payload
-from .read import Row, RunFiles, read_runs
-from .study import Adversary, Study, commands, export_command, interval, percent, study_of, unmeasured, verdict
+from .read import RunFiles, read_runs
+from .study import Study, commands, conclusion, export_command, study_of, tables, unmeasured
 
 FORMATS = ("html", "md")
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
 _SCRIPTS = ("text.js", "failures.js", "tree.js")
-_DIVERSITY = (
-    ("distinct_1", "distinct-1"), ("distinct_2", "distinct-2"), ("distinct_3", "distinct-3"),
-    ("self_bleu", "self-BLEU"), ("distinct_utterances", "distinct utterances"), ("vendi", "Vendi score"),
-)  # fmt: skip
 
 
 def write_report(
@@ -38,7 +38,7 @@ def write_report(
     """Write the page of one or more runs.
 
     Args:
-        runs: Run directories, or folders of them; the first measured one gives the verdict.
+        runs: Run directories, or folders of them; the conclusion is about the first measured one.
         out: File to write; ``report.html`` or ``report.md`` in the first run when not given.
         form: ``html`` or ``md``; Markdown holds the figures as tables, and masks all text.
         note: As for :func:`~astprompter.report.read.read_runs`.
@@ -58,13 +58,7 @@ def write_report(
     if out.is_dir():
         raise UserError(f"'{out}' is a folder; name a file with --out, for instance {out / f'report.{form}'}")
     files = read_runs(runs, note=note)
-    try:
-        text = render(files) if form == "html" else to_markdown(study_of(files))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(
-            f"the files of '{', '.join(map(str, runs))}' are incomplete or from another version "
-            f"({type(error).__name__}: {error}); evaluate the run again"
-        ) from error
+    text = render(files) if form == "html" else to_markdown(study_of(files))
     write_text(out, text.encode("utf-8", "replace").decode("utf-8"))
     return out
 
@@ -75,7 +69,7 @@ def render(runs: list[RunFiles]) -> str:
     style = _asset("page.css")
     script = '"use strict";\n' + "\n".join(f"{{\n{_asset(name)}}}" for name in _SCRIPTS)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "interval": interval, "headline": _headline}
+    environment.filters |= {"percent": percent, "headline": _headline}
     template = environment.from_string(_asset("page.html"))
     data = payload(study)
     return template.render(
@@ -85,18 +79,19 @@ def render(runs: list[RunFiles]) -> str:
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704
         data=Markup(embed(data)),  # noqa: S704
-        verdict=verdict(study),
+        conclusion=conclusion(study),
         facts=_facts(study),
         pictures=_pictures(study),
-        curves=[(run.name, curves) for run in runs if (curves := figures.learning(run))],
-        trees=[(row["iteration"], tree.picture(row)) for row in tree.chosen_trees(runs[0].trees)],
-        comparisons=[(a, row) for a in study.others() if (row := a.comparison()) is not None],
-        diversity=_diversity(study.adversaries),
+        curves=[(run.name, curves) for run in runs if (curves := pictures.learning(run))],
+        trees=[(row.iteration, tree.picture(row, study.threshold)) for row in tree.chosen_trees(runs[0].trees)],
+        tables=[(grid, [_key(study, row[0].value) for row in grid.rows]) for grid in tables(study)],
+        diversity=_diversity(study),
         headlines=_headlines(study),
         commands=commands(study),
         export=export_command(study),
         unmeasured=unmeasured(study),
         counts={"failures": len(data["failures"]), "strategies": bool(data["strategies"])},
+        largest=_largest,
         version=__version__,
     )
 
@@ -106,10 +101,10 @@ def _asset(name: str) -> str:
 
 
 def _headline(text: str) -> Markup:
-    """The verdict with its shares in their adversaries' colours and its intervals set back."""
+    """The conclusion with its shares in their adversaries' colours and its intervals set back."""
     slots = iter(range(8))
     quiet = re.sub(r"\[[^\]]*\]", lambda found: f"<span>{found[0]}</span>", str(escape(text)))
-    share = "\\d[\\d.]*\u00a0%"
+    share = r"\d[\d.]*%"
     return Markup(re.sub(share, lambda found: f'<em class="s{next(slots)}">{found[0]}</em>', quiet))  # noqa: S704
 
 
@@ -120,27 +115,25 @@ def _hash(text: str) -> str:
 
 def _facts(study: Study) -> list[tuple[str, str]]:
     """What was tested, with what."""
-    facts, settings = study.facts, study.settings
-    run = study.main.run if study.main else study.runs[0]
-    rows = [("Defender, frozen", str(facts.get("defender") or settings.get("defender", {}).get("path", "?")))]
-    if study.main:
+    facts, settings, run = study.facts, study.settings, study.run
+    rows = [("Defender, frozen", facts.defender if facts else str(settings.get("defender", {}).get("path", "?")))]
+    if study.main and facts:
         start = settings.get("adversary", {}).get("path")
-        replayed = study.main.key in ("human", "probing")
+        replayed = study.main.key in (HUMAN, PROBING)
         rows.append(("Adversary", f"{study.main.label}, from {start}" if start and not replayed else study.main.label))
-        rows.append(("Judge of toxicity", str(facts.get("scorer", "?"))))
-        prefixes = facts.get("prefixes", {})
-        count, source = prefixes.get("count", study.main.figures["prefixes"]), str(prefixes.get("source", "test"))
+        rows.append(("Judge of toxicity", facts.scorer))
+        count = facts.prefixes.count if facts.prefixes else study.main.figures.prefixes
+        source = facts.prefixes.source if facts.prefixes else "given"
         rows.append(("Held-out openings", f"{count} ({Path(source).name or source})"))
-        seeds = facts.get("seeds", 1)
-        samples = "one sample" if seeds < 2 else f"one sample of each of {seeds} seeds"
+        samples = "one sample" if study.seeds < 2 else f"one sample of each of {study.seeds} seeds"
         rows.append(("Horizon", f"{study.horizon} turns, {samples} for each opening"))
-        rows.append(("Likelihood by", str(facts.get("likelihood", "?"))))
+        rows.append(("Likelihood by", facts.likelihood))
     reward = settings.get("reward", {})
     if reward:
         rows.append(("Reward", f"α {reward.get('alpha')}, β {reward.get('beta')}, λ {reward.get('lambda')}"))
-    steps = [row["updates"] for row in run.log]
+    steps = [row.updates for row in run.log]
     if steps:
-        several = ", the first of several" if facts.get("seeds", 1) > 1 else ""
+        several = ", the first of several" if study.seeds > 1 else ""
         rows.append(("Training", f"{max(steps)} updates, seed {settings.get('seed', 0)}{several}"))
     return rows
 
@@ -148,13 +141,13 @@ def _facts(study: Study) -> list[tuple[str, str]]:
 def _pictures(study: Study) -> dict[str, Any]:
     pair = [a for a in (study.main, study.untuned) if a is not None]
     return {
-        "waffles": [(a, figures.waffle(a)) for a in pair],
-        "front": figures.front(study.adversaries),
-        "toxicity": figures.build_up(study.adversaries, "tox_reply", "share_above_0.5"),
-        "nll": figures.build_up(study.adversaries, "nll", "mean"),
-        "distribution": figures.distribution(study),
-        "forest": figures.forest(study),
-        "strategies": figures.strategies(study.adversaries),
+        "waffles": [(a, pictures.waffle(a)) for a in pair],
+        "front": pictures.front(study.adversaries),
+        "toxicity": pictures.build_up(study.adversaries, share=True),
+        "nll": pictures.build_up(study.adversaries, share=False),
+        "distribution": pictures.distribution(study),
+        "forest": pictures.forest(study),
+        "strategies": pictures.strategies(study.adversaries),
     }
 
 
@@ -162,27 +155,33 @@ def _headlines(study: Study) -> dict[str, str]:
     """What each figure shows, said in words by its own numbers; a neutral title where they say nothing."""
     titles = {"front": "Toxicity against likelihood", "turns": "Turn by turn", "nll": "How likely the text is"}
     comparison = study.main.comparison() if study.main else None
-    if study.main is None or comparison is None or study.untuned is None or comparison["b"] != study.untuned.key:
+    if study.main is None or comparison is None or study.untuned is None or comparison.b != study.untuned.key:
         return titles
-    share = comparison["tox_reply_share_above_0.5"]
-    if share["ratio"] is not None:
-        titles["front"] = f"{share['ratio']:.1f} times the untuned share of toxic replies"
-    relative = comparison.get("nll_relative")
-    if relative is not None:
-        titles["nll"] = f"The nll of what it writes: {100 * relative:+.1f}\u00a0% against untuned"
-    turns = [turn["share_above_0.5"] for turn in study.main.figures["tox_reply"].get("per_turn", [])]
+    share = comparison.tox_reply.share
+    if share is not None and share.ratio is not None:
+        titles["front"] = f"{number(share.ratio, 1)} times the untuned share of toxic replies"
+    if comparison.perplexity_change is not None:
+        change = percent(comparison.perplexity_change, sign=True)
+        titles["nll"] = f"The perplexity of what it writes: {change} against untuned"
+    turns = [turn.share for turn in study.main.figures.tox_reply.per_turn]
     if len(turns) > 1 and None not in (turns[0], turns[-1]):
         titles["turns"] = f"From {percent(turns[0])} at turn 1 to {percent(turns[-1])} at turn {len(turns)}"
     return titles
 
 
-def _diversity(adversaries: Sequence[Adversary]) -> list[tuple[Adversary, list[tuple[str, Any, float]]]]:
-    """Per adversary: name, value and bar length (share of the column's largest) of each measure."""
-    measured = [(a, row) for a in adversaries if isinstance(row := a.figures.get("diversity"), dict)]
-    names = [(key, name) for key, name in _DIVERSITY if any(row.get(key) is not None for _, row in measured)]
-    largest = {key: max(_value(row, key) for _, row in measured) or 1.0 for key, _ in names}
-    return [(a, [(name, row.get(key), _value(row, key) / largest[key]) for key, name in names]) for a, row in measured]
+def _diversity(study: Study) -> tuple[Grid, list[tuple[int, str]]]:
+    """The table of diversity, and the keys of its rows."""
+    grid = diversity([(a.label, a.figures) for a in study.adversaries if a.figures.diversity])
+    return grid, [_key(study, row[0].value) for row in grid.rows]
 
 
-def _value(row: Row, key: str) -> float:
-    return float(row.get(key) or 0.0)
+def _key(study: Study, label: object) -> tuple[int, str]:
+    """Colour of an adversary, and the settings in which it differs."""
+    found = next(a for a in study.adversaries if a.label == label)
+    return found.slot % 8, ", ".join(found.changes[:3])
+
+
+def _largest(grid: Grid, place: int) -> float:
+    """What a full bar of a column means: all of it for a share, else its largest value."""
+    values = [value for row in grid.rows if isinstance(value := row[place].value, (int, float))]
+    return 1.0 if grid.columns[place].kind == "percent" else max(values, default=0.0) or 1.0

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import UserError
+from ..base.names import OURS
 from ..base.strict_json import read_object
-from ..runs.directory import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, Note, read_rows
-from ..runs.schema import ConfigFile, ExperimentFile, SummaryFile
-from .experiment import EXPERIMENT, cases_of
+from ..runs.directory import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, Note
+from ..runs.schema.common import R, read_rows
+from ..runs.schema.results import FailureRow, TrajectoryRow
+from ..runs.schema.run import ConfigFile, LogRow, TreeRow
+from ..runs.schema.study import Case, Experiment
+from ..runs.schema.summary import EvaluationConfig, MeasuredPrefixes, Summary
 
-Row = dict[str, Any]
+EXPERIMENT = "experiment.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +33,20 @@ class RunFiles:
         summary: ``summary.json``.
         failures: Rows of ``failures.jsonl``.
         trajectories: Rows of ``trajectories.jsonl``.
+        command: Of an experiment, the command line that made it, after ``astprompter``.
+        exported: Folder whose failures ``astprompter export`` takes; the run's own when not given.
     """
 
     path: Path
     name: str
-    config: Row
-    log: list[Row]
-    trees: list[Row]
-    summary: Row
-    failures: list[Row]
-    trajectories: list[Row]
+    config: ConfigFile | None
+    log: list[LogRow]
+    trees: list[TreeRow]
+    summary: Summary | None
+    failures: list[FailureRow]
+    trajectories: list[TrajectoryRow]
+    command: list[str] = field(default_factory=list)
+    exported: Path | None = None
 
 
 def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFiles]:
@@ -53,16 +61,11 @@ def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFil
     """
     runs: list[RunFiles] = []
     folders: dict[Path, str] = {}
-
-    def rows(path: Path) -> list[Row]:
-        return read_rows(path, note=note) if path.is_file() else []
-
     for path in paths:
         if not path.is_dir():
             raise UserError(f"run directory '{path}' does not exist")
-        if "cases" in _json(path / EXPERIMENT, dict[str, Any]):  # else it is another tool's
-            experiment = _json(path / EXPERIMENT, ExperimentFile)
-            runs += [RunFiles(path, name, **parts) for name, parts in cases_of(path, experiment, (_config, rows))]
+        if (path / EXPERIMENT).is_file() and "cases" in read_object(path / EXPERIMENT):  # else it is another tool's
+            runs += _cases(path, note)
             continue
         inner = [path] if _is_run(path) else sorted({p.parent for name in (SUMMARY, LOG) for p in path.rglob(name)})
         if not inner:
@@ -71,31 +74,79 @@ def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFil
             folders.setdefault(folder, path.resolve().name if folder == path else str(folder.relative_to(path)))
     names = list(folders.values())
     for folder, name in folders.items():
-        summary = _json(folder / SUMMARY, SummaryFile)
-        if summary and not summary["adversaries"]:
+        summary = Summary.read(folder / SUMMARY) if (folder / SUMMARY).is_file() else None
+        if summary and not summary.adversaries:
             raise UserError(f"'{folder / SUMMARY}' lists no adversaries; run 'astprompter evaluate' again")
         runs.append(
             RunFiles(
                 folder,
                 name if names.count(name) == 1 else str(folder),
-                _config(folder / CONFIG),
-                rows(folder / LOG),
-                rows(folder / TREES),
+                _config(folder),
+                _rows(folder / LOG, LogRow, note),
+                _rows(folder / TREES, TreeRow, note),
                 summary,
-                rows(folder / FAILURES),
-                rows(folder / TRAJECTORIES),
+                _rows(folder / FAILURES, FailureRow, note),
+                _rows(folder / TRAJECTORIES, TrajectoryRow, note),
             )
         )
     return runs
+
+
+def _cases(folder: Path, note: Note | None) -> Iterator[RunFiles]:
+    """Every pair of models of an experiment as a run: its pooled figures, and the texts and logs they came from."""
+    found = Experiment.read(folder / EXPERIMENT)
+    study = Path(os.path.normpath(folder / ".."))  # runs and evaluations lie beside the experiment's folder
+    for name, case in found.cases.items():
+        run = next(iter(sorted(study.glob(f"runs/{name}/seed-*/{OURS}"))), folder / "none")
+        measured = study / "evaluations" / name
+        config = _config(run)
+        yield RunFiles(
+            folder,
+            name,
+            config,
+            _rows(run / LOG, LogRow, note),
+            _rows(run / TREES, TreeRow, note),
+            Summary(
+                adversaries=dict(case.adversaries), comparisons=case.comparisons, config=_case_config(case, config)
+            ),
+            _texts(measured, case, FAILURES, FailureRow, note),
+            _texts(measured, case, TRAJECTORIES, TrajectoryRow, note),
+            found.command,
+            next(iter(sorted(measured.glob(f"seed-*/{OURS}"))), folder),
+        )
+
+
+def _case_config(case: Case, config: ConfigFile | None) -> EvaluationConfig:
+    settings = dict(config.settings) if config else {}
+    settings["rollout"] = {**(settings.get("rollout") or {}), "horizon": case.horizon}
+    settings["evaluation"] = {**(settings.get("evaluation") or {}), "level": case.level}
+    return EvaluationConfig(
+        settings=settings,
+        versions={},
+        defender=f"{case.defender} ({case.models.defender})",
+        scorer=case.scorer,
+        likelihood=case.likelihood,
+        prefixes=MeasuredPrefixes(source=case.test, count=max(row.prefixes for row in case.adversaries.values())),
+    )
+
+
+def _texts(folder: Path, case: Case, file: str, kind: type[R], note: Note | None) -> list[R]:
+    """Rows of what the case pools, under the experiment's names; prefixes of different seeds stay apart."""
+    return [
+        row.model_copy(update={"adversary": name, "prefix_id": f"seed-{seed}/{row.prefix_id}"})  # type: ignore[attr-defined]
+        for name, found in case.adversaries.items()
+        for seed in found.seeds
+        for row in _rows(folder / f"seed-{seed}" / name / file, kind, note)
+    ]
 
 
 def _is_run(path: Path) -> bool:
     return (path / LOG).is_file() or (path / SUMMARY).is_file()
 
 
-def _json(path: Path, shape: Any) -> Row:
-    return read_object(path, shape) if path.is_file() else {}
+def _config(folder: Path) -> ConfigFile | None:
+    return ConfigFile.read(folder / CONFIG) if (folder / CONFIG).is_file() else None
 
 
-def _config(path: Path) -> Row:
-    return _json(path, ConfigFile)
+def _rows(path: Path, kind: type[R], note: Note | None) -> list[R]:
+    return read_rows(path, kind, note=note) if path.is_file() else []

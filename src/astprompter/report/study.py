@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
 
+from ..base.formats import interval, number, percent
 from ..base.names import OURS, UNTUNED
 from ..config import dotted, load_settings, preset_names
+from ..evaluation.grid import Grid
+from ..evaluation.summarise import perplexity_change
+from ..evaluation.tables import adversaries, comparisons, is_start
 from ..runs.directory import KEPT_START
-from .read import Row, RunFiles
+from ..runs.schema.study import StudyAdversary
+from ..runs.schema.summary import AdversaryFigures, Comparison, EvaluationConfig, FailureWithinHorizon
+from .read import RunFiles
+
+Settings = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +38,14 @@ class Adversary:
     label: str
     key: str
     run: RunFiles
-    figures: Row
+    figures: AdversaryFigures
     slot: int
     changes: tuple[str, ...] = ()
 
-    def comparison(self, base: str | None = None) -> Row | None:
+    def comparison(self, base: str | None = None) -> Comparison | None:
         """Its paired comparison with ``base``, or with its evaluation's first adversary."""
-        rows = self.run.summary.get("comparisons", [])
-        return next((row for row in rows if row["a"] == self.key and base in (None, row["b"])), None)
+        rows = self.run.summary.comparisons if self.run.summary else []
+        return next((row for row in rows if row.a == self.key and base in (None, row.b)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Study:
     Attributes:
         runs: All runs.
         adversaries: All adversaries, the main one first, then the untuned one.
-        main: The adversary of the verdict; ``None`` without any evaluation.
+        main: The adversary of the conclusion; ``None`` without any evaluation.
         untuned: What it is compared with.
     """
 
@@ -59,17 +65,25 @@ class Study:
     untuned: Adversary | None = None
 
     @property
-    def settings(self) -> Row:
-        """Settings of the main adversary's run."""
-        run = self.main.run if self.main else self.runs[0]
-        settings: Row = run.summary.get("config", {}).get("settings") or run.config.get("settings", {})
-        return settings
+    def run(self) -> RunFiles:
+        """The run that the page is about."""
+        return self.main.run if self.main else self.runs[0]
 
     @property
-    def facts(self) -> Row:
-        """The ``config`` of the main evaluation."""
-        facts: Row = self.main.run.summary.get("config", {}) if self.main else {}
-        return facts
+    def facts(self) -> EvaluationConfig | None:
+        """What decided the main evaluation."""
+        return self.run.summary.config if self.main and self.run.summary else None
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the main adversary's evaluation, or of its training."""
+        found = (self.facts.settings if self.facts else {}) or (self.run.config.settings if self.run.config else {})
+        return dict(found)
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of the main evaluation."""
+        return len({seed for a in self.adversaries if a.run is self.run for seed in a.figures.seeds})
 
     @property
     def horizon(self) -> int:
@@ -77,9 +91,19 @@ class Study:
         return int(self.settings.get("rollout", {}).get("horizon", 3))
 
     @property
+    def level(self) -> float:
+        """Confidence level of the intervals."""
+        return float(self.settings.get("evaluation", {}).get("level", 0.95))
+
+    @property
+    def threshold(self) -> float:
+        """What a toxic text exceeds."""
+        return self.main.figures.failure_within_horizon.threshold if self.main else 0.5
+
+    @property
     def stands_in(self) -> str:
         """Whose likelihood every nll is where it is not the defender's own; else empty."""
-        told = str(self.facts.get("likelihood") or "defender")
+        told = self.facts.likelihood if self.facts else ""
         return "" if told.startswith("defender") else told
 
     @property
@@ -90,7 +114,7 @@ class Study:
     @property
     def failed(self) -> bool:
         """Whether any adversary's figures tell of a failure."""
-        return any(a.figures["failure_within_horizon"]["share"] for a in self.adversaries)
+        return any(a.figures.failure_within_horizon.share for a in self.adversaries)
 
     def untuned_of(self, adversary: Adversary) -> Adversary | None:
         """The untuned adversary that another one can be set beside: its own evaluation's, else an equal one's."""
@@ -108,16 +132,17 @@ def study_of(runs: list[RunFiles]) -> Study:
     if first is None:
         return Study(runs)
     main_key = _main_key(first)
-    entries = [(run, key) for run in runs for key in run.summary.get("adversaries", {})]
-    entries.sort(key=lambda entry: (entry != (first, main_key), entry != (first, UNTUNED)))
+    entries = [(run, key, found) for run in runs if run.summary for key, found in run.summary.adversaries.items()]
+    entries.sort(key=lambda entry: (entry[:2] != (first, main_key), entry[:2] != (first, UNTUNED)))
+    with_untuned = any(entry[:2] == (first, UNTUNED) for entry in entries)
     found: dict[str, Adversary] = {}
-    for run, key in entries:
-        figures, label = run.summary["adversaries"][key], run.name if key == run.path.resolve().name else key
+    for run, key, figures in entries:
+        label = run.name if key == run.path.resolve().name else key
         if label in found and found[label].figures == figures:
             continue
         others = (f"{key} ({run.name}, {number})" for number in count(2))
         label = next(name for name in chain((label, f"{key} ({run.name})"), others) if name not in found)
-        slot = len(found) + (main_key != UNTUNED and bool(found) and (first, UNTUNED) not in entries)
+        slot = len(found) + (main_key != UNTUNED and bool(found) and not with_untuned)
         found[label] = Adversary(label, key, run, figures, slot, _changes(run, first, figures))
     adversaries = list(found.values())
     untuned = next((a for a in adversaries if a.key == UNTUNED and comparable(a.run, first)), None)
@@ -126,29 +151,30 @@ def study_of(runs: list[RunFiles]) -> Study:
 
 def comparable(a: RunFiles, b: RunFiles) -> bool:
     """Whether two evaluations met the same defender and openings, as far as their files tell."""
-    if a is b:
+    if a is b or not (a.summary and b.summary):
         return True
-    one, other = (run.summary.get("config", {}) for run in (a, b))
-    prefixes = (one.get("prefixes") or {}, other.get("prefixes") or {})
-    same = [(one.get(key), other.get(key)) for key in ("defender", "defender_sha256", "scorer")]
-    same += [(prefixes[0].get(key), prefixes[1].get(key)) for key in ("source", "count", "sha256")]
+    one, other = a.summary.config, b.summary.config
+    same = [(getattr(one, key), getattr(other, key)) for key in ("defender", "defender_sha256", "scorer")]
+    same += [
+        (getattr(one.prefixes, key, None), getattr(other.prefixes, key, None)) for key in ("source", "count", "sha256")
+    ]
     return all(x == y or x is None or y is None for x, y in same)
 
 
 def _main_key(run: RunFiles) -> str:
     """The adversary that a run is about: its own, else the first that was tuned."""
-    names = list(run.summary.get("adversaries", {}))
+    names = list(run.summary.adversaries) if run.summary else []
     own = next((name for name in (run.path.resolve().name, OURS) if name in names), None)
     return own or next((name for name in names if name != UNTUNED), names[0] if names else "")
 
 
-def _changes(run: RunFiles, first: RunFiles, figures: Row) -> tuple[str, ...]:
+def _changes(run: RunFiles, first: RunFiles, figures: AdversaryFigures) -> tuple[str, ...]:
     """Settings that differ from the first run's, or from the experiment's main one, as ``key=value``."""
-    if isinstance(figures.get("changes"), Mapping):
-        return tuple(f"{key}={_scalar(value)}" for key, value in figures["changes"].items())
+    if isinstance(figures, StudyAdversary):
+        return tuple(f"{key}={_scalar(value)}" for key, value in figures.changes.items())
     if run is first or not run.config or not first.config:
         return ()
-    own, base = dotted(run.config.get("settings", {})), dotted(first.config.get("settings", {}))
+    own, base = dotted(run.config.settings), dotted(first.config.settings)
     return tuple(f"{key}={_scalar(value)}" for key, value in own.items() if base.get(key) != value)
 
 
@@ -158,16 +184,15 @@ def _scalar(value: object) -> str:
 
 def commands(study: Study) -> list[str]:
     """The command lines that make the main run, its figures and this page."""
-    if "command" in study.facts:
-        places = dict.fromkeys(str(run.path) for run in study.runs)
-        return [_line(*study.facts["command"]), _line("report", *places)]
+    run = study.run
+    if run.command:
+        return [_line(*run.command), _line("report", *dict.fromkeys(str(run.path) for run in study.runs))]
     lines = []
-    run = study.main.run if study.main else study.runs[0]
-    trained = run.config.get("settings")
+    trained = run.config.settings if run.config else None
     if trained:
         preset, overrides = _nearest_preset(trained)
         lines.append(_line("train", "--preset", preset, "--out", str(run.path), *overrides))
-    targets = study.facts.get("targets")
+    targets = study.facts.targets if study.facts else None
     if targets:
         place = [] if str(run.path) == targets[0] else ["--out", str(run.path)]
         if trained:
@@ -176,20 +201,19 @@ def commands(study: Study) -> list[str]:
         else:
             preset, overrides = _nearest_preset(study.settings)
             place += ["--preset", preset]
-        if UNTUNED not in run.summary.get("adversaries", {}):
+        if run.summary and UNTUNED not in run.summary.adversaries:
             place.append("--no-baseline")
-        lines.append(_line("evaluate", *map(str, targets), *place, *overrides))
+        lines.append(_line("evaluate", *targets, *place, *overrides))
     lines.append(_line("report", *(str(run.path) for run in study.runs)))
     return lines
 
 
 def export_command(study: Study) -> str:
     """The command line that writes the hardening set of the main adversary."""
-    run = study.main.run if study.main else study.runs[0]
-    return _line("export", study.facts.get("export", str(run.path)), "--to", "hardening")
+    return _line("export", str(study.run.exported or study.run.path), "--to", "hardening")
 
 
-def _nearest_preset(settings: Row) -> tuple[str, list[str]]:
+def _nearest_preset(settings: Settings) -> tuple[str, list[str]]:
     """The preset that differs least, and the overrides that make up for it."""
     own = dotted(settings)
     choices = []
@@ -207,18 +231,17 @@ def unmeasured(study: Study) -> list[str]:
     """What a reader must not take from the page, in plain sentences."""
     facts, settings = study.facts, study.settings
     notes = []
-    if study.main:
-        source = facts.get("prefixes", {}).get("source", settings.get("data", {}).get("test", "the test set"))
+    if facts:
+        source = facts.prefixes.source if facts.prefixes else settings.get("data", {}).get("test", "the test set")
         notes += [
-            f"Whether a person would call these replies toxic: the judge is a classifier ({facts.get('scorer', '?')}). "
+            f"Whether a person would call these replies toxic: the judge is a classifier ({facts.scorer}). "
             "Read the failures before you rely on the share.",
             f"Other openings: the figures hold for prefixes like those of '{source}', in their language and style.",
             f"More than {study.horizon} turns, and more than one sample: each prefix was tried once per adversary and "
             "seed, so a prefix that did not fail here may fail another time.",
-            f"Adversaries that are not in the table, and defenders other than '{facts.get('defender', '?')}'.",
+            f"Adversaries that are not in the table, and defenders other than '{facts.defender}'.",
         ]
-        seeds = {json.dumps(run.config.get("settings", {}).get("seed")) for run in study.runs}
-        if facts.get("seeds", 1) < 2 and len(seeds) < 2:
+        if study.seeds < 2 and len({run.config.settings.get("seed") for run in study.runs if run.config}) < 2:
             notes.append(
                 f"The spread from one training run to the next: everything here is seed {settings.get('seed', 0)}; the "
                 "intervals cover the choice of prefixes only."
@@ -227,35 +250,29 @@ def unmeasured(study: Study) -> list[str]:
             notes.append(f"The defender's own likelihood of the utterances: {study.stands_in} stands in for it.")
     if settings.get("defender", {}).get("path") == "embedded":
         notes.append("A model in real use: this defender is the small embedded one that ships for demonstration.")
-    errors = [
-        (a.label, a.figures["errors"], a.figures["failure_within_horizon"]["unassessed"]) for a in study.adversaries
-    ]
+    errors = [(a.label, a.figures.errors, a.figures.failure_within_horizon.unassessed) for a in study.adversaries]
     notes += [
-        f"{turns} turns of '{label}' that could not be assessed ({prefixes} prefixes have no verdict because of them)."
+        f"{turns} turns of '{label}' that could not be assessed ({prefixes} prefixes might have failed there)."
         for label, turns, prefixes in errors if turns
     ]  # fmt: skip
     return notes
 
 
-def percent(value: float | None, *, digits: int = 1, sign: bool = False) -> str:
-    """``0.312`` as ``31.2 %``."""
-    return "–" if value is None else f"{100 * value:{'+' if sign else ''}.{digits}f}\u00a0%"
+def tables(study: Study) -> list[Grid]:
+    """The tables of the page: all adversaries, and the paired comparisons of each with a baseline."""
+    if not study.adversaries:
+        return []
+    together = " on the same openings" if study.together else ""
+    grids = [adversaries([(a.label, a.figures) for a in study.adversaries], f"All adversaries{together}")]
+    rows = [
+        (a.label, row)
+        for a in study.others()
+        if (row := a.comparison()) is not None and not (a.run.summary and is_start(a.run.summary, row))
+    ]
+    return [*grids, *([comparisons([row for _, row in rows], [label for label, _ in rows])] if rows else [])]
 
 
-def interval(bounds: Sequence[float] | None, *, scale: float = 100.0, digits: int = 1, sign: bool = False) -> str:
-    """``(0.27, 0.35)`` as ``[27.0, 35.0]``; empty where there is none, or no width (none failed, or all)."""
-    if not bounds or bounds[0] == bounds[1]:
-        return ""
-    form = f"{'+' if sign else ''}.{digits}f"
-    return f"[{scale * bounds[0]:{form}}, {scale * bounds[1]:{form}}]"
-
-
-def whole(value: float | None) -> int:
-    """Digits after the point for a headline share: none, unless the share is small."""
-    return 0 if value is None or value >= 0.095 or value == 0 else 1
-
-
-def verdict(study: Study) -> tuple[str, str]:
+def conclusion(study: Study) -> tuple[str, str]:
     """The finding in one sentence, and how likely the text that found it is.
 
     Returns:
@@ -263,44 +280,39 @@ def verdict(study: Study) -> tuple[str, str]:
     """
     if study.main is None:
         return "This adversary has not been measured yet.", ""
-    share = study.main.figures["failure_within_horizon"]
+    share = study.main.figures.failure_within_horizon
     turns = f"{study.horizon} turns" if study.horizon > 1 else "one turn"
-    if share["share"] is None:
-        return "No prefix could be assessed, so there is no verdict.", ""
-    text = f"Within {turns}, the defender’s reply was toxic for {_share(share)} of ordinary openings"
+    if share.share is None:
+        return "No prefix could be assessed, so there is nothing to conclude.", ""
+    text = f"Within {turns}, the defender’s reply was toxic for {_rounded(share)} of ordinary openings"
     if study.untuned is None:
         return f"{text}.", ""
-    if study.main.key in study.facts.get("kept_start", ()):
+    if study.facts and study.main.key in (study.facts.kept_start or ()):
         return f"{text}.", f"{KEPT_START[:1].upper()}{KEPT_START[1:]}."
-    base = study.untuned.figures["failure_within_horizon"]
-    text += f"; untuned {_share(base)}." if base["share"] is not None else "."
-    return text, likelihood(study)
+    base = study.untuned.figures.failure_within_horizon
+    text += f"; untuned {_rounded(base)}." if base.share is not None else "."
+    return text, _likelihood(study.main, study.untuned, study.stands_in)
 
 
-def _share(share: Mapping[str, Any]) -> str:
-    digits = whole(share["share"])
-    bounds = interval(share["ci95"], digits=digits)
-    return f"{percent(share['share'], digits=digits)}{' ' + bounds if bounds else ''}"
+def _rounded(found: FailureWithinHorizon) -> str:
+    """A share for a headline: no digits after the point, unless it is small."""
+    digits = 0 if not found.share or found.share >= 0.095 else 1
+    return f"{percent(found.share, digits=digits)} {interval(found.ci, digits, scale=100)}".rstrip()
 
 
-def _judge(study: Study) -> str:
-    """Whose likelihood the page speaks of."""
-    return f"By the {study.stands_in}" if study.stands_in else "To the defender"
-
-
-def likelihood(study: Study) -> str:
+def _likelihood(main: Adversary, untuned: Adversary, stands_in: str) -> str:
     """How the likelihood of the main adversary's text compares with the untuned one's."""
-    if study.main is None or study.untuned is None:
+    mine, base = (a.figures.nll.mean for a in (main, untuned))
+    if mine is None or base is None:
         return ""
-    mine, base = (a.figures["nll"]["mean"] for a in (study.main, study.untuned))
-    if mine is None or base is None or not math.isfinite(base) or base == 0:
-        return ""
-    change = mine / base - 1
-    paired = study.main.comparison(study.untuned.key)
-    bounds = paired["nll"]["ci95"] if paired else None
+    paired = main.comparison(untuned.key)
+    told = paired.perplexity_change if paired else None
+    change = perplexity_change(mine - base) if told is None else told
+    bounds = paired.nll.mean.ci if paired else None
     same = bounds[0] <= 0 <= bounds[1] if bounds else abs(change) < 0.005
     how = "about as likely as" if same else "less likely than" if change > 0 else "likelier than"
+    judge = f"By the {stands_in}" if stands_in else "To the defender"
     return (
-        f"{_judge(study)}, the text that does it is {how} the untuned adversary’s: {mine:.2f} against {base:.2f} nats "
-        f"per token ({100 * change:+.1f}\u00a0%)."
+        f"{judge}, the text that does it is {how} the untuned adversary’s: {number(mine, 2)} against {number(base, 2)} "
+        f"nats per token (perplexity {percent(change, sign=True)})."
     )

@@ -18,7 +18,8 @@ from ..base.errors import RunError, UserError, one_line
 from ..base.files import append_rows, hold, write_json
 from ..base.strict_json import parse, read_object
 from ..config import Settings, settings_from
-from .schema import ConfigFile, CountedFile, FailureRow, LogRow, PairRow, SummaryFile, TrajectoryRow, TreeRow
+from .schema import ConfigFile, CountedFile, FailureRow, LogRow, PairRow, TrajectoryRow, TreeRow
+from .schema.summary import Summary
 
 _log = logging.getLogger(__package__)
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
@@ -192,10 +193,10 @@ def _earlier(path: Path) -> str:
     """When results were written, and of whom, as far as their file tells."""
     when = f"of {datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
     try:
-        rows = read_object(path, SummaryFile)["adversaries"]
+        rows = Summary.read(path).adversaries
     except UserError:
         return f"{when} that cannot be read"
-    counts = sorted({row["prefixes"] for row in rows.values()})
+    counts = sorted({row.prefixes for row in rows.values()})
     return f"{when} ({', '.join(rows)}; {' or '.join(map(str, counts))} prefixes)"
 
 

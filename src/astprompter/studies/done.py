@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import UserError
 from ..base.names import dialogues_of
 from ..config import settings_from
 from ..data import BadRows, load_dialogues, load_prefixes, read_eliciting
 from ..runs.directory import CONFIG, FROZEN, SUMMARY, RunDirectory
+from ..runs.schema.summary import Summary
 from ..workflows.resume import check_resumable, texts_hash
 from .jobs import Job, Measurement, Training
 
@@ -29,8 +29,8 @@ def is_done(job: Job) -> bool:
     if job.needs is not None and not is_done(job.needs):
         return False
     try:
-        return _is_measured(job, json.loads((job.folder / SUMMARY).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+        return _is_measured(job, Summary.read(job.folder / SUMMARY))
+    except UserError:
         return False
 
 
@@ -80,22 +80,21 @@ def _proved_frozen(run: RunDirectory) -> bool:
     return True
 
 
-def _is_measured(job: Measurement, summary: dict[str, Any]) -> bool:
-    config, data = summary["config"], job.settings.data
-    (row,) = summary["adversaries"].values()
-    if not row["tox_reply"]["valid"]:
+def _is_measured(job: Measurement, summary: Summary) -> bool:
+    config, data, rows = summary.config, job.settings.data, list(summary.adversaries.values())
+    if len(rows) != 1 or not rows[0].tox_reply.valid:
         return False  # nothing could be assessed, so it is measured again
     prefixes = _hash_of("test", data.test, data.skip_bad_rows, job.settings.evaluation.prefixes)
-    if _differ(config["prefixes"].get("sha256"), prefixes):
+    if _differ(config.prefixes.sha256 if config.prefixes else None, prefixes):
         return False
     if job.needs is None:  # a trained adversary is known by its folder, which may have moved
-        if config["targets"] != [job.target]:
+        if config.targets != [job.target]:
             return False
         if (source := dialogues_of(job.target)) is not None:
-            known = config.get("dialogues", {}).get(job.target, {}).get("sha256")
-            if _differ(known, _hash_of("dialogues", source, data.skip_bad_rows)):
+            known = (config.dialogues or {}).get(job.target)
+            if _differ(known.sha256 if known else None, _hash_of("dialogues", source, data.skip_bad_rows)):
                 return False
-    return settings_from(config["settings"]) == job.settings
+    return settings_from(config.settings) == job.settings
 
 
 def _differ(recorded: str | None, now: str | None) -> bool:

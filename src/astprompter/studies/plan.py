@@ -18,6 +18,7 @@ from ..base.errors import UserError, nearest
 from ..base.names import HUMAN, OURS, PROBING, UNTUNED
 from ..config import Settings, known_keys, load_preset, load_settings, merge, nested, settings_from
 from ..config.named import names_in, plain_yaml, read_named
+from .paper.findings import CLAIMS
 
 _PLANS = resources.files("astprompter") / "studies" / "paper" / "plans"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
@@ -58,6 +59,7 @@ class Plan(BaseModel):
         attacks: Adversaries that need no training: ``untuned``, ``probing``.
         human: File of dialogues that people wrote; adds ``human``.
         transfer: Trained adversaries that are measured on the other defenders too.
+        claims: Numbers of the paper's claims (docs/method.md section 8) that the findings judge.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +76,7 @@ class Plan(BaseModel):
     attacks: list[Literal["untuned", "probing"]] = Field(["untuned", "probing"])
     human: str | None = None
     transfer: list[str] = Field(default_factory=list)
+    claims: list[str] = Field(default_factory=list)
 
     @field_validator("name")
     @classmethod
@@ -89,6 +92,11 @@ class Plan(BaseModel):
             if not _NAME.fullmatch(name) or name in (UNTUNED, PROBING, HUMAN):
                 raise ValueError(f"'{name}' cannot name it: letters, digits, dots and dashes, and no built-in attack")
         return value
+
+    @field_validator("claims", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return [str(item) for item in value] if isinstance(value, list) else value  # YAML reads 1 as a number
 
     @field_validator("seeds", "pairs")
     @classmethod
@@ -168,6 +176,9 @@ def _checked(plan: Plan) -> Plan:
     for name in plan.transfer:
         if name not in plan.train:
             raise UserError(f"experiment '{plan.name}': transfer names '{name}'.{nearest(name, plan.train)}")
+    for claim in plan.claims:
+        if claim not in CLAIMS:
+            raise UserError(f"experiment '{plan.name}': no claim '{claim}'; known: {', '.join(CLAIMS)}")
     for name, item in plan.train.items():
         if item.role == OURS and name != OURS:
             raise UserError(f"experiment '{plan.name}': '{name}' has the role '{OURS}'; name it '{OURS}' too")

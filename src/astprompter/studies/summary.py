@@ -1,4 +1,4 @@
-"""What an experiment found, as one strict JSON object (``experiment.json``, see ``docs/files.md``)."""
+"""What a study found: ``experiment.json``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from ..base.names import OURS, UNTUNED
+from ..evaluation.statistics import Options
+from ..evaluation.summarise import Measured, compare, figures_of
 from ..runs.directory import versions
+from ..runs.schema.study import (
+    Case,
+    CaseModels,
+    Experiment,
+    FrontPoint,
+    Scaling,
+    SeedPoint,
+    StudyAdversary,
+    TransferPoint,
+)
+from ..runs.schema.summary import AdversaryFigures
 from .done import is_done
 from .jobs import Measurement, jobs_of
-from .paper.findings import findings
+from .paper.findings import judged
 from .plan import Plan, adversaries_of, settings_differences, settings_of
-from .pooling import Pooled, compare, figures, pool
+from .pooling import pool
 
 POOLING = (
     "Turns of all seeds together. Intervals: percentile bootstrap over prefixes, each drawn with its turns under all "
     "seeds. Seeds: figures by seed and their standard deviation (n - 1); no interval, they are too few."
 )
+_SEED = 0
+"""Names the resampling stream of a study, which has several seeds; an evaluation's own is named by its seed."""
 
 
-def summarise(plan: Plan, out: Path) -> dict[str, Any]:
+def experiment_of(plan: Plan, out: Path, command: Sequence[str] = ()) -> Experiment:
     """Pool, compare and judge what is done of a plan.
 
     Raises:
@@ -29,8 +44,8 @@ def summarise(plan: Plan, out: Path) -> dict[str, Any]:
     jobs = jobs_of(plan, out)
     done = [job for job in jobs if is_done(job)]
     measured = [job for job in done if isinstance(job, Measurement)]
-    cases: dict[str, Any] = {}
-    everyone: dict[tuple[str, str], Pooled] = {}
+    cases: dict[str, Case] = {}
+    everyone: dict[tuple[str, str], Measured] = {}
     for pair in dict.fromkeys([*plan.pairs, *_transfer_pairs(measured)]):
         case = f"{pair[0]}-vs-{pair[1]}"
         mine = [job for job in measured if job.case == case]
@@ -41,60 +56,60 @@ def summarise(plan: Plan, out: Path) -> dict[str, Any]:
             }
             everyone |= {(case, name): value for name, value in pooled.items()}
             cases[case] = _case(plan, pair, mine, pooled)
-    summary: dict[str, Any] = {
-        "experiment": plan.name,
-        "summary": plan.summary,
-        "plan": plan.model_dump(),
-        "versions": versions(),
-        "pooling": POOLING,
-        "cases": cases,
-        "scaling": _scaling(plan, cases, everyone),
-        "transfer": _transfer(plan, measured, cases),
-        "front": [point for case in cases for point in _front(case, cases[case]["adversaries"])],
-        "missing": [str(job) for job in jobs if job not in done],
-    }
-    return {**summary, "findings": [finding.to_json() for finding in findings(summary)]}
+    found = Experiment(
+        experiment=plan.name,
+        summary=plan.summary,
+        command=list(command),
+        plan=plan.model_dump(mode="json"),
+        versions=versions(),
+        pooling=POOLING,
+        cases=cases,
+        scaling=_scaling(plan, cases, everyone),
+        transfer=_transfer(plan, measured, cases),
+        front=[point for name, case in cases.items() for point in _front(name, case)],
+        missing=[str(job) for job in jobs if job not in done],
+        findings=[],
+    )
+    return found.model_copy(update={"findings": judged(plan.claims, found)})
 
 
-def _case(
-    plan: Plan, pair: tuple[str, str], jobs: Sequence[Measurement], pooled: Mapping[str, Pooled]
-) -> dict[str, Any]:
+def _case(plan: Plan, pair: tuple[str, str], jobs: Sequence[Measurement], pooled: Mapping[str, Measured]) -> Case:
     """Table and comparisons of one pair of models."""
     settings = settings_of(plan, pair, plan.seeds[0])
+    options = Options.of(settings.evaluation, seed=_SEED)
     trained, ours = adversaries_of(plan), settings_of(plan, pair, plan.seeds[0], plan.train.get(OURS))
-    rows: dict[str, Any] = {}
-    for name, value in pooled.items():
+    rows: dict[str, StudyAdversary] = {}
+    for name, measured in pooled.items():
         job = next(job for job in jobs if job.name == name)
         item = trained.get(name)
-        kind = item.role if item else "transfer" if job.trained_on else name
         changes = settings_differences(ours, settings_of(plan, pair, plan.seeds[0], item)) if item else {}
-        rows[name] = {
-            "kind": kind,
-            "preset": item.preset if item else "",
-            "trained_on": job.trained_on,
-            "changes": changes,
-            "reward": job.needs.settings.reward.model_dump(by_alias=True) if job.needs else None,
-            "tau": job.needs.settings.loss.tau if job.needs else None,
-            **figures(value, settings.evaluation),
-        }
+        rows[name] = StudyAdversary(
+            **dict(figures_of(measured, options)),
+            kind=item.role if item else "transfer" if job.trained_on else name,
+            preset=item.preset if item else "",
+            trained_on=job.trained_on,
+            changes=changes,
+            reward=job.needs.settings.reward.model_dump(by_alias=True) if job.needs else None,
+            tau=job.needs.settings.loss.tau if job.needs else None,
+        )
     bases = [base for base in (UNTUNED, OURS) if base in pooled]
-    return {
-        "adversary": pair[0],
-        "defender": pair[1],
-        "models": {"adversary": settings.adversary.path, "defender": settings.defender.path},
-        "scorer": settings.scorer.spec,
-        "test": settings.data.test,
-        "horizon": settings.rollout.horizon,
-        "level": settings.evaluation.level,
-        "likelihood": next(iter(pooled.values())).likelihood,
-        "adversaries": rows,
-        "comparisons": [
-            compare(pooled[name], pooled[base], (name, base), settings.evaluation)
+    return Case(
+        adversary=pair[0],
+        defender=pair[1],
+        models=CaseModels(adversary=settings.adversary.path, defender=settings.defender.path),
+        scorer=settings.scorer.spec,
+        test=settings.data.test,
+        horizon=settings.rollout.horizon,
+        level=settings.evaluation.level,
+        likelihood=next(iter(pooled.values())).likelihood,
+        adversaries=rows,
+        comparisons=[
+            compare(pooled[name], pooled[base], (name, base), options)
             for base in bases
             for name in pooled
             if name != base and set(pooled[name].seeds) & set(pooled[base].seeds)
         ],
-    }
+    )
 
 
 def _transfer_pairs(jobs: Sequence[Measurement]) -> list[tuple[str, str]]:
@@ -103,80 +118,68 @@ def _transfer_pairs(jobs: Sequence[Measurement]) -> list[tuple[str, str]]:
     return [(adversary, defender) for adversary, _, defender in pairs]
 
 
-def _scaling(plan: Plan, cases: Mapping[str, Any], everyone: Mapping[tuple[str, str], Pooled]) -> list[dict[str, Any]]:
+def _scaling(plan: Plan, cases: Mapping[str, Case], everyone: Mapping[tuple[str, str], Measured]) -> list[Scaling]:
     """Ours of one size against ours of another on the same defender, paired."""
     rows = []
-    for a in cases:
+    for a, case in cases.items():
         for b in cases:
-            same = cases[a]["defender"] == cases[b]["defender"]
             one, other = everyone.get((a, OURS)), everyone.get((b, OURS))
-            if a != b and same and one and other and set(one.seeds) & set(other.seeds):
-                options = settings_of(plan, (cases[a]["adversary"], cases[a]["defender"]), plan.seeds[0]).evaluation
-                row = compare(one, other, (a, b), options)
-                rows.append({"defender": cases[a]["defender"], **row})
+            if a != b and case.defender == cases[b].defender and one and other and set(one.seeds) & set(other.seeds):
+                settings = settings_of(plan, (case.adversary, case.defender), plan.seeds[0])
+                row = compare(one, other, (a, b), Options.of(settings.evaluation, seed=_SEED))
+                rows.append(Scaling(**dict(row), defender=case.defender))
     return rows
 
 
-def _transfer(plan: Plan, jobs: Sequence[Measurement], cases: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _transfer(plan: Plan, jobs: Sequence[Measurement], cases: Mapping[str, Case]) -> list[TransferPoint]:
     """Entries of the matrix: an adversary of one size, trained on one defender, measured on another."""
-    rows = []
-    for job in jobs:
-        name = job.name.partition("@")[0]
-        if name in plan.transfer and job.seed == plan.seeds[0]:
-            row = cases[job.case]["adversaries"][job.name]
-            rows.append(
-                {
-                    "adversary": name,
-                    "model": cases[job.case]["adversary"],
-                    "trained_on": job.trained_on,
-                    "defender": cases[job.case]["defender"],
-                    "case": job.case,
-                    "row": job.name,
-                    **_point(row),
-                }
-            )
-    return rows
-
-
-def _front(case: str, rows: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every adversary as a point; ``on_front`` where no other is at least as likely and as often successful."""
-    points: list[dict[str, Any]] = [
-        {
-            "case": case,
-            "adversary": name,
-            "kind": row["kind"],
-            "lambda": row["reward"]["lambda"] if row["reward"] else None,
-            "tau": row["tau"],
-            "changes": row["changes"],
-            **_point(row),
-        }
-        for name, row in rows.items()
+    return [
+        TransferPoint(
+            **_point(job.case, name, cases[job.case].adversaries[job.name]),
+            model=cases[job.case].adversary,
+            trained_on=job.trained_on or "",
+            defender=cases[job.case].defender,
+            row=job.name,
+        )
+        for job in jobs
+        if (name := job.name.partition("@")[0]) in plan.transfer and job.seed == plan.seeds[0]
     ]
-    for point in points:
-        point["on_front"] = point["nll"] is not None and not any(_dominates(other, point) for other in points)
-    return points
 
 
-def _point(row: Mapping[str, Any]) -> dict[str, Any]:
+def _front(name: str, case: Case) -> list[FrontPoint]:
+    """Every adversary as a point; ``on_front`` where no other is at least as likely and as often successful."""
+    rows = case.adversaries
+    return [
+        FrontPoint.model_validate(
+            {
+                **_point(name, adversary, row),
+                "kind": row.kind,
+                "lambda": row.reward["lambda"] if row.reward else None,
+                "tau": row.tau,
+                "changes": row.changes,
+                "on_front": row.nll.mean is not None and not any(_dominates(other, row) for other in rows.values()),
+            }
+        )
+        for adversary, row in rows.items()
+    ]
+
+
+def _point(case: str, adversary: str, row: AdversaryFigures) -> dict[str, Any]:
+    nll, reply = row.nll, row.tox_reply
+    by_seed = [
+        SeedPoint(seed=one.seed, nll=one.mean, share=other.share)
+        for one, other in zip(nll.by_seed, reply.by_seed, strict=True)
+    ]
     return {
-        "nll": row["nll"]["mean"],
-        "nll_ci95": row["nll"]["ci95"],
-        "perplexity": row["nll"]["perplexity"],
-        "tox_reply": row["tox_reply"]["mean"],
-        "tox_reply_ci95": row["tox_reply"]["ci95"],
-        "tox_reply_share_above_0.5": row["tox_reply"]["share_above_0.5"],
-        "tox_reply_share_ci95": row["tox_reply"]["share_ci95"],
-        "by_seed": [
-            {"seed": nll["seed"], "nll": nll["mean"], "tox_reply_share_above_0.5": toxicity["share_above_0.5"]}
-            for nll, toxicity in zip(row["nll"]["by_seed"], row["tox_reply"]["by_seed"], strict=True)
-        ],
-    }
+        "case": case, "adversary": adversary, "nll": nll.mean, "nll_ci": nll.ci, "perplexity": nll.perplexity,
+        "tox_reply": reply.mean, "tox_reply_ci": reply.ci, "share": reply.share, "share_ci": reply.share_ci,
+        "by_seed": by_seed,
+    }  # fmt: skip
 
 
-def _dominates(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+def _dominates(a: AdversaryFigures, b: AdversaryFigures) -> bool:
     """Whether a is at least as likely and as often successful as b, and better in one of the two."""
-    if a["nll"] is None or b["nll"] is None:
+    one, other = ((row.nll.mean, row.tox_reply.share) for row in (a, b))
+    if None in (*one, *other):
         return False
-    share = "tox_reply_share_above_0.5"
-    no_worse = a["nll"] <= b["nll"] and a[share] >= b[share]
-    return bool(no_worse and (a["nll"] < b["nll"] or a[share] > b[share]))
+    return one[0] <= other[0] and one[1] >= other[1] and one != other  # type: ignore[operator]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,14 +14,14 @@ from ...base.errors import RunError, UserError, nearest
 from ...base.names import UNTUNED
 from ...base.processes import is_main, join
 from ...config import known_keys
+from ...evaluation.grid import terminal
+from ...evaluation.tables import of_summary
 from ...runs.directory import KEPT_START
+from ...runs.schema.summary import Summary
 from ..console import (
-    comparison_lines,
     failure_blocks,
     quiet_libraries,
-    results_table,
     scorer_lines,
-    scorers_table,
 )
 from .shared import ERR, OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, say, warn
 
@@ -107,13 +106,13 @@ def _is_setting(word: str) -> bool:
     return True
 
 
-def refuse_unassessed(summary: Mapping[str, Any]) -> None:
+def refuse_unassessed(summary: Summary) -> None:
     """Tell that an adversary has no figures at all.
 
     Raises:
         RunError: Every turn of an adversary was an error.
     """
-    empty = [name for name, row in summary["adversaries"].items() if not row["tox_reply"]["valid"]]
+    empty = [name for name, row in summary.adversaries.items() if not row.tox_reply.valid]
     if empty:
         raise RunError(
             f"no turn of {', '.join(map(repr, empty))} could be assessed, so its figures are null; trajectories.jsonl "
@@ -121,7 +120,7 @@ def refuse_unassessed(summary: Mapping[str, Any]) -> None:
         )
 
 
-def _gate(summary: Mapping[str, Any], most: float, *, baseline: str | None) -> None:
+def _gate(summary: Summary, most: float, *, baseline: str | None) -> None:
     """Exit with code 3 where a gate does not open, and say why; say too where it decides on too little."""
     exceeded, weak = gate_lines(summary, most, baseline=baseline)
     for line in (weak, exceeded) if is_main() else ():
@@ -131,7 +130,7 @@ def _gate(summary: Mapping[str, Any], most: float, *, baseline: str | None) -> N
         raise typer.Exit(3)
 
 
-def gate_lines(summary: Mapping[str, Any], most: float, *, baseline: str | None) -> tuple[str, str]:
+def gate_lines(summary: Summary, most: float, *, baseline: str | None) -> tuple[str, str]:
     """What there is to say of a gate.
 
     Args:
@@ -143,34 +142,29 @@ def gate_lines(summary: Mapping[str, Any], most: float, *, baseline: str | None)
         The adversaries whose share of toxic replies is above ``most``; and those whose share is known too roughly to
         tell, from few prefixes or by an interval that reaches to both sides of ``most``. Each empty if there is none.
     """
-    over, weak = [], []
-    for name, row in summary["adversaries"].items():
-        share, ends = row["tox_reply"]["share_above_0.5"], row["tox_reply"]["share_ci95"]
-        if name == baseline:
+    over, weak, threshold = [], [], 0.0
+    for name, row in summary.adversaries.items():
+        share, ends, threshold = row.tox_reply.share, row.tox_reply.share_ci, row.tox_reply.threshold or 0.0
+        if name == baseline or share is None:
             continue
         interval = f" (interval {ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
         if share > most:
             over.append(f"{name} {share:.4f}{interval}")
-        if row["prefixes"] < _FEW or (ends and ends[0] <= most < ends[1]):
-            weak.append(f"{name} {share:.4f}{interval} from {row['prefixes']} prefixes")
+        if row.prefixes < _FEW or (ends and ends[0] <= most < ends[1]):
+            weak.append(f"{name} {share:.4f}{interval} from {row.prefixes} prefixes")
     more = "more prefixes make it firm"
     return (
-        f"gate: share of replies above 0.5 is over --fail-over {most:g}: {'; '.join(over)}" if over else "",
+        f"gate: share of replies above {threshold:g} is over --fail-over {most:g}: {'; '.join(over)}" if over else "",
         f"warning: --fail-over {most:g} may go either way by chance: {'; '.join(weak)}; {more}" if weak else "",
     )
 
 
 def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> None:
-    OUT.print(results_table(result.summary))
-    kept = result.summary["config"]["kept_start"]
-    for line in comparison_lines(
-        [item for item in result.summary["comparisons"] if item["a"] not in kept or item["nll"]["difference"]]
-    ):
-        say(line)
-    for name in kept:
+    for grid in of_summary(result.summary):
+        OUT.print(terminal(grid, OUT.width))
+    for name in result.summary.config.kept_start or ():
         say(f"{name}: {KEPT_START}. Train longer, or with a higher training.learning_rate.")
-    if (section := result.summary.get("scorers")) is not None:
-        OUT.print(scorers_table(section))
+    if (section := result.summary.scorers) is not None:
         for line in scorer_lines(section):
             say(line)
     if top and result.failures:

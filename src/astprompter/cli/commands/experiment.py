@@ -10,7 +10,7 @@ import typer
 
 from ...base.errors import UserError
 from ...base.signals import going_on
-from ..console import grid_table, listing
+from ..console import listing
 from .shared import OUT, Set, bars, given, say, warn
 
 
@@ -37,12 +37,13 @@ def experiment(
 
     Example: astprompter experiment paper --jobs 2 data.train=train.jsonl data.dev=dev.jsonl data.test=test.jsonl
     """
+    from ...evaluation.grid import terminal
     from ...studies.done import is_done
     from ...studies.jobs import jobs_of
-    from ...studies.paper.tables import overviews, write_all
+    from ...studies.paper.tables import overall, write_all
     from ...studies.plan import load_plan
     from ...studies.runner import Runner, command_of
-    from ...studies.summary import summarise
+    from ...studies.summary import experiment_of
 
     overrides = given(overrides, sets)
     plan = load_plan(name, overrides)
@@ -62,18 +63,19 @@ def experiment(
                 Runner(out, jobs=jobs, progress=bars()).run(work)
     finally:
         command = ["experiment", name, *overrides, "--out", str(out)]
-        summary = {**summarise(plan, out), "command": command}
-        if summary["cases"]:
-            write_all(summary, out / plan.name)
-    if not summary["cases"]:
+        found = experiment_of(plan, out, command)
+        if found.cases:
+            write_all(found, out / plan.name)
+    if not found.cases:
         raise UserError(f"nothing of experiment '{plan.name}' is measured yet in '{out}'; run it without --tables-only")
-    for grid in overviews(summary):
-        OUT.print(grid_table(grid.title, grid.header, grid.rows))
-    for item in summary["findings"]:
-        say(f"{item['id']:>3} {item['verdict']:<16} {item['claim']}")
-    if summary["missing"]:
-        say(f"\nnot complete: {len(summary['missing'])} jobs are still to be done, so findings may change")
-    say(f"\nResults: {out / plan.name} (tables.md, .tex, .csv, findings.md, experiment.json)")
+    for case in found.cases.values():
+        OUT.print(terminal(overall(case), OUT.width))
+    for item in found.findings:
+        say(f"{item.id:>3} {item.verdict:<16} {item.claim}")
+    if found.missing:
+        say(f"\nnot complete: {len(found.missing)} jobs are still to be done, so the figures may change")
+    written = ["tables.md", ".tex", ".csv", *(["findings.md"] if found.findings else []), "experiment.json"]
+    say(f"\nResults: {out / plan.name} ({', '.join(written)})")
 
 
 def experiments() -> None:

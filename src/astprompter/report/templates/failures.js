@@ -108,7 +108,7 @@ if (browser) {
   };
 
   const meter = (name, value) => {
-    const node = make("span", value > 0.5 ? "meter high" : "meter");
+    const node = make("span", value > data.threshold ? "meter high" : "meter");
     const bar = make("i");
     bar.style.width = `${100 * (value ?? 0)}%`;
     const track = make("span", "track");
@@ -166,7 +166,7 @@ if (browser) {
     paths.append(column(label, slot, own, failure[TURN]));
     const base = data.trajectories[failure[BASE]];
     if (base) {
-      const failing = base[1].findIndex((turn) => turn[5] === null && turn[4][2] > 0.5) + 1;
+      const failing = base[1].findIndex((turn) => turn[5] === null && turn[4][2] > data.threshold) + 1;
       paths.append(column("untuned, same opening", 1, base, failing));
     }
     detail.append(paths);

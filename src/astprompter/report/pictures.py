@@ -1,27 +1,28 @@
-"""The figures of a page; each returns a picture, or ``None`` where the files do not hold what it needs."""
+"""The pictures of a page; each function returns one, or ``None`` where the files do not hold what it needs."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from .read import Row, RunFiles
-from .study import Adversary, Study, percent
+from ..base.formats import percent
+from ..evaluation.themes import STRATEGIES
+from ..runs.schema.run import LogRow
+from .read import RunFiles
+from .study import Adversary, Study
 from .svg import Drawing, Frame, axes, scale
 
 WIDTH, HEIGHT = 480, 320
 _MOST_LINES = 6
-_Line = tuple[str, list[Row], tuple[str, ...], int]
-"""Name, rows of the log, path of the value in a row, colour."""
-STRATEGIES = ("politics", "sexual", "profanity", "threat", "insult", "other")
+_Line = tuple[str, list[LogRow], Callable[[LogRow], float | None], int]
+"""Name, rows of the log, value of a row, colour."""
 
 
 def waffle(adversary: Adversary) -> Markup | None:
     """A hundred openings as dots, those that fail filled: a share one can count."""
-    share = adversary.figures["failure_within_horizon"]["share"]
+    share = adversary.figures.failure_within_horizon.share
     if share is None:
         return None
     d, filled = Drawing(206, 206), round(100 * share)
@@ -34,26 +35,26 @@ def waffle(adversary: Adversary) -> Markup | None:
 def front(adversaries: Sequence[Adversary]) -> Markup | None:
     """Toxicity against likelihood, intervals on both sides."""
     points = [
-        (a, a.figures["nll"], a.figures["tox_reply"])
+        (a, nll, nll.mean, tox, tox.share)
         for a in adversaries
-        if a.figures["nll"]["mean"] is not None and a.figures["tox_reply"]["share_above_0.5"] is not None
+        if (nll := a.figures.nll).mean is not None and (tox := a.figures.tox_reply).share is not None
     ]
     if not points:
         return None
     frame, d = Frame(50, 34, WIDTH - 16, HEIGHT - 44), Drawing(WIDTH, HEIGHT)
-    xs = [v for _, nll, _ in points for v in (nll["mean"], *(nll["ci95"] or ()))]
-    ys = [v for _, _, tox in points for v in (tox["share_above_0.5"], *(tox["share_ci95"] or ()))]
+    xs = [v for _, nll, mean, _, _ in points for v in (mean, *(nll.ci or ()))]
+    ys = [v for _, _, _, tox, share in points for v in (share, *(tox.share_ci or ()))]
     x, y = scale(xs, frame.left, frame.right, pad=0.2), scale(ys, frame.bottom, frame.top, zero=True, pad=0.12)
-    axes(d, frame, x, y, "nll of the utterances, nats per token →", "↑ replies above 0.5", form="%")
+    axes(d, frame, x, y, "nll of the utterances, nats per token →", "↑ toxic replies", form="%")
     d.text((frame.left, frame.bottom + 36), "← likelier", "name")
     taken: list[tuple[float, float]] = []
     labels = []
-    for a, nll, tox in reversed(points):
-        at = (x(nll["mean"]), y(tox["share_above_0.5"]))
-        if nll["ci95"]:
-            d.line((x(nll["ci95"][0]), at[1]), (x(nll["ci95"][1]), at[1]), f"whisker s{a.slot % 8}")
-        if tox["share_ci95"]:
-            d.line((at[0], y(tox["share_ci95"][0])), (at[0], y(tox["share_ci95"][1])), f"whisker s{a.slot % 8}")
+    for a, nll, mean, tox, share in reversed(points):
+        at = (x(mean), y(share))
+        if nll.ci:
+            d.line((x(nll.ci[0]), at[1]), (x(nll.ci[1]), at[1]), f"whisker s{a.slot % 8}")
+        if tox.share_ci:
+            d.line((at[0], y(tox.share_ci[0])), (at[0], y(tox.share_ci[1])), f"whisker s{a.slot % 8}")
         d.marker(at, a.slot, 6)
         labels.append((at[1], at[0], a.label))
     for height, across, label in sorted(labels):
@@ -72,21 +73,24 @@ def _free(at: tuple[float, float], taken: list[tuple[float, float]]) -> tuple[fl
     return x, y
 
 
-def build_up(adversaries: Sequence[Adversary], metric: str, key: str) -> Markup | None:
-    """A metric turn by turn, with intervals; ``key`` is ``mean`` or ``share_above_0.5``."""
-    shown = [a for a in adversaries if any(t[key] is not None for t in a.figures[metric].get("per_turn", []))]
-    shown = shown[:_MOST_LINES]
+def build_up(adversaries: Sequence[Adversary], *, share: bool) -> Markup | None:
+    """A metric turn by turn, with intervals: the share of toxic replies, or the mean nll."""
+
+    def points(a: Adversary) -> list[tuple[float | None, list[float] | None]]:
+        if share:
+            return [(turn.share, turn.share_ci) for turn in a.figures.tox_reply.per_turn]
+        return [(turn.mean, turn.ci) for turn in a.figures.nll.per_turn]
+
+    shown = [a for a in adversaries if any(value is not None for value, _ in points(a))][:_MOST_LINES]
     if not shown:
         return None
-    bounds = "ci95" if key == "mean" else "share_ci95"
-    rows = {a.label: [(t[key], t[bounds]) for t in a.figures[metric]["per_turn"]] for a in shown}
+    rows = {a.label: points(a) for a in shown}
     values = [v for row in rows.values() for value, ends in row if value is not None for v in (value, *(ends or ()))]
     frame, d = Frame(50, 34, WIDTH - 110, HEIGHT - 44), Drawing(WIDTH, HEIGHT)
     turns = max(map(len, rows.values()))
-    share = key != "mean"
     y = scale(values, frame.bottom, frame.top, zero=share, pad=0.1)
     x = scale([0.7, turns + 0.3], frame.left, frame.right, pad=0)
-    name = "↑ replies above 0.5" if share else "↑ nll, nats per token"
+    name = "↑ toxic replies" if share else "↑ nll, nats per token"
     for value in y.ticks(4):
         d.line((frame.left, y(value)), (frame.right, y(value)), "grid")
         d.text(
@@ -120,8 +124,8 @@ def distribution(study: Study) -> Markup | None:
     for a in (study.main, study.untuned):
         if a is None:
             continue
-        rows = [row for row in a.run.trajectories if row["adversary"] == a.key]
-        values = sorted(t["nll"] for row in rows for t in row["turns"] if t["nll"] is not None and not t["error"])
+        rows = [row for row in a.run.trajectories if row.adversary == a.key]
+        values = sorted(t.nll for row in rows for t in row.turns if t.nll is not None and not t.error)
         if values:
             samples.append((a, values))
     if not samples:
@@ -156,13 +160,12 @@ def forest(study: Study) -> Markup | None:
         return None
     d = Drawing(760, 60 + 46 * len(rows) + 30)
     panels = (
-        ("tox_reply_share_above_0.5", 230, 480, "replies above 0.5, points"),
-        ("nll", 510, 745, "nll, nats per token"),
+        ([row.tox_reply.share for _, row in rows], 100, 230, 480, "toxic replies, points"),
+        ([row.nll.mean for _, row in rows], 1, 510, 745, "nll, nats per token"),
     )
-    for key, left, right, name in panels:
-        cells = [row[key] for _, row in rows if row[key]["difference"] is not None]
-        factor = 1 if key == "nll" else 100
-        values = [0.0] + [factor * v for cell in cells for v in (cell["difference"], *(cell["ci95"] or ()))]
+    for found, factor, left, right, name in panels:
+        cells = [cell if cell and cell.difference is not None else None for cell in found]
+        values = [0.0] + [factor * v for cell in cells if cell for v in (cell.difference or 0.0, *(cell.ci or ()))]
         x = scale(values, left, right, pad=0.08)
         bottom = d.height - 34
         for value in x.ticks(4):
@@ -172,32 +175,32 @@ def forest(study: Study) -> Markup | None:
             )
         d.line((x(0), 30), (x(0), bottom), "axis")
         d.text((left, 16), name, "name")
-        for i, (a, row) in enumerate(rows):
-            cell, y = row[key], 56 + 46 * i
-            if cell["difference"] is None:
+        for i, ((a, _), cell) in enumerate(zip(rows, cells, strict=True)):
+            if cell is None or cell.difference is None:
                 continue
-            if cell["ci95"]:
-                d.line((x(factor * cell["ci95"][0]), y), (x(factor * cell["ci95"][1]), y), f"whisker s{a.slot % 8}")
-            d.marker((x(factor * cell["difference"]), y), a.slot, 6)
+            height = 56 + 46 * i
+            if cell.ci:
+                d.line((x(factor * cell.ci[0]), height), (x(factor * cell.ci[1]), height), f"whisker s{a.slot % 8}")
+            d.marker((x(factor * cell.difference), height), a.slot, 6)
     for i, (a, row) in enumerate(rows):
-        d.text((0, 56 + 46 * i), f"{a.label} − {row['b']}"[:34], "label")
+        d.text((0, 56 + 46 * i), f"{a.label} − {row.b}"[:34], "label")
         d.text((0, 72 + 46 * i), ", ".join(a.changes[:2])[:44], "tick")
     return d.render("Paired differences of every adversary, with intervals", kind="wide")
 
 
 def strategies(adversaries: Sequence[Adversary]) -> Markup | None:
     """Failures by strategy, a bar for each adversary."""
-    shown = [a for a in adversaries if isinstance(a.figures.get("strategies"), dict)][:4]
+    shown = [a for a in adversaries if a.figures.strategies][:4]
     if not shown:
         return None
-    names = [*STRATEGIES, *sorted({n for a in shown for n in a.figures["strategies"]} - set(STRATEGIES))]
-    highest = max((int(a.figures["strategies"].get(n, 0)) for a in shown for n in names), default=0) or 1
+    names = [*STRATEGIES, *sorted({name for a in shown for name in a.figures.strategies} - set(STRATEGIES))]
+    highest = max(a.figures.strategies.get(name, 0) for a in shown for name in names) or 1
     step = 14 * len(shown) + 16
     d = Drawing(WIDTH, step * len(names) + 8)
     for i, name in enumerate(names):
         d.text((0, step * i + 7 * len(shown) + 9), name, "label")
         for j, a in enumerate(shown):
-            count = int(a.figures["strategies"].get(name, 0))
+            count = a.figures.strategies.get(name, 0)
             length = (WIDTH - 140) * count / highest
             d.rect((92, step * i + 14 * j + 4), (length, 11), f"mark s{a.slot % 8}", radius=1)
             d.text((98 + length, step * i + 14 * j + 13.5), str(count), "tick")
@@ -206,39 +209,46 @@ def strategies(adversaries: Sequence[Adversary]) -> Markup | None:
 
 def learning(run: RunFiles) -> list[tuple[str, str, Markup]]:
     """How training went: title, explanation and picture of each curve."""
-    steps = [row for row in run.log if row["type"] == "iteration"]
-    dev = [row for row in run.log if row["type"] == "dev"]
-    best = next((row for row in reversed(dev) if row.get("best")), None)
-    reward, tox = ("reward", "mean"), ("tox_reply", "share_above_0.5")
-    panels: list[tuple[str, str, list[_Line], Row | None]] = [
+    steps = [row for row in run.log if row.type == "iteration"]
+    dev = [row for row in run.log if row.type == "dev"]
+    best = next((row for row in reversed(dev) if row.best), None)
+
+    def nll(row: LogRow) -> float | None:
+        return row.nll.mean if row.nll else None
+
+    def toxic(row: LogRow) -> float | None:
+        return row.tox_reply.share if row.tox_reply else None
+
+    panels: list[tuple[str, str, list[_Line], LogRow | None]] = [
         ("Dev reward", "mean R on held-out prefixes; the ring is the policy that was kept",
-         [("dev", dev, reward, 0)], best),
+         [("dev", dev, _reward, 0)], best),
         ("Reward terms", "means over the collected turns, weights and signs included",
-         [(name, steps, ("reward", f"tox_{name}_term" if name != "nll" else "nll_term"), slot)
-          for name, slot in (("reply", 0), ("turn", 2), ("nll", 1))], None),
-        ("Replies above 0.5", "share, in training and on the dev prefixes",
-         [("dev", dev, tox, 0), ("training", steps, tox, 1)], None),
-        ("nll", "nats per token under the defender",
-         [("dev", dev, ("nll", "mean"), 0), ("training", steps, ("nll", "mean"), 1)], None),
-        ("Margin", "reward of chosen minus rejected, on-policy pairs", [("margin", steps, ("margin",), 0)], None),
+         [("reply", steps, lambda row: row.reward.tox_reply_term if row.reward else None, 0),
+          ("turn", steps, lambda row: row.reward.tox_turn_term if row.reward else None, 2),
+          ("nll", steps, lambda row: row.reward.nll_term if row.reward else None, 1)], None),
+        ("Toxic replies", "share, in training and on the dev prefixes",
+         [("dev", dev, toxic, 0), ("training", steps, toxic, 1)], None),
+        ("nll", "nats per token under the defender", [("dev", dev, nll, 0), ("training", steps, nll, 1)], None),
+        ("Margin", "reward of chosen minus rejected, on-policy pairs", [("margin", steps, lambda row: row.margin, 0)],
+         None),
         ("Speed", "tokens sampled per second, both speakers",
-         [("tokens/s", steps, ("rates", "sampled_tokens_per_s"), 2)], None),
+         [("tokens/s", steps, lambda row: (row.rates or {}).get("sampled_tokens_per_s"), 2)], None),
     ]  # fmt: skip
     drawn = [(title, note, _curves(title, lines, best)) for title, note, lines, best in panels]
     return [(title, note, picture) for title, note, picture in drawn if picture is not None]
 
 
-def _curves(title: str, lines: Sequence[_Line], best: Row | None) -> Markup | None:
+def _curves(title: str, lines: Sequence[_Line], best: LogRow | None) -> Markup | None:
     found = []
-    for name, rows, path, slot in lines:
-        points = [(float(row["updates"]), value) for row in rows if (value := _dig(row, path)) is not None]
+    for name, rows, value_of, slot in lines:
+        points = [(float(row.updates), value) for row in rows if (value := value_of(row)) is not None]
         if points:
             found.append((name, points, slot))
     if not found:
         return None
     frame, d = Frame(46, 16, 236 if len(lines) > 1 else 286, 150), Drawing(300, 190)
     x = scale([0.0, *(px for _, points, _ in found for px, _ in points)], frame.left, frame.right, pad=0.02)
-    share = "above 0.5" in title
+    share = title == "Toxic replies"
     y = scale([py for _, points, _ in found for _, py in points], frame.bottom, frame.top, zero=share, pad=0.12)
     axes(d, frame, x, y, "updates", "", form="%" if share else "k" if title == "Speed" else "g")
     taken: list[tuple[float, float]] = []
@@ -247,14 +257,11 @@ def _curves(title: str, lines: Sequence[_Line], best: Row | None) -> Markup | No
         d.path(pixels, f"stroke s{slot}") if len(pixels) > 1 else d.circle(pixels[0], 3, f"mark s{slot}")
         if len(lines) > 1:
             d.text(_free((pixels[-1][0] + 6, pixels[-1][1] + 4), taken), name, "label")
-    kept = None if best is None else _dig(best, ("reward", "mean"))
+    kept = None if best is None else _reward(best)
     if best is not None and kept is not None:
-        d.circle((x(best["updates"]), y(kept)), 5, "ring s0")
+        d.circle((x(best.updates), y(kept)), 5, "ring s0")
     return d.render(f"{title} over the updates")
 
 
-def _dig(row: Row, path: Sequence[str]) -> float | None:
-    value: object = row
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+def _reward(row: LogRow) -> float | None:
+    return row.reward.mean if row.reward else None

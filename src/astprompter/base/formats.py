@@ -1,0 +1,25 @@
+"""How figures are written, wherever they are shown: percentages, numbers, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+ABSENT = "–"
+"""What is shown where a figure is not defined."""
+
+
+def number(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """``0.12749`` as ``0.127`` (three digits)."""
+    return ABSENT if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def percent(value: float | None, *, digits: int = 1, sign: bool = False) -> str:
+    """``0.312`` as ``31.2%``."""
+    return ABSENT if value is None else f"{number(100 * value, digits, sign=sign)}%"
+
+
+def interval(bounds: Sequence[float] | None, digits: int, *, scale: float = 1.0, sign: bool = False) -> str:
+    """``(0.27, 0.35)`` as ``[27.0, 35.0]`` (scale 100); empty where there is none, or no width: all failed, or none."""
+    if not bounds or bounds[0] == bounds[1]:
+        return ""
+    return f"[{', '.join(number(scale * bound, digits, sign=sign) for bound in bounds)}]"

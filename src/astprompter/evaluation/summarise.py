@@ -1,0 +1,159 @@
+"""What was measured of adversaries, as figures: the one path for a run (one seed) and for a study (several)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..base.errors import UserError
+from ..runs.schema.summary import AdversaryFigures, Comparison
+from .statistics import (
+    Floats,
+    Options,
+    describe,
+    failure_within_horizon,
+    paired_difference,
+    replies_by_utterance,
+)
+
+SCORES = ("tox_reply", "tox_turn", "tox_utterance")
+METRICS = ("nll", "utterance_perplexity", *SCORES)
+_MOST_NATS = 300.0
+"""exp() of more is cut off, so that the squares of a standard deviation stay finite."""
+
+
+class Scored(Protocol):
+    """A turn, of a trajectory or of a row of ``trajectories.jsonl``."""
+
+    @property
+    def nll(self) -> float | None:
+        """Nats per token of the utterance."""
+
+    @property
+    def tox_reply(self) -> float | None:
+        """Toxicity of the reply."""
+
+    @property
+    def tox_turn(self) -> float | None:
+        """Toxicity of both together."""
+
+    @property
+    def tox_utterance(self) -> float | None:
+        """Toxicity of the utterance."""
+
+    @property
+    def error(self) -> str | None:
+        """Why the turn could not be assessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What all seeds measured of one adversary.
+
+    Attributes:
+        seeds: The seeds, in the order of the first axis.
+        prefixes: Ids of the prefixes, in the order of the second axis.
+        tables: Values of each metric, [seeds, prefixes, turns]; ``nan`` for turns in error.
+        diversity: Diversity of each seed's utterances.
+        strategies: Failures by strategy, all seeds together.
+        inputs: Hashes of the prefixes and of the defender; empty where not known (a served defender has none).
+        likelihood: Whose likelihood every nll is.
+    """
+
+    seeds: tuple[int, ...]
+    prefixes: tuple[str, ...]
+    tables: Mapping[str, Floats]
+    diversity: tuple[Mapping[str, float | None], ...]
+    strategies: Mapping[str, int]
+    inputs: tuple[str, str] = ("", "")
+    likelihood: str = "defender"
+
+
+def tables_of(seeds: Sequence[Sequence[Sequence[Scored]]]) -> dict[str, Floats]:
+    """Values of each metric, [seeds, prefixes, turns], of the turns of all seeds' trajectories."""
+    return {
+        metric: np.array([[[_value(turn, metric) for turn in path] for path in paths] for paths in seeds], np.float64)
+        for metric in METRICS
+    }
+
+
+def _value(turn: Scored, metric: str) -> float:
+    if turn.error is not None:
+        return math.nan
+    if metric == "utterance_perplexity":
+        return perplexity(turn.nll)  # type: ignore[arg-type]  # an assessed turn has all values
+    return float(getattr(turn, metric))
+
+
+def perplexity(nll: float) -> float:
+    """exp(nll), finite."""
+    return math.exp(min(nll, _MOST_NATS))
+
+
+def perplexity_change(difference: float) -> float:
+    """Relative change of perplexity that a difference of nll means: exp(difference) − 1, finite."""
+    return math.expm1(min(difference, _MOST_NATS))
+
+
+def figures_of(measured: Measured, options: Options) -> AdversaryFigures:
+    """All figures of one adversary."""
+    tables, seeds = measured.tables, measured.seeds
+    metrics = {name: describe(table, seeds, options, shares=name in SCORES) for name, table in tables.items()}
+    nll = metrics["nll"]
+    if nll.mean is not None:
+        metrics["nll"] = nll.model_copy(update={"perplexity": perplexity(nll.mean)})
+    return AdversaryFigures(
+        **metrics,
+        failure_within_horizon=failure_within_horizon(tables["tox_reply"], seeds, options),
+        replies_by_utterance=replies_by_utterance(tables["tox_reply"], tables["tox_utterance"], options),
+        diversity={
+            name: _mean([seed[name] for seed in measured.diversity])
+            for name in (measured.diversity[0] if measured.diversity else ())
+        },
+        strategies=dict(measured.strategies),
+        prefixes=len(measured.prefixes),
+        seeds=list(seeds),
+        errors=int(np.isnan(tables["nll"]).sum()),
+    )
+
+
+def compare(a: Measured, b: Measured, names: tuple[str, str], options: Options) -> Comparison:
+    """Differences a − b over the seeds of both, paired on prefixes.
+
+    Raises:
+        UserError: The two were measured on different prefixes or defenders.
+        ValueError: They have no seed in common.
+    """
+    if a.prefixes != b.prefixes or not alike(a.inputs, b.inputs):
+        raise UserError(
+            f"'{names[0]}' and '{names[1]}' were measured on different prefixes or defenders; measure them again"
+        )
+    seeds = [seed for seed in a.seeds if seed in b.seeds]
+    if not seeds:
+        raise ValueError(f"'{names[0]}' and '{names[1]}' have no seed in common")
+    rows = {}
+    for metric in METRICS:
+        one, other = (of.tables[metric][[of.seeds.index(seed) for seed in seeds]] for of in (a, b))
+        rows[metric] = paired_difference(one, other, seeds, options, shares=metric in SCORES)
+    change = rows["nll"].mean.difference
+    return Comparison(
+        a=names[0],
+        b=names[1],
+        seeds=seeds,
+        **rows,
+        perplexity_change=None if change is None else perplexity_change(change),
+    )
+
+
+def alike(a: tuple[str, str], b: tuple[str, str]) -> bool:
+    """Whether two measurements had the same inputs, as far as both are known."""
+    return all(x == y or not (x and y) for x, y in zip(a, b, strict=True))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return math.fsum(found) / len(found) if found else None

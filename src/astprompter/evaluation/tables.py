@@ -1,0 +1,129 @@
+"""The tables of an evaluation, as grids: the same for the terminal, the page, a pull request and a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..runs.schema.summary import AdversaryFigures, Comparison, Figures, Scorers, Summary
+from .grid import Cell, Column, Grid
+
+NAME = Column("adversary", "text")
+_NOTE = (
+    "failed prefixes: with a toxic reply within the horizon; nll: nats per token of the utterances; []: bootstrap "
+    "interval over prefixes; distinct: share of different utterances, which amount to as many as the Vendi score says; "
+    "errors: turns that could not be assessed"
+)
+_DIVERSITY = (
+    ("distinct_1", Column("distinct-1", digits=3)), ("distinct_2", Column("distinct-2", digits=3)),
+    ("distinct_3", Column("distinct-3", digits=3)), ("self_bleu", Column("self-BLEU", digits=3)),
+    ("distinct_utterances", Column("distinct utterances", "percent")), ("vendi", Column("Vendi score", digits=1)),
+)  # fmt: skip
+Named = Sequence[tuple[str, AdversaryFigures]]
+Part = tuple[Column, Callable[[AdversaryFigures], Cell]]
+
+
+def of_summary(summary: Summary) -> list[Grid]:
+    """All tables of an evaluation, for the terminal."""
+    likelihood = summary.config.likelihood
+    note = f"{_NOTE}; nll and perplexity are a {likelihood}" if likelihood.startswith("stand-in") else _NOTE
+    grids = [adversaries(list(summary.adversaries.items()), "All adversaries on held-out test prefixes", note=note)]
+    compared = [row for row in summary.comparisons if not is_start(summary, row)]
+    grids += [comparisons(compared)] if compared else []
+    return [*grids, *([scorers(summary.scorers)] if summary.scorers else [])]
+
+
+def is_start(summary: Summary, row: Comparison) -> bool:
+    """Whether a comparison is of one model with itself, since training kept the policy that it started from."""
+    return row.a in (summary.config.kept_start or ()) and not row.nll.mean.difference
+
+
+def adversaries(rows: Named, title: str, *, full: bool = False, note: str = "") -> Grid:
+    """The table of all adversaries.
+
+    Args:
+        rows: Their names and figures.
+        title: What is said of them.
+        full: Whether standard deviations, mean toxicity and self-BLEU stand beside the rest.
+        note: See :class:`Grid`.
+    """
+    above = beyond(rows)
+    parts: list[Part] = [
+        (Column("failed prefixes", "percent", 1, True),
+         lambda a: Cell(a.failure_within_horizon.share, a.failure_within_horizon.ci)),
+        (Column(f"replies {above}", "percent", 1, True), lambda a: share(a.tox_reply)),
+        (Column(f"turns {above}", "percent", 1, True), lambda a: share(a.tox_turn)),
+        (Column("nll", "number", 3, True), lambda a: Cell(a.nll.mean, a.nll.ci)),
+        (Column("perplexity", digits=2), lambda a: Cell(a.nll.perplexity)),
+    ]  # fmt: skip
+    if full:
+        parts += [
+            (Column("nll std", digits=3), lambda a: Cell(a.nll.std)),
+            (Column("perplexity std", digits=2), lambda a: Cell(a.utterance_perplexity.std)),
+            (Column("tox_reply", digits=3), lambda a: Cell(a.tox_reply.mean)),
+            (Column("tox_reply std", digits=3), lambda a: Cell(a.tox_reply.std)),
+            (Column("tox_turn", digits=3), lambda a: Cell(a.tox_turn.mean)),
+            (Column("tox_turn std", digits=3), lambda a: Cell(a.tox_turn.std)),
+            (Column("self-BLEU", digits=2), lambda a: Cell(a.diversity.get("self_bleu"))),
+        ]
+    parts += [
+        (Column("distinct", "percent"), lambda a: Cell(a.diversity.get("distinct_utterances"))),
+        (Column("Vendi"), lambda a: Cell(a.diversity.get("vendi"))),
+        (Column("prefixes"), lambda a: Cell(a.prefixes)),
+        (Column("errors"), lambda a: Cell(a.errors)),
+    ]
+    return of_parts(title, rows, parts, note)
+
+
+def of_parts(title: str, rows: Named, parts: Sequence[Part], note: str = "") -> Grid:
+    """A grid of one row for each adversary, from columns and what their cells show of it."""
+    cells = tuple((Cell(name), *(show(figures) for _, show in parts)) for name, figures in rows)
+    return Grid(title, (NAME, *(column for column, _ in parts)), cells, note)
+
+
+def comparisons(rows: Sequence[Comparison], labels: Sequence[str] = ()) -> Grid:
+    """Paired differences: each adversary against a baseline.
+
+    Args:
+        rows: The comparisons.
+        labels: What each ``a`` is called in the table; its name when not given.
+    """
+    threshold = rows[0].tox_reply.threshold or 0.0 if rows else 0.0
+    columns = (
+        NAME, Column("against", "text"), Column(f"replies > {threshold:g}, points", "points", 1, True, True),
+        Column("times as often", digits=1, interval=True), Column("nll", "number", 3, True, True),
+        Column("perplexity", "percent", 1, sign=True),
+    )  # fmt: skip
+    cells = []
+    for label, row in zip(labels or [row.a for row in rows], rows, strict=True):
+        reply, nll = row.tox_reply.share, row.nll.mean
+        replies = (Cell(reply.difference, reply.ci), Cell(reply.ratio, reply.ratio_ci)) if reply else (Cell(None),) * 2
+        cells.append((Cell(label), Cell(row.b), *replies, Cell(nll.difference, nll.ci), Cell(row.perplexity_change)))
+    return Grid("Paired on the same prefixes: differences", columns, tuple(cells))
+
+
+def scorers(section: Scorers) -> Grid:
+    """Share of toxic replies for each adversary under each scorer."""
+    marks = {name: " (reward)" if name == section.drives_reward else "" for name in section.names}
+    columns = (NAME, *(Column(name + mark, "percent", 1, True) for name, mark in marks.items()))
+    rows = tuple(
+        (Cell(adversary), *(share(own[name].tox_reply) for name in marks))
+        for adversary, own in section.adversaries.items()
+    )
+    return Grid("Toxic replies, by scorer", columns, rows)
+
+
+def diversity(rows: Named) -> Grid:
+    """How varied the utterances are."""
+    shown = [(key, column) for key, column in _DIVERSITY if any(a.diversity.get(key) is not None for _, a in rows)]
+    cells = tuple((Cell(name), *(Cell(a.diversity.get(key)) for key, _ in shown)) for name, a in rows)
+    return Grid("Diversity", (NAME, *(column for _, column in shown)), cells)
+
+
+def share(figures: Figures) -> Cell:
+    """The share above the threshold."""
+    return Cell(figures.share, figures.share_ci)
+
+
+def beyond(rows: Named) -> str:
+    """``> 0.5``: what a toxic text exceeds."""
+    return f"> {rows[0][1].tox_reply.threshold:g}" if rows else ""

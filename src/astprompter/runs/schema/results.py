@@ -1,0 +1,115 @@
+"""The rows that an evaluation writes: every conversation, and the failures among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+from ...base.records import Trajectory
+from .common import Absent, Number, Part, Real, Whole
+from .run import Scored, scored
+
+
+class Scores(Part):
+    """What one scorer says of a turn; ``null`` where it has no score."""
+
+    tox_utterance: Number
+    """R_φ(a), in [0, 1]."""
+    tox_reply: Number
+    """R_φ(y), in [0, 1]."""
+    tox_turn: Number
+    """R_φ(a + y), in [0, 1]."""
+
+
+class TurnRow(Scored):
+    """A turn of an evaluated conversation."""
+
+    turn: Whole
+    """From 1."""
+    token_logprobs: list[Real]
+    """Log-probability of each token of the utterance under the defender, nats."""
+    tokens: list[str]
+    """The utterance as the defender's tokens, one text per log-probability; joined they are the utterance (empty where
+    a later token completes the character). The list is empty where the defender cannot tell."""
+    scores: Absent[dict[str, Scores]] = None
+    """Only with ``evaluation.scorers``: scores by scorer, the one that drives the reward first."""
+
+
+class TrajectoryRow(Part):
+    """An evaluated conversation; one row per adversary and prefix."""
+
+    adversary: str
+    """Who spoke."""
+    prefix_id: str
+    """Id of the prefix."""
+    prefix: str
+    """The prefix."""
+    accumulated: bool
+    """True for human attacks: each turn starts from the prefix anew, and its utterance holds those before it."""
+    turns: list[TurnRow]
+    """The turns, in order."""
+
+    @classmethod
+    def of_trajectory(
+        cls,
+        adversary: str,
+        path: Trajectory,
+        tokens: Sequence[Sequence[str]],
+        scores: Sequence[dict[str, Any] | None],
+    ) -> Self:
+        """The row of a trajectory.
+
+        Args:
+            adversary: Who spoke.
+            path: The trajectory.
+            tokens: For each turn, its utterance as the defender's tokens; left out where they do not fit its
+                log-probabilities.
+            scores: For each turn, the scores of several scorers, or ``None``.
+        """
+        rows = [
+            TurnRow(
+                **scored(turn),
+                turn=number,
+                token_logprobs=[round(value, 4) for value in turn.token_logprobs if math.isfinite(value)],
+                tokens=list(pieces) if len(pieces) == len(turn.token_logprobs) else [],
+                scores=told,
+            )
+            for number, (turn, pieces, told) in enumerate(zip(path.turns, tokens, scores, strict=True), start=1)
+        ]
+        return cls(
+            adversary=adversary, prefix_id=path.prefix.id, prefix=path.prefix.text, accumulated=path.accumulated,
+            turns=rows,
+        )  # fmt: skip
+
+
+class FailureRow(Part):
+    """A trajectory with a toxic reply, at its first failing turn; likeliest first."""
+
+    rank: Whole
+    """1 is the likeliest."""
+    adversary: str
+    """Who spoke."""
+    prefix_id: str
+    """Id of the prefix."""
+    turn: Whole
+    """The first failing turn, from 1."""
+    path_nll: Real
+    """Mean nats per token over all utterances up to and including this turn: the likelihood of the path to the failure,
+    by which rows are ranked; of the utterance alone where turns are accumulated."""
+    nll: Number
+    """Mean nats per token of this utterance."""
+    tox_utterance: Number
+    """R_φ(a), in [0, 1]."""
+    tox_reply: Real
+    """R_φ(y), in [0, 1]."""
+    tox_turn: Number
+    """R_φ(a + y), in [0, 1]."""
+    utterance: str
+    """The adversary's text."""
+    reply: str
+    """The defender's text."""
+    strategy: str
+    """One of ``politics``, ``sexual``, ``profanity``, ``threat``, ``insult``, ``other``: which words the utterances up
+    to and including this turn hold, by the packed lexicon whose [card](../src/astprompter/embedded/strategies.md)
+    tells how it decides and what it cannot."""

@@ -1,0 +1,323 @@
+"""What training writes: the run's facts, its log, its texts, and what a resumed run goes on from."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict
+
+from ...base.records import FAILURE_THRESHOLD, PreferencePair, Turn
+from .common import Absent, File, Number, Part, Real, Whole
+
+
+class Skipped(Part):
+    """Rows of a source that could not be read and were skipped (``data.skip_bad_rows``)."""
+
+    count: Whole
+    """How many."""
+    first: str | None
+    """The first of them, with file, line and reason; ``null`` when there is none."""
+
+
+class Remote(Part):
+    """How a served defender was reached."""
+
+    url: str
+    """Address of the server."""
+    model: str
+    """Name of the model there."""
+    api: str
+    """``completions`` or ``chat``."""
+    dialect: str
+    """Which form of request carries the sampling settings."""
+    not_sent: list[str]
+    """Sampling settings that the server does not take, so that its own defaults hold."""
+    likelihood: str | None
+    """The route to log-probabilities of prompts; ``null`` where there is none that can be trusted."""
+    why_not: list[str]
+    """Why each other route was refused."""
+
+
+class ConfigFile(File):
+    """Everything that decided the result."""
+
+    settings: dict[str, Any]
+    """All settings by section, as ``train --print-config`` explains them; ``settings.seed`` names every random
+    stream."""
+    versions: dict[str, str]
+    """``python``, ``astprompter``, ``machine``, ``torch``, ``transformers``, ``tokenizers``, ``numpy``."""
+    models_sha256: dict[str, str | None]
+    """SHA-256 over names and values of the weights: the ``adversary``'s at the start and the ``defender``'s (``null``
+    for a served one)."""
+    data_sha256: dict[str, str]
+    """SHA-256 over the ``train``, ``dev`` and ``eliciting`` texts; with ``models_sha256`` it keeps ``--resume`` from
+    going on with other ones."""
+    data_counts: dict[str, Whole]
+    """Number of ``train`` and ``dev`` prefixes and of ``eliciting`` texts."""
+    rows_skipped: dict[str, Skipped]
+    """For ``train``, ``dev`` and ``eliciting``."""
+    free_reference: bool
+    """Whether reference and defender have the same weights, so that one likelihood serves both."""
+    likelihood: str
+    """Whose likelihood every nll is: the defender's, or a stand-in's."""
+    remote: Remote | None
+    """For a served defender; else ``null``."""
+    processes: Whole
+    """How many processes took part when the run started."""
+
+
+class Hashes(Part):
+    """SHA-256 of the weights that training must not change."""
+
+    defender: str | None
+    """The defender's; ``null`` for a served one."""
+    reference: str | None
+    """The reference's: the adversary as it began."""
+
+
+class FrozenFile(File):
+    """The proof, written when training is done, that it left defender and reference alone."""
+
+    before: Hashes
+    """``models_sha256`` of ``config.json``."""
+    after: Hashes
+    """Computed from the models in memory when training was done."""
+
+
+class Progression(Part):
+    """Counters of a training; it counts on this very object."""
+
+    model_config = ConfigDict(frozen=False)
+
+    iteration: Whole = 0
+    """Iterations done."""
+    updates: Whole = 0
+    """Optimizer steps done."""
+    best_reward: Number = None
+    """Mean dev reward of the policy in ``best/``; ``null`` while there is none."""
+    best_iteration: Whole = -1
+    """Iteration after which that policy was saved; -1 while there is none."""
+    trees: Whole = 0
+    """Rollout trees grown."""
+    eliciting: Whole = 0
+    """Eliciting texts drawn."""
+    skipped_in_a_row: Whole = 0
+    """Updates without effect since the last one that had some."""
+
+
+class StateFile(File):
+    """Counters that a resumed run goes on from, and how long the logs were."""
+
+    progression: Progression
+    """The counters."""
+    log_bytes: dict[str, Whole]
+    """Bytes of each log, so that ``--resume`` drops rows logged after the checkpoint and makes them again."""
+
+
+class ManifestFile(File):
+    """What makes a checkpoint whole; written last."""
+
+    sha256: dict[str, str]
+    """SHA-256 of each other file of the checkpoint."""
+
+
+class RewardMeans(Part):
+    """Mean reward and its terms."""
+
+    mean: Number
+    """Mean R."""
+    tox_reply_term: Number
+    """Mean α·tox_reply."""
+    tox_turn_term: Number
+    """Mean β·tox_turn."""
+    nll_term: Number
+    """Mean −λ·nll."""
+
+
+class NllMean(Part):
+    """Mean nll of the utterances."""
+
+    mean: Number
+    """Nats per token."""
+    likelihood: Absent[str] = None
+    """Whose likelihood it is, where another model's stands in for the defender's; else absent."""
+
+
+class Toxicity(Part):
+    """Scores of the collected texts."""
+
+    mean: Number
+    """Mean score."""
+    share: Number
+    """Share of scores above the threshold, in [0, 1]."""
+    threshold: Real = FAILURE_THRESHOLD
+    """Where a text begins to count as toxic."""
+
+
+class Pairs(Part):
+    """Preference pairs of an iteration, by source."""
+
+    on_policy: Whole
+    """From rollout trees."""
+    supervised: Whole
+    """From eliciting texts."""
+
+
+class LogRow(Part):
+    """An iteration, or an evaluation on the dev prefixes. Means are over turns, those in error left out.
+
+    A run of the SFT baseline (``training.objective`` is ``sft``) has iterations without turns and pairs. The first dev
+    row is the untuned policy.
+    """
+
+    type: Literal["iteration", "dev"]
+    """What the row tells of."""
+    iteration: Whole
+    """Iterations done so far."""
+    updates: Whole
+    """Optimizer steps done so far."""
+    best: Absent[bool] = None
+    """Only ``dev``: whether this policy was saved to ``best/``; with SFT, of the last policy only."""
+    trees: Absent[Whole] = None
+    """Only ``iteration``: rollout trees grown."""
+    pairs: Absent[Pairs] = None
+    """Only ``iteration``: pairs used."""
+    margin: Absent[Real] = None
+    """Mean reward difference of the on-policy pairs of an iteration; absent without any."""
+    texts: Absent[Whole] = None
+    """Only ``iteration`` of SFT: texts read."""
+    turns: Absent[Whole] = None
+    """Turns collected; absent in an iteration of SFT, as are the next six."""
+    errors: Absent[dict[str, Whole]] = None
+    """Turns that could not be assessed, by reason."""
+    reward: Absent[RewardMeans] = None
+    """Mean reward R and its terms."""
+    nll: Absent[NllMean] = None
+    """Mean nll of the utterances."""
+    tox_utterance: Absent[Toxicity] = None
+    """R_φ of the utterances."""
+    tox_reply: Absent[Toxicity] = None
+    """R_φ of the replies."""
+    tox_turn: Absent[Toxicity] = None
+    """R_φ of utterance and reply together."""
+    loss: Absent[Real] = None
+    """Only ``iteration``: mean loss over the updates; of SFT in nats per token of the whole texts. What τ means in a
+    preference loss depends on ``settings.loss.reduction``. Absent where every update was skipped."""
+    h: Absent[Real] = None
+    """Mean of h, the difference of log-ratios ([method](method.md), 5); IPO pulls it to 1/(2τ)."""
+    implicit_chosen: Absent[Real] = None
+    """Mean implicit reward τ·(log π_θ − log π_ref) of the chosen utterances; it is not the environment's."""
+    implicit_rejected: Absent[Real] = None
+    """The same of the rejected utterances."""
+    implicit_accuracy: Absent[Real] = None
+    """Share of pairs with h > 0."""
+    gradient_norm: Absent[Real] = None
+    """Only ``iteration``: mean norm before clipping."""
+    learning_rate: Absent[Real] = None
+    """Only ``iteration``: the rate after it."""
+    skipped_updates: Absent[Whole] = None
+    """Only ``iteration``: updates left out because loss or gradient was not finite."""
+    seconds: Absent[dict[str, Real]] = None
+    """Only ``iteration``: wall seconds of ``collect``, ``supervise``, ``reference``, ``update``."""
+    rates: Absent[dict[str, Real]] = None
+    """Only ``iteration``: ``turns_per_s``, ``sampled_tokens_per_s`` (both speakers), ``updated_pairs_per_s``; of SFT
+    ``updated_texts_per_s``."""
+
+
+class PairRow(Part):
+    """A preference pair that training used, only with ``training.save_pairs=true`` (contains the texts)."""
+
+    iteration: Whole
+    """Which iteration used it, from 1."""
+    source: Literal["on_policy", "supervised"]
+    """From a rollout tree, or from an eliciting text."""
+    depth: Whole
+    """Turn of the pair in its tree, from 0; -1 for supervised pairs."""
+    margin: Number
+    """Reward of chosen minus rejected; ``null`` for supervised pairs, which are not ranked."""
+    prompt_ids: list[Whole]
+    """Adversary tokens of the text so far."""
+    chosen: str
+    """The preferred utterance."""
+    rejected: str
+    """The other one."""
+
+    @classmethod
+    def of_pair(cls, iteration: int, pair: PreferencePair) -> Self:
+        """The row of a pair that was used after ``iteration`` earlier iterations."""
+        return cls(
+            iteration=iteration + 1,
+            source=pair.source,
+            depth=pair.depth,
+            margin=finite(pair.margin),
+            prompt_ids=list(pair.prompt_ids),
+            chosen=pair.chosen_text,
+            rejected=pair.rejected_text,
+        )
+
+
+class Scored(Part):
+    """Utterance, reply and scores, which every row of a turn has."""
+
+    utterance: str
+    """The adversary's text a as it joined the conversation, leading space included."""
+    reply: str
+    """The defender's text y."""
+    nll: Number
+    """Mean negative log-likelihood of the utterance under the defender, nats per token."""
+    tox_utterance: Number
+    """R_φ(a), in [0, 1]; reported, never rewarded."""
+    tox_reply: Number
+    """R_φ(y), in [0, 1]."""
+    tox_turn: Number
+    """R_φ(a + y), in [0, 1]."""
+    reward: Number
+    """R(s, a, y)."""
+    error: str | None
+    """``null``, or why the turn could not be assessed; such a turn enters no pair and no rate."""
+
+
+def scored(turn: Turn) -> dict[str, Any]:
+    """The fields of :class:`Scored` from a turn; what is not finite becomes ``None``."""
+    names = ("nll", "tox_utterance", "tox_reply", "tox_turn", "reward")
+    texts = {"utterance": turn.utterance.text, "reply": turn.reply.text}
+    return texts | {name: finite(getattr(turn, name)) for name in names} | {"error": turn.error}
+
+
+def finite(value: float) -> float | None:
+    """The value, ``None`` where it is not finite."""
+    return value if math.isfinite(value) else None
+
+
+Choice = Literal["chosen", "rejected"] | None
+"""Place of a turn in the pair with its sibling."""
+
+
+class NodeRow(Scored):
+    """A turn in a rollout tree."""
+
+    node: Whole
+    """Number of the node, from 0; parents come before children."""
+    parent: Whole | None
+    """The node it grew from; ``null`` after the prefix."""
+    depth: Whole
+    """Turn, from 1."""
+    choice: Choice
+    """Its place in the pair with its sibling; ``null`` where the two gave no pair."""
+
+
+class TreeRow(Part):
+    """The first rollout tree of every iteration that a dev evaluation follows (contains texts).
+
+    The policy that grew it is the one before that iteration's updates.
+    """
+
+    iteration: Whole
+    """The iteration, from 1."""
+    prefix_id: str
+    """Id of the prefix."""
+    prefix: str
+    """The prefix."""
+    nodes: list[NodeRow]
+    """Parents before children."""
