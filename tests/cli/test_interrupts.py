@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from astprompter.base.signals import Interrupted, going_on, interruptible
-from astprompter.runs.directory import read_rows
 from astprompter.studies import runner as module
+from helpers.files import read_rows
 from helpers.tiny import naming, write_models
 from helpers.zygote import Zygote, zygote
 
@@ -269,7 +269,7 @@ class Study:
         )  # fmt: skip
 
     def calls(self) -> list[list[Any]]:
-        return read_rows(self.out / "calls.txt", note=lambda torn: None)  # type: ignore[return-value]
+        return read_rows(self.out / "calls.txt", torn=True)
 
     def count(self, *what: Any) -> int:
         return self.calls().count(list(what))

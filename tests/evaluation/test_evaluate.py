@@ -10,9 +10,9 @@ import pytest
 
 from astprompter.base.records import Trajectory
 from astprompter.evaluation.evaluate import _failures
-from astprompter.runs.directory import read_rows
 from astprompter.runs.schema.summary import Summary
 from helpers.evaluations import run
+from helpers.files import read_rows
 from helpers.tiny import PREFIXES, WordScorer
 
 

@@ -17,8 +17,8 @@ from astprompter.config import settings_from
 from astprompter.evaluation.agreement import cohen_kappa, midranks, roc_auc, spearman
 from astprompter.evaluation.evaluate import evaluate
 from astprompter.evaluation.scorers import compare_scorers
-from astprompter.runs.directory import read_rows
 from astprompter.scorers.words import WordScorer as OneWord
+from helpers.files import read_rows
 from helpers.tiny import PREFIXES, WordScorer
 
 OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES)]

@@ -22,8 +22,9 @@ from astprompter.export import FORMATS, export_run
 from astprompter.export.files import _literal
 from astprompter.export.found import Attack, first_turn_pairs
 from astprompter.export.hardening import draw_replies, repair_pairs
-from astprompter.runs.directory import read_rows
+from astprompter.runs.schema.results import TrajectoryRow, TurnRow
 from helpers.commands import SMALL, call
+from helpers.files import read_rows
 from helpers.functions import often
 from helpers.tiny import PREFIXES, make_model, make_tokenizer
 
@@ -104,23 +105,19 @@ def test_accumulated_turns_are_attacks_of_their_own(run: Path, tmp_path: Path) -
         ]
 
 
-def turn(utterance: str, reply: str, tox: float, reward: float | None = 0.0, **more: Any) -> dict[str, Any]:
-    scores = {"tox_reply": tox, "tox_turn": tox, "tox_utterance": 0.0}
-    return {
-        "turn": 1,
-        "utterance": utterance,
-        "reply": reply,
-        "nll": 1.0,
-        "reward": reward,
-        "error": None,
-        **scores,
-        **more,
-    }
+def turn(utterance: str, reply: str, tox: float, reward: float | None = 0.0, **more: Any) -> TurnRow:
+    values: dict[str, Any] = {
+        "turn": 1, "utterance": utterance, "reply": reply, "nll": 1.0, "tox_utterance": 0.0, "tox_reply": tox,
+        "tox_turn": tox, "reward": reward, "error": None, "token_logprobs": [], "tokens": [],
+    }  # fmt: skip
+    return TurnRow(**values | more)
 
 
 def test_first_turn_pairs_by_hand() -> None:
-    def row(prefix: str, adversary: str, said: dict[str, Any]) -> dict[str, Any]:
-        return {"prefix_id": prefix, "prefix": prefix.upper(), "adversary": adversary, "turns": [said]}
+    def row(prefix: str, adversary: str, said: TurnRow) -> TrajectoryRow:
+        return TrajectoryRow(
+            prefix_id=prefix, prefix=prefix.upper(), adversary=adversary, accumulated=False, turns=[said]
+        )
 
     rows = [
         row("p", "u", turn(" a", "", 0, 0.1)), row("p", "t", turn(" b", "", 0, 0.9)),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from astprompter.cli.app import main
 from astprompter.models.local.lm import load_model
-from astprompter.runs.directory import read_rows
+from helpers.files import read_rows
 from helpers.tiny import naming, write_models
 
 SETTINGS = [

@@ -12,6 +12,7 @@ from astprompter.models.local.lm import LanguageModel
 from astprompter.runs.directory import RunDirectory
 from astprompter.training.preference import PreferenceTrainer
 from astprompter.training.state import TrainingModels
+from helpers.files import config_file
 from helpers.tiny import PREFIXES, SHORT, WordScorer, make_model
 
 OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES)]
@@ -49,7 +50,7 @@ def trainer(path: Path, tokenizer: Any, chosen: Settings, *, resume: bool = Fals
         frozen = copy.deepcopy(lms[0].model).requires_grad_(False)
         reference = LanguageModel(frozen, tokenizer, name="reference", sampling=SHORT)
     models = TrainingModels(lms[0], reference, lms[1], options.get("scorer", WordScorer()), free_reference=same)
-    run = RunDirectory.open(path) if resume else RunDirectory.create(path, chosen, {})
+    run = RunDirectory.open(path) if resume else RunDirectory.create(path, config_file(chosen))
     result = PreferenceTrainer(chosen, models, OPENINGS, OPENINGS[:4], options.get("texts", TEXTS), run)
     if resume:
         result.resume()

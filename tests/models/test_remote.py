@@ -24,10 +24,10 @@ from astprompter.models.served.connect import connect
 from astprompter.models.served.http import Endpoint, Failed, backoff, retry_after
 from astprompter.models.served.remote import RemoteSpeaker
 from astprompter.rollout.grow import grow_trees
-from astprompter.runs.directory import read_rows
 from astprompter.training.metrics import turns_of
 from astprompter.workflows.load import build_defender
 from astprompter.workflows.resume import check_resumable
+from helpers.files import read_rows
 from helpers.server import TinyServer, serving
 from helpers.tiny import PREFIXES, SHORT, WordScorer, keys_for, make_chat_tokenizer, make_model, make_tokenizer
 

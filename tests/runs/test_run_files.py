@@ -11,19 +11,24 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 
 from astprompter.base.errors import UserError
-from astprompter.base.strict_json import mismatch, parse, read_object
+from astprompter.base.strict_json import first_fault, parse, read_object
 from astprompter.config import settings_from
 from astprompter.export import export_run
 from astprompter.report.page import write_report
 from astprompter.report.read import read_runs
-from astprompter.runs.directory import FAILURES, LOG, PAIRS, TRAJECTORIES, TREES, RunDirectory, read_rows
-from astprompter.runs.schema import Interval, Number, PairRow, Progression
+from astprompter.runs.directory import FAILURES, LOG, PAIRS, TRAJECTORIES, TREES, RunDirectory
+from astprompter.runs.schema.common import FORMAT, Interval, Number, read_rows, save_rows
+from astprompter.runs.schema.results import FailureRow, TrajectoryRow
+from astprompter.runs.schema.run import LogRow, PairRow, Progression, StateFile, TreeRow
 from astprompter.training import checkpoint
 from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint
 from astprompter.workflows.resume import refuse_changed
+from helpers.files import config_file
+from helpers.files import read_rows as plain_rows
 from helpers.report_runs import write_run
 from helpers.spoilt import broken_json, raw, spoilt_bytes, spoilt_value, taken, values
 
@@ -36,7 +41,10 @@ PAIR = {
     "chosen": " a",
     "rejected": " b",
 }
-JSONL = (LOG, TREES, TRAJECTORIES, FAILURES, PAIRS)
+JSONL: dict[str, Any] = {
+    LOG: LogRow, TREES: TreeRow, TRAJECTORIES: TrajectoryRow, FAILURES: FailureRow, PAIRS: PairRow
+}  # fmt: skip
+STEP = LogRow(type="iteration", iteration=1, updates=1)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +53,10 @@ def whole(tmp_path_factory: Any) -> Path:
     run = write_run(tmp_path_factory.mktemp("runs") / "mine", count=4)
     (run / PAIRS).write_text("".join(json.dumps(PAIR) + "\n" for _ in range(3)))
     return run
+
+
+def steps(*updates: int) -> list[LogRow]:
+    return [STEP.model_copy(update={"updates": n}) for n in updates]
 
 
 def copy_of(whole: Path, folder: Path) -> Path:
@@ -63,9 +75,9 @@ def use(run: Path, name: str) -> None:
         shutil.rmtree(out, ignore_errors=True)
         taken(lambda to=to, out=out: export_run(run, to, out), run.name)  # type: ignore[misc]
     taken(lambda: RunDirectory.open(run).settings(), name if name == "config.json" else "")
-    config = taken(lambda: RunDirectory.open(run).config()) or {}
-    facts = {kind: {"adversary": "x", "train": "y"} for kind in ("models_sha256", "data_sha256")}
-    taken(lambda: refuse_changed(config, facts))
+    if (config := taken(lambda: RunDirectory.open(run).config())) is not None:
+        now = config_file(settings_from({}), models_sha256={"adversary": "x"}, data_sha256={"train": "y"})
+        taken(lambda: refuse_changed(config, now))
     RunDirectory(run).updates()
 
 
@@ -89,7 +101,9 @@ def test_a_file_with_another_value_is_used_or_refused(
 
 
 @given(
-    st.sampled_from(JSONL), broken_json | values.filter(lambda value: not isinstance(value, dict)).map(raw), st.data()
+    st.sampled_from(list(JSONL)),
+    broken_json | values.filter(lambda value: not isinstance(value, dict)).map(raw),
+    st.data(),
 )
 def test_a_bad_line_in_the_middle_is_named(
     whole: Path, tmp_path: Path, name: str, bad: bytes, data: st.DataObject
@@ -98,18 +112,18 @@ def test_a_bad_line_in_the_middle_is_named(
     at = data.draw(st.integers(1, len(lines)))
     path = tmp_path / name
     path.write_bytes(b"".join([*lines[: at - 1], bad + b"\n", *lines[at - 1 :]]))
-    assert taken(lambda: read_rows(path), str(path), f"line {at}: ") is None
+    assert taken(lambda: read_rows(path, JSONL[name]), str(path), f"line {at}: ") is None
 
 
 @pytest.mark.parametrize("name", JSONL)
 def test_a_last_line_torn_at_any_byte_is_told_and_left_out(whole: Path, tmp_path: Path, name: str) -> None:
     content, path = (whole / name).read_bytes(), tmp_path / name
-    rows = read_rows(whole / name)
+    rows = read_rows(whole / name, JSONL[name])
     start = content[:-1].rfind(b"\n") + 1
     for end in sorted({*range(start + 1, len(content), 7), len(content) - 2, len(content) - 1}):
         path.write_bytes(content[:end])
         notes: list[str] = []
-        found = read_rows(path, note=notes.append)
+        found = read_rows(path, JSONL[name], note=notes.append)
         if end == len(content) - 1:  # only the line's end is missing: the row is whole
             assert (found, notes) == (rows, [])
             continue
@@ -117,22 +131,22 @@ def test_a_last_line_torn_at_any_byte_is_told_and_left_out(whole: Path, tmp_path
         assert len(notes) == 1
         assert f"'{path}', line {len(rows)}: the last line is torn" in notes[0]
         with pytest.raises(UserError, match=rf"line {len(rows)}: the last line is torn"):
-            read_rows(path)
+            read_rows(path, JSONL[name])
 
 
 def test_resuming_mends_a_torn_line_and_makes_later_rows_again(tmp_path: Path, caplog: Any) -> None:
     caplog.set_level("INFO", "astprompter")
-    run = RunDirectory.create(tmp_path / "run", settings_from({}), {})
-    row = {"type": "iteration", "updates": 1}
-    run.append(LOG, [row])
-    run.append(PAIRS, [PAIR, PAIR])
+    run = RunDirectory.create(tmp_path / "run", config_file(settings_from({})))
+    pair = PairRow.of(PAIR)
+    run.append(LOG, [STEP])
+    run.append(PAIRS, [pair, pair])
     sizes = run.sizes()
-    run.append(LOG, [row, row])
+    run.append(LOG, [STEP, STEP])
     with (run.path / PAIRS).open("a") as file:
         file.write('{"iteration": 2, "sou')
     run.cut_logs(sizes)
-    assert read_rows(run.path / LOG) == [row]
-    assert read_rows(run.path / PAIRS) == [PAIR, PAIR]
+    assert read_rows(run.path / LOG, LogRow) == [STEP]
+    assert read_rows(run.path / PAIRS, PairRow) == [pair, pair]
     assert len(caplog.messages) == 1
     assert "pairs.jsonl': the last line is torn" in caplog.messages[0]
     run.cut_logs(sizes)
@@ -142,33 +156,35 @@ def test_resuming_mends_a_torn_line_and_makes_later_rows_again(tmp_path: Path, c
 
 def test_rows_that_are_gone_for_good_are_told(tmp_path: Path, caplog: Any) -> None:
     caplog.set_level("INFO", "astprompter")
-    run = RunDirectory.create(tmp_path / "run", settings_from({}), {})
-    run.append(LOG, [{"type": "iteration", "updates": n} for n in (1, 2, 3)])
-    run.append(PAIRS, [PAIR])
+    run = RunDirectory.create(tmp_path / "run", config_file(settings_from({})))
+    run.append(LOG, steps(1, 2, 3))
+    run.append(PAIRS, [PairRow.of(PAIR)])
     sizes = run.sizes()
     content = (run.path / LOG).read_bytes()
     (run.path / LOG).write_bytes(content[:-5])
     (run.path / PAIRS).unlink()
     run.cut_logs(sizes)
     notes = caplog.messages
-    assert [row["updates"] for row in read_rows(run.path / LOG)] == [1, 2]
+    assert read_rows(run.path / LOG, LogRow) == steps(1, 2)
     assert ["torn" in notes[0], "shorter than at the checkpoint" in notes[1], "is gone" in notes[2]] == [True] * 3
-    run.append(LOG, [{"type": "iteration", "updates": 4}])  # what comes next stands on a line of its own
-    assert [row["updates"] for row in read_rows(run.path / LOG)] == [1, 2, 4]
+    run.append(LOG, steps(4))  # what comes next stands on a line of its own
+    assert read_rows(run.path / LOG, LogRow) == steps(1, 2, 4)
 
 
 def test_the_report_of_an_sft_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine", count=3)
     rows = [{key: row[key] for key in ("type", "iteration", "updates")} if row["type"] == "iteration" else row
-            for row in read_rows(run / LOG)]  # fmt: skip
-    rows[-1] |= {"best": True, "reward": {"mean": None}}  # every turn an error, and yet the last policy is kept
+            for row in plain_rows(run / LOG)]  # fmt: skip
+    for name in rows[-1]["reward"]:  # every turn an error, and yet the last policy is kept
+        rows[-1]["reward"][name] = None
+    rows[-1]["best"] = True
     (run / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "Dev reward" in write_report([run]).read_text("utf-8")
 
 
 def test_a_failure_of_a_turn_that_is_not_there(whole: Path, tmp_path: Path) -> None:
     run = copy_of(whole, tmp_path)
-    row = read_rows(run / FAILURES)[0]
+    row = plain_rows(run / FAILURES)[0]
     for turn in (0, 9):
         (run / FAILURES).write_text(json.dumps(row | {"turn": turn}) + "\n")
         with pytest.raises(UserError, match=rf"failures\.jsonl' names turn {turn} of a trajectory that has 3"):
@@ -186,7 +202,7 @@ def learner() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-STATE = {"progression": {"updates": 3, "iteration": 1, "best_reward": None}, "log_bytes": {"log.jsonl": 5}}
+STATE = StateFile(progression=Progression(updates=3, iteration=1), log_bytes={"log.jsonl": 5})
 
 
 @pytest.fixture(scope="module")
@@ -218,21 +234,20 @@ def test_a_spoilt_manifest_is_named(saved: Path, tmp_path: Path, data: st.DataOb
         assert taken(lambda: load_checkpoint(folder, *learner()), str(folder), "is damaged") is None
 
 
-@given(spoilt_value(STATE))
+@given(spoilt_value(STATE.plain()))
 def test_a_state_of_another_shape_is_refused_though_its_hash_fits(tmp_path: Path, state: Any) -> None:
     folder = tmp_path / "checkpoint"
     shutil.rmtree(folder, ignore_errors=True)
-    try:
-        save_checkpoint(folder, *learner(), state)
-    except ValueError:  # not finite: never written
-        return
-    except UnicodeEncodeError:
-        return
+    save_checkpoint(folder, *learner(), STATE)
+    (folder / "state.json").write_bytes(raw(state))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["state.json"] = checkpoint._sha256(folder / "state.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     found = taken(lambda: load_checkpoint(folder, *learner()), str(folder))
     if found is not None:
-        assert found == state
-        assert isinstance(found["progression"]["updates"], int)
-        assert all(isinstance(size, int) for size in found["log_bytes"].values())
+        assert {**STATE.plain(), **state}.keys() >= found.plain().keys()
+        assert isinstance(found.progression.updates, int)
+        assert all(isinstance(size, int) for size in found.log_bytes.values())
 
 
 @pytest.mark.parametrize("harm", ["garbage", "stranger"])
@@ -286,14 +301,15 @@ def test_strict_json_gives_back_what_was_written(value: Any) -> None:
     [
         ({"updates": 1}, Progression, ""),
         ({"updates": 1, "best_reward": None, "seen": 2.5}, Progression, ""),
-        ({}, Progression, "'updates': Field required"),
+        ({}, PairRow, "'iteration': Field required"),
         ({"updates": 1, "best_reward": "x"}, Progression, "'best_reward': Input should be a valid number"),
         ({"updates": True}, Progression, "'updates': Input should be a valid integer"),
         ({"updates": 1.0}, Progression, "'updates': Input should be a valid integer"),
         ({"updates": 2**60}, Progression, "'updates': Input should be less than or equal to 9007199254740992"),
         (PAIR | {"unknown": 1}, PairRow, ""),
         (PAIR | {"prompt_ids": [1, "x"]}, PairRow, "'prompt_ids[1]': Input should be a valid integer"),
-        ([], PairRow, "Input should be a valid dictionary"),
+        (PAIR | {"margin": float("inf")}, PairRow, "'margin': Input should be a finite number"),
+        ([], PairRow, "Input should be a valid dictionary or instance of PairRow"),
         ([0.5, 1], Interval, ""),
         (None, Interval, ""),
         ([1, 2, 3], Interval, "List should have at most 2 items after validation, not 3"),
@@ -306,7 +322,46 @@ def test_strict_json_gives_back_what_was_written(value: Any) -> None:
     ],
 )
 def test_shapes(value: Any, shape: Any, reason: str) -> None:
-    assert mismatch(value, shape) == reason
+    try:
+        TypeAdapter(shape).validate_python(value, strict=True, extra="ignore")
+    except ValidationError as error:
+        assert first_fault(error) == reason
+    else:
+        assert reason == ""
+
+
+def test_what_no_model_describes_cannot_be_written() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        PairRow(**PAIR, unknown=1)
+    with pytest.raises(ValidationError, match="finite number"):
+        PairRow(**PAIR | {"margin": float("nan")})
+
+
+@pytest.mark.parametrize("name", JSONL)
+def test_rows_are_read_back_as_they_were_written(whole: Path, tmp_path: Path, name: str) -> None:
+    rows = read_rows(whole / name, JSONL[name])
+    save_rows(tmp_path / name, rows)
+    assert read_rows(tmp_path / name, JSONL[name]) == rows
+    assert plain_rows(tmp_path / name) == plain_rows(whole / name)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [(None, "it names no format, as earlier versions did"), (2, "format 2"), (FORMAT + 1, f"format {FORMAT + 1}")],
+)
+def test_a_run_of_another_format_is_refused_by_name_with_the_remedy(
+    whole: Path, tmp_path: Path, found: int | None, said: str
+) -> None:
+    run = copy_of(whole, tmp_path)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(
+        json.dumps({k: v for k, v in (config | {"format": found}).items() if v is not None})
+    )
+    remedy = rf"config\.json' was written by another version of astprompter \({said}; this one reads format {FORMAT}\)"
+    with pytest.raises(UserError, match=remedy + "; train the run again, or use that version"):
+        RunDirectory.open(run).settings()
+    with pytest.raises(UserError, match=remedy):
+        read_runs([run])
 
 
 @pytest.mark.parametrize("text", [r'"\ud800"', r'["a", {"b": "\udfff"}]', r'{"\ud800": 1}'])

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from astprompter.runs.directory import read_rows
+from astprompter.runs.schema.run import LogRow, NllMean
 from astprompter.runs.trackers import Trackers
+from helpers.files import read_rows
 from helpers.tiny import run_command, write_models
 
 
@@ -20,18 +22,14 @@ class Kept:
         self.rows.append((numbers, step))
 
 
-def test_only_finite_numbers_pass_under_their_paths() -> None:
+def test_numbers_alone_pass_under_their_paths() -> None:
     kept = Kept()
-    row = {
-        "type": "dev",
-        "updates": 7,
-        "best": True,
-        "nll": {"mean": 1.5, "likelihood": "x"},
-        "loss": None,
-        "h": float("nan"),
-    }
+    row = LogRow(type="dev", iteration=3, updates=7, best=True, nll=NllMean(mean=1.5, likelihood="x"), loss=None)
     Trackers([kept]).log(row)
-    assert kept.rows == [({"dev/updates": 7.0, "dev/best": 1.0, "dev/nll/mean": 1.5}, 7)]
+    expected = {"dev/iteration": 3.0, "dev/updates": 7.0, "dev/best": 1.0, "dev/nll/mean": 1.5}
+    assert kept.rows == [(expected, 7)]
+    with pytest.raises(ValidationError, match="finite number"):
+        LogRow(type="dev", iteration=3, updates=7, h=float("nan"))
 
 
 def test_tensorboard_holds_the_log_and_nothing_else(tmp_path: Path, monkeypatch: Any) -> None:

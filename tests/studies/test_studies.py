@@ -25,7 +25,6 @@ from astprompter.data import load_dialogues, load_prefixes
 from astprompter.evaluation.grid import comma_separated, guarded, latex, markdown
 from astprompter.evaluation.statistics import Options, describe, paired_difference
 from astprompter.evaluation.summarise import METRICS, Measured, compare, figures_of
-from astprompter.runs.directory import read_rows
 from astprompter.runs.schema.study import Case, CaseModels, Experiment, Finding, StudyAdversary
 from astprompter.studies import runner as module
 from astprompter.studies.done import is_done
@@ -43,6 +42,7 @@ from astprompter.studies.runner import Runner, output_file
 from astprompter.studies.summary import experiment_of
 from astprompter.workflows.resume import texts_hash
 from helpers.commands import SMALL, call
+from helpers.files import read_rows
 from helpers.report_runs import adversary as adversary_row
 from helpers.report_runs import write_run
 from helpers.tiny import SENTENCES, write_models
@@ -240,7 +240,7 @@ def study(tmp_path: Path, monkeypatch: Any) -> Any:
 
 
 def calls(out: Path) -> list[list[Any]]:
-    return read_rows(out / "calls.txt") if (out / "calls.txt").exists() else []  # type: ignore[return-value]
+    return read_rows(out / "calls.txt") if (out / "calls.txt").exists() else []
 
 
 @pytest.mark.parametrize("count", [1, 3])

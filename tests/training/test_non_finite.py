@@ -14,9 +14,10 @@ from astprompter.base.errors import RunError
 from astprompter.config import RewardSettings, settings_from
 from astprompter.models.local.lm import load_model, weights_hash
 from astprompter.rollout.reward import mean_nll
-from astprompter.runs.directory import LOG, PAIRS, read_rows
+from astprompter.runs.directory import LOG, PAIRS
 from astprompter.training.checkpoint import damage
 from astprompter.training.preference import PreferenceTrainer
+from helpers.files import read_rows
 from helpers.tiny import WordScorer
 from helpers.trainers import settings, trainer
 

@@ -19,8 +19,8 @@ from astprompter.base.processes import from_json, is_main, join, rank, spread, s
 from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
 from astprompter.config import RewardSettings
 from astprompter.rollout.grow import grow_trees
-from astprompter.runs.directory import read_rows
 from astprompter.training.checkpoint import damage
+from helpers.files import read_rows
 from helpers.launching import LAUNCH, alone, flat, launched, same_checkpoints, same_rows, write_inputs
 from helpers.tiny import PREFIXES, WordScorer, keys_for
 

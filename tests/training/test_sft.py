@@ -12,9 +12,10 @@ from astprompter.base.errors import UserError
 from astprompter.base.records import ElicitingText
 from astprompter.config import Settings, load_settings, settings_from
 from astprompter.models.local.lm import LanguageModel, load_model, weights_hash
-from astprompter.runs.directory import LOG, RunDirectory, read_rows
+from astprompter.runs.directory import LOG, RunDirectory
 from astprompter.training.sft import SFTTrainer
 from astprompter.training.state import TrainingModels
+from helpers.files import config_file, read_rows
 from helpers.tiny import PREFIXES, SHORT, WordScorer, make_model
 from helpers.trainers import OPENINGS, TEXTS, stable
 
@@ -29,7 +30,7 @@ def trainer(path: Path, tokenizer: Any, chosen: Settings, *, resume: bool = Fals
     lms = [LanguageModel(make_model("gpt2", len(tokenizer)), tokenizer, name=n, sampling=SHORT) for n in "ad"]
     lms[1].model.requires_grad_(False)
     models = TrainingModels(lms[0], lms[1], lms[1], WordScorer(), free_reference=True)
-    run = RunDirectory.open(path) if resume else RunDirectory.create(path, chosen, {})
+    run = RunDirectory.open(path) if resume else RunDirectory.create(path, config_file(chosen))
     result = SFTTrainer(chosen, models, OPENINGS, OPENINGS, texts, run)
     if resume:
         result.resume()
@@ -52,7 +53,7 @@ def test_loss_is_the_mean_nll_of_all_tokens(tmp_path: Path, tokenizer: Any, toke
     chosen = settings(updates=1, pairs_per_iteration=8, batch_size=8, max_tokens_per_batch=tokens)
     run = trainer(tmp_path / "a", tokenizer, chosen)
     expected = token_nll(run.models.adversary.model, tokenizer, [text.text for text in TEXTS])  # eight texts, one epoch
-    assert run.iterate()["loss"] == pytest.approx(expected, rel=1e-4)
+    assert run.iterate().loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_it_learns_the_texts_and_keeps_the_last_policy(tmp_path: Path, tokenizer: Any) -> None:
@@ -79,7 +80,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
     broken.directory.append(LOG, [broken.iterate()])
     broken._evaluate_dev()
     broken._save()
-    broken.directory.append(LOG, [{"type": "iteration", "torn": True}])
+    broken.directory.append(LOG, [broken.iterate()])
     resumed = trainer(tmp_path / "b", tokenizer, settings(), resume=True)
     assert resumed.state.iteration == 1
     resumed.run()
@@ -96,7 +97,7 @@ def test_texts_are_needed_whatever_q_is(tmp_path: Path, tokenizer: Any) -> None:
 
 def test_texts_of_one_token_teach_nothing_and_break_nothing(tmp_path: Path, tokenizer: Any) -> None:
     run = trainer(tmp_path / "a", tokenizer, settings(updates=1), texts=[*TEXTS, ElicitingText("a")])
-    assert run.iterate()["updates"] == 1
+    assert run.iterate().updates == 1
 
 
 def test_presets_stand_on_any_base() -> None:

@@ -11,11 +11,13 @@ import torch
 from safetensors import SafetensorError
 
 from astprompter.base.errors import RunError, UserError
+from astprompter.base.files import append_rows
 from astprompter.config import settings_from
 from astprompter.models.local.lm import load_model, weights_hash
-from astprompter.runs.directory import LOG, read_rows
+from astprompter.runs.directory import LOG
 from astprompter.training.preference import PreferenceTrainer
 from astprompter.training.state import Clock
+from helpers.files import read_rows
 from helpers.tiny import WordScorer
 from helpers.trainers import OPENINGS, settings, stable, trainer
 
@@ -57,7 +59,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
         count += 1
         if count == 3:
             for name in (LOG, "trees.jsonl"):
-                broken.directory.append(name, [{"type": "iteration", "torn": True}])
+                append_rows(broken.directory.path / name, [{"type": "iteration", "torn": True}])
             raise KeyboardInterrupt
         return stop()
 
@@ -129,8 +131,8 @@ def test_accumulation_is_one_larger_batch(tmp_path: Path, tokenizer: Any) -> Non
     one = trainer(tmp_path / "a", tokenizer, settings(updates=1))
     two = trainer(tmp_path / "b", tokenizer, settings(updates=1, max_tokens_per_batch=50))
     rows = [one.iterate(), two.iterate()]
-    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)
-    assert rows[0]["gradient_norm"] == pytest.approx(rows[1]["gradient_norm"], rel=1e-4)
+    assert rows[0].loss == pytest.approx(rows[1].loss, rel=1e-5)
+    assert rows[0].gradient_norm == pytest.approx(rows[1].gradient_norm, rel=1e-4)
     for a, b in zip(*(run.models.adversary.model.parameters() for run in (one, two)), strict=True):
         # The first moment is a tenth of the gradient; the weights themselves are its sign, noise included.
         first, second = one.updater.optimizer.state[a]["exp_avg"], two.updater.optimizer.state[b]["exp_avg"]
@@ -140,21 +142,21 @@ def test_accumulation_is_one_larger_batch(tmp_path: Path, tokenizer: Any) -> Non
 def test_first_update_has_the_loss_of_the_formula(tmp_path: Path, tokenizer: Any) -> None:
     # Before any update π_θ = π_ref, so h = 0 and the IPO loss is (1/(2τ))² = 25 at τ = 0.1.
     row = trainer(tmp_path / "a", tokenizer, settings(updates=1)).iterate()
-    assert row["h"] == pytest.approx(0.0, abs=1e-3)
-    assert row["loss"] == pytest.approx(25.0, abs=1e-2)
+    assert row.h == pytest.approx(0.0, abs=1e-3)
+    assert row.loss == pytest.approx(25.0, abs=1e-2)
 
 
 def test_reference_is_the_start_of_the_adversary_when_the_defender_differs(tmp_path: Path, tokenizer: Any) -> None:
     run = trainer(tmp_path / "a", tokenizer, settings(updates=1), defender_seed=5)
-    assert run.iterate()["h"] == pytest.approx(0.0, abs=1e-3)
+    assert run.iterate().h == pytest.approx(0.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("loss", [{"kind": "dpo"}, {"reduction": "mean"}])
 def test_other_losses_train(tmp_path: Path, tokenizer: Any, loss: dict[str, Any]) -> None:
     chosen = settings_from(settings(updates=2).as_dict() | {"loss": loss})
     row = trainer(tmp_path / "a", tokenizer, chosen).iterate()
-    assert row["updates"] == 2
-    assert row["skipped_updates"] == 0
+    assert row.updates == 2
+    assert row.skipped_updates == 0
 
 
 @pytest.mark.parametrize(("q", "low", "high"), [(0.0, 0, 0), (0.5, 70, 122), (1.0, 192, 192)])
@@ -162,15 +164,15 @@ def test_q_swaps_pairs(tmp_path: Path, tokenizer: Any, q: float, low: int, high:
     values = settings(pairs_per_iteration=192, updates=1).as_dict() | {"supervision": {"q": q}}
     values["rollout"]["horizon"] = 3
     run = trainer(tmp_path / "a", tokenizer, settings_from(values))
-    pairs = run.iterate()["pairs"]
-    assert low <= pairs["supervised"] <= high
+    pairs = run.iterate().pairs
+    assert low <= pairs.supervised <= high
 
 
 def test_per_episode_supervision_makes_an_eighth_at_depth_three(tmp_path: Path, tokenizer: Any) -> None:
     values = settings(pairs_per_iteration=400, updates=1).as_dict() | {"supervision": {"q": 0.5, "unit": "episode"}}
     values["rollout"]["horizon"] = 3
-    pairs = trainer(tmp_path / "a", tokenizer, settings_from(values)).iterate()["pairs"]
-    share = pairs["supervised"] / (pairs["supervised"] + pairs["on_policy"])
+    pairs = trainer(tmp_path / "a", tokenizer, settings_from(values)).iterate().pairs
+    share = pairs.supervised / (pairs.supervised + pairs.on_policy)
     assert 0.07 < share < 0.19  # 1 / (1 + 7) = 12.5 %
 
 

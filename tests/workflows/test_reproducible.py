@@ -17,9 +17,9 @@ import torch
 from astprompter.base.files import write_rows
 from astprompter.config import settings_from
 from astprompter.report.page import write_report
-from astprompter.runs.directory import read_rows
 from astprompter.workflows.evaluate import evaluate_targets
 from astprompter.workflows.train import new_trainer
+from helpers.files import read_rows
 from helpers.tiny import naming, write_models
 from helpers.zygote import Zygote, zygote
 

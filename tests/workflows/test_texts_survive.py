@@ -22,7 +22,8 @@ from astprompter.models.local.lm import LanguageModel
 from astprompter.models.local.replay import Replay
 from astprompter.report.page import write_report
 from astprompter.rollout.pairs import supervised_pairs
-from astprompter.runs.directory import LOG, read_rows
+from astprompter.runs.directory import LOG
+from helpers.files import read_rows
 from helpers.tiny import keys_for, make_model, make_tokenizer
 
 ODD = [

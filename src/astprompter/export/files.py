@@ -12,7 +12,10 @@ import yaml
 
 from ..base.errors import UserError
 from ..base.files import write_json, write_rows, write_text
-from ..runs.directory import PAIRS, read_rows
+from ..runs.directory import PAIRS
+from ..runs.schema.common import read_rows
+from ..runs.schema.results import TrajectoryRow, TurnRow
+from ..runs.schema.run import PairRow
 from .found import CONTENT_WARNING, Attack, Export, Written, attacks, best_of, first_turn_pairs, trajectories
 
 _log = logging.getLogger(__package__)
@@ -58,10 +61,10 @@ def _training_pairs(export: Export) -> Iterator[dict[str, Any]]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(best_of(export) / "tokenizer.json"))
-    for row in read_rows(export.run / PAIRS, note=_log.info):
+    for row in read_rows(export.run / PAIRS, PairRow, note=_log.info):
         yield {
-            "prompt": tokenizer.decode(row["prompt_ids"], skip_special_tokens=True),
-            **{key: row[key] for key in ("chosen", "rejected", "margin", "source", "iteration", "depth")},
+            "prompt": tokenizer.decode(row.prompt_ids, skip_special_tokens=True),
+            **row.model_dump(include={"chosen", "rejected", "margin", "source", "iteration", "depth"}),
         }
 
 
@@ -113,17 +116,16 @@ def _sample(attack: Attack, number: int) -> dict[str, Any]:
         "id": f"{number}-{attack.adversary}-{attack.prefix_id}",
         "input": [{"role": roles[i % 2], "content": text} for i, text in enumerate(attack.messages)],
         "target": "no toxic reply",
-        "metadata": {**attack.facts(), "toxic_reply": attack.turns[-1]["reply"]},
+        "metadata": {**attack.facts(), "toxic_reply": attack.turns[-1].reply},
     }
 
 
 def hf(export: Export) -> Written:
     """A data set folder: ``turns``, ``failures`` and ``preferences`` as JSON lines, and a card that configures them."""
     tables = {
-        "turns": [_flat_turn(row, turn) for row in trajectories(export) for turn in row["turns"]],
+        "turns": [_flat_turn(row, turn) for row in trajectories(export) for turn in row.turns],
         "failures": [
-            {**attack.facts(), "prompt": attack.prompt, "reply": attack.turns[-1]["reply"]}
-            for attack in _or_none(export)
+            {**attack.facts(), "prompt": attack.prompt, "reply": attack.turns[-1].reply} for attack in _or_none(export)
         ],
         "preferences": preference_rows(export),
     }
@@ -158,9 +160,9 @@ def _or_none(export: Export) -> list[Attack]:
         return []
 
 
-def _flat_turn(row: dict[str, Any], turn: dict[str, Any]) -> dict[str, Any]:
+def _flat_turn(row: TrajectoryRow, turn: TurnRow) -> dict[str, Any]:
     """One turn as a flat row; nested values as JSON text, so that every row has the same columns."""
-    flat = {key: value for key, value in turn.items() if not isinstance(value, list | dict)}
-    nested = {key: json.dumps(value) for key, value in turn.items() if isinstance(value, dict)}
-    names = {key: row[key] for key in ("adversary", "prefix_id", "prefix")}
-    return names | {"accumulated": row.get("accumulated", False)} | flat | nested
+    values = turn.plain()
+    flat = {key: value for key, value in values.items() if not isinstance(value, list | dict)}
+    nested = {key: json.dumps(value) for key, value in values.items() if isinstance(value, dict)}
+    return row.model_dump(exclude={"turns"}) | flat | nested

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from ..base.errors import UserError, nearest
 from ..base.progress import Progress
 from ..base.strict_json import read_object
 from ..config import Settings, settings_from
-from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory, read_rows
+from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory
 from ..runs.schema import RepeatableFile
+from ..runs.schema.common import R, read_rows
+from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow
 
 _log = logging.getLogger(__package__)
 CONTENT_WARNING = (
@@ -64,20 +66,20 @@ class Attack:
         adversary: Who led it there.
         prefix_id: Id of the prefix.
         prefix: The prefix.
-        turns: Rows of ``trajectories.jsonl``'s ``turns``, the failing one last; of accumulated ones it alone.
+        turns: The turns, the failing one last; of accumulated ones it alone.
         path_nll: Mean nats per token of its utterances under the defender.
     """
 
     adversary: str
     prefix_id: str
     prefix: str
-    turns: tuple[Mapping[str, Any], ...]
+    turns: tuple[TurnRow, ...]
     path_nll: float
 
     @property
     def messages(self) -> list[str]:
         """Utterance, reply, utterance, …, the failing utterance last; the first one begins with the prefix."""
-        said = [text for turn in self.turns for text in (turn["utterance"], turn["reply"])][:-1]
+        said = [text for turn in self.turns for text in (turn.utterance, turn.reply)][:-1]
         return [self.prefix + said[0], *said[1:]]
 
     @property
@@ -88,27 +90,28 @@ class Attack:
     def facts(self) -> dict[str, Any]:
         """What is known of it beside the texts."""
         last = self.turns[-1]
-        scores = {name: last[name] for name in ("tox_utterance", "tox_reply", "tox_turn")}
         return {
             "adversary": self.adversary,
             "prefix_id": self.prefix_id,
-            "turn": last["turn"],
+            "turn": last.turn,
             "path_nll": self.path_nll,
-            **scores,
+            "tox_utterance": last.tox_utterance,
+            "tox_reply": last.tox_reply,
+            "tox_turn": last.tox_turn,
         }
 
 
-def trajectories(export: Export) -> list[dict[str, Any]]:
+def trajectories(export: Export) -> list[TrajectoryRow]:
     """Rows of ``trajectories.jsonl``, of the chosen adversary only if one is chosen.
 
     Raises:
         UserError: The run was not evaluated, or has no such adversary.
     """
-    rows = _rows(export, TRAJECTORIES)
-    names = {row["adversary"] for row in rows}
+    rows = _rows(export, TRAJECTORIES, TrajectoryRow)
+    names = {row.adversary for row in rows}
     if export.adversary and export.adversary not in names:
         raise UserError(f"'{export.run}' has no adversary '{export.adversary}'.{nearest(export.adversary, names)}")
-    return [row for row in rows if export.adversary in ("", row["adversary"])]
+    return [row for row in rows if export.adversary in ("", row.adversary)]
 
 
 def attacks(export: Export) -> list[Attack]:
@@ -117,20 +120,20 @@ def attacks(export: Export) -> list[Attack]:
     Raises:
         UserError: The run was not evaluated, or nothing failed.
     """
-    paths = {(row["adversary"], row["prefix_id"]): row for row in trajectories(export)}
+    paths = {(row.adversary, row.prefix_id): row for row in trajectories(export)}
     found = []
-    for failure in _rows(export, FAILURES):
-        path = paths.get((failure["adversary"], failure["prefix_id"]))
+    for failure in _rows(export, FAILURES, FailureRow):
+        path = paths.get((failure.adversary, failure.prefix_id))
         if path is not None:
-            if not 1 <= failure["turn"] <= len(path["turns"]):
+            if not 1 <= failure.turn <= len(path.turns):
                 raise UserError(
-                    f"'{export.run / FAILURES}' names turn {failure['turn']} of a trajectory that has "
-                    f"{len(path['turns'])}; evaluate the run again"
+                    f"'{export.run / FAILURES}' names turn {failure.turn} of a trajectory that has "
+                    f"{len(path.turns)}; evaluate the run again"
                 )
             # Accumulated turns start from the prefix anew, each with what was said before in it.
-            begin = failure["turn"] - 1 if path.get("accumulated") else 0
-            turns = tuple(path["turns"][begin : failure["turn"]])
-            found.append(Attack(path["adversary"], path["prefix_id"], path["prefix"], turns, failure["path_nll"]))
+            begin = failure.turn - 1 if path.accumulated else 0
+            turns = tuple(path.turns[begin : failure.turn])
+            found.append(Attack(path.adversary, path.prefix_id, path.prefix, turns, failure.path_nll))
     if not found:
         raise UserError(f"'{export.run}' holds no failure to export; evaluate on more prefixes or train further")
     return found
@@ -161,31 +164,32 @@ def best_of(export: Export) -> Path:
     return folder
 
 
-def first_turn_pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def first_turn_pairs(rows: Sequence[TrajectoryRow]) -> Iterator[dict[str, Any]]:
     """Pairs from an evaluation: the best and the worst first utterance of different adversaries to one prefix.
 
     Only first turns are comparable: later ones follow different texts. Ties and error turns give none.
     """
-    by_prefix: dict[str, list[Mapping[str, Any]]] = {}
+    by_prefix: dict[str, list[tuple[float, str, str]]] = {}
     for row in rows:
-        if row["turns"] and row["turns"][0]["error"] is None:
-            by_prefix.setdefault(row["prefix_id"], []).append(row)
+        first = next(iter(row.turns), None)
+        if first is not None and first.error is None and first.reward is not None:
+            by_prefix.setdefault(row.prefix_id, []).append((first.reward, first.utterance, row.prefix))
     for prefix_id, group in by_prefix.items():
-        ordered = sorted(group, key=lambda row: row["turns"][0]["reward"])
-        worst, best = ordered[0]["turns"][0], ordered[-1]["turns"][0]
-        if best["reward"] > worst["reward"] and best["utterance"] != worst["utterance"]:
+        ordered = sorted(group, key=lambda found: found[0])
+        (low, worst, prefix), (high, best, _) = ordered[0], ordered[-1]
+        if high > low and best != worst:
             yield {
-                "prompt": group[0]["prefix"],
-                "chosen": best["utterance"],
-                "rejected": worst["utterance"],
-                "margin": best["reward"] - worst["reward"],
+                "prompt": prefix,
+                "chosen": best,
+                "rejected": worst,
+                "margin": high - low,
                 "source": "evaluation",
                 "prefix_id": prefix_id,
             }
 
 
-def _rows(export: Export, name: str) -> list[dict[str, Any]]:
+def _rows(export: Export, name: str, kind: type[R]) -> list[R]:
     path = export.run / name
     if not path.is_file():
         raise UserError(f"'{export.run}' has no {name}; run 'astprompter evaluate {export.run}' first")
-    return read_rows(path, note=_log.info)
+    return read_rows(path, kind, note=_log.info)

@@ -85,11 +85,12 @@ def repair_pairs(
     """Chosen: the least toxic reply, at most 0.5; rejected: the most toxic, above 0.5. Blank replies repair nothing."""
     for attack, replies in zip(found, drawn, strict=True):
         known = attack.turns[-1]
-        candidates = [(float(known["tox_reply"]), str(known["reply"]))]
+        candidates = [] if known.tox_reply is None else [(known.tox_reply, known.reply)]
         texts = [text for text in dict.fromkeys(replies) if text.strip()]
         candidates += [(value, text) for value, text in zip(scorer.score(texts), texts, strict=True)]
         candidates = [(value, text) for value, text in candidates if math.isfinite(value)]
-        (low, chosen), (high, rejected) = min(candidates), max(candidates)
+        low, chosen = min(candidates, default=(1.0, ""))
+        high, rejected = max(candidates, default=(0.0, ""))
         if not low <= FAILURE_THRESHOLD < high:
             counts["without a harmless reply"] += 1
             continue

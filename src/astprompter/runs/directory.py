@@ -15,19 +15,28 @@ from typing import Any
 
 from .. import __version__
 from ..base.errors import RunError, UserError, one_line
-from ..base.files import append_rows, hold, write_json
-from ..base.strict_json import parse, read_object
+from ..base.files import append_rows, hold
+from ..base.strict_json import parse
 from ..config import Settings, settings_from
-from .schema import ConfigFile, CountedFile, FailureRow, LogRow, PairRow, TrajectoryRow, TreeRow
+from . import schema as old
+from .schema import common as schema
+from .schema.common import Part
+from .schema.run import ConfigFile, LogRow, StateFile
 from .schema.summary import Summary
 
 _log = logging.getLogger(__package__)
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
 FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
-_ROWS = {LOG: LogRow, PAIRS: PairRow, TREES: TreeRow, TRAJECTORIES: TrajectoryRow, FAILURES: FailureRow}
 KEPT_START = "training kept its start (iteration 0), as no later policy had a higher dev reward: it is not tuned"
 """What is said of a run whose best adversary is the model that it started from."""
+_ROWS = {
+    LOG: old.LogRow,
+    PAIRS: old.PairRow,
+    TREES: old.TreeRow,
+    TRAJECTORIES: old.TrajectoryRow,
+    FAILURES: old.FailureRow,
+}
 Note = Callable[[str], None]
 
 
@@ -48,20 +57,19 @@ class RunDirectory:
         self._release: weakref.finalize[[int], RunDirectory] | None = None
 
     @classmethod
-    def create(cls, path: Path, settings: Settings, facts: Mapping[str, Any]) -> RunDirectory:
+    def create(cls, path: Path, config: ConfigFile) -> RunDirectory:
         """Start a new run.
 
         Args:
             path: Folder to create; an existing empty one is fine.
-            settings: The run's settings.
-            facts: Further facts for ``config.json``, such as hashes of the models.
+            config: What decides its result.
 
         Raises:
             UserError: The folder holds another run or other files.
         """
         refuse_used(path)
         run = cls(path)
-        write_json(path / CONFIG, {"settings": settings.as_dict(), "versions": versions(), **facts})
+        config.write(path / CONFIG)
         return run
 
     @classmethod
@@ -90,13 +98,13 @@ class RunDirectory:
         if self._release is not None:
             self._release()
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> ConfigFile:
         """Content of ``config.json``.
 
         Raises:
-            UserError: The file is damaged.
+            UserError: The file is damaged, or of another format.
         """
-        return read_object(self.path / CONFIG, ConfigFile)
+        return ConfigFile.read(self.path / CONFIG)
 
     def settings(self, overrides: Iterable[str] = ()) -> Settings:
         """The run's settings, with overrides.
@@ -104,37 +112,37 @@ class RunDirectory:
         Raises:
             UserError: ``config.json`` is damaged or of another version, or an override does not fit.
         """
-        return settings_from(self.config()["settings"], list(overrides), source=f"'{self.path / CONFIG}'")
+        return settings_from(self.config().settings, list(overrides), source=f"'{self.path / CONFIG}'")
 
-    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    def append(self, name: str, rows: Iterable[Part]) -> None:
         """Append rows to a JSON-lines file.
 
         Raises:
             RunError: The file cannot be written.
         """
-        append_rows(self.path / name, rows)
+        append_rows(self.path / name, (row.plain() for row in rows))
 
     def begun(self) -> bool:
         """Whether there is a checkpoint, or a log of iterations that must have left one."""
         if any(self.checkpoint.with_name(self.checkpoint.name + end).is_dir() for end in ("", ".old")):
             return True
         log = self.path / LOG
-        return log.is_file() and any(row.get("type") == "iteration" for row in read_rows(log, note=lambda torn: None))
+        rows = schema.read_rows(log, LogRow, note=lambda torn: None) if log.is_file() else []
+        return any(row.type == "iteration" for row in rows)
 
     def kept_start(self) -> bool:
         """Whether ``best/`` is the model that training started from, since no later policy did better so far."""
         log = self.path / LOG
-        rows = read_rows(log, note=lambda torn: None) if log.is_file() else []
-        kept = [row["iteration"] for row in rows if row["type"] == "dev" and row.get("best")]
+        rows = schema.read_rows(log, LogRow, note=lambda torn: None) if log.is_file() else []
+        kept = [row.iteration for row in rows if row.type == "dev" and row.best]
         return bool(kept) and kept[-1] == 0
 
     def updates(self) -> int | None:
         """Optimizer steps of the last checkpoint; ``None`` before the first."""
         for folder in (self.checkpoint, self.checkpoint.with_name("checkpoint.old")):
             try:
-                state = parse((folder / "state.json").read_bytes(), CountedFile)
-                return int(state["progression"]["updates"])
-            except (OSError, ValueError):
+                return StateFile.read(folder / "state.json").progression.updates
+            except UserError:
                 continue
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..base.errors import UserError, nearest, words_of
 from ..base.processes import is_main
+from .schema.run import LogRow
 
 PROJECT = "astprompter"
 KNOWN = ("mlflow", "tensorboard", "trackio", "wandb")
@@ -36,12 +36,11 @@ class Trackers:
     def __init__(self, running: Sequence[Any]) -> None:
         self._running = running
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: LogRow) -> None:
         """Log the numbers of a row, as ``train/reward/mean`` or ``dev/reward/mean``, at its number of updates."""
-        head = "dev" if row["type"] == "dev" else "train"
-        numbers = dict(_numbers(row, head))
+        numbers = dict(_numbers(row.plain(), "dev" if row.type == "dev" else "train"))
         for tracker in self._running:
-            tracker.log(numbers, step=row["updates"])
+            tracker.log(numbers, step=row.updates)
 
 
 @contextmanager
@@ -84,9 +83,9 @@ def _start(name: str, out: Path) -> Any:
 
 
 def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
-    """Every finite number below a value, by its path."""
+    """Every number below a value, by its path."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _numbers(inner, f"{name}/{key}")
-    elif isinstance(value, int | float) and math.isfinite(value):
+    elif isinstance(value, int | float):
         yield name, float(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from ..base.names import dialogues_of
 from ..config import settings_from
 from ..data import BadRows, load_dialogues, load_prefixes, read_eliciting
 from ..runs.directory import CONFIG, FROZEN, SUMMARY, RunDirectory
+from ..runs.schema.run import FrozenFile
 from ..runs.schema.summary import Summary
 from ..workflows.resume import check_resumable, texts_hash
 from .jobs import Job, Measurement, Training
@@ -43,8 +43,9 @@ def recorded(job: Training) -> RunDirectory | None:
     if not (job.folder / CONFIG).is_file():
         return None
     run = RunDirectory.open(job.folder)
+    config, settings = run.config(), run.settings()
     try:
-        check_resumable(job.settings, run.settings())
+        check_resumable(job.settings, settings)
     except UserError as error:
         reason = str(error).removeprefix("cannot resume under other settings ")
         raise UserError(f"'{job.folder}' was trained under other settings than the plan's {reason}") from None
@@ -53,7 +54,7 @@ def recorded(job: Training) -> RunDirectory | None:
             f"'{job.folder}' holds a run whose checkpoints are gone or damaged; restore them, or move the run away to "
             "train it anew"
         )
-    data, before = job.settings.data, run.config().get("data_sha256") or {}
+    data, before = job.settings.data, config.data_sha256
     for kind in ("train", "dev", *(["eliciting"] if job.settings.needs_eliciting else [])):
         now = _hash_of(kind, getattr(data, kind), data.skip_bad_rows)
         if _differ(before.get(kind), now):
@@ -71,11 +72,10 @@ def _proved_frozen(run: RunDirectory) -> bool:
         UserError: They did not.
     """
     try:
-        proof = json.loads((run.path / FROZEN).read_text(encoding="utf-8"))
-        before, after = proof["before"], proof["after"]
-    except (OSError, ValueError, KeyError, TypeError):
+        proof = FrozenFile.read(run.path / FROZEN)
+    except UserError:
         return False
-    if before != after:
+    if proof.before != proof.after:
         raise UserError(f"'{run.path}' changed its defender or reference ({FROZEN}), so it means nothing; move it away")
     return True
 

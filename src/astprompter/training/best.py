@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import RunError
 from ..base.files import replace_folder
 from ..base.processes import is_main
+from ..base.records import FAILURE_THRESHOLD
 from ..config import Settings
 from ..models.local.lm import LanguageModel
 from ..models.local.lora import merged_weights
+from ..runs.schema.run import LogRow
+from .metrics import means_of
 from .sharding import kept_weights
 
 _CARD = """---
@@ -48,7 +50,7 @@ _CHAT = (
 )
 
 
-def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: dict[str, Any]) -> None:
+def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: LogRow) -> None:
     """Write model, tokenizer, generation config and card; the previous best stays until this one is whole.
 
     All processes call it in step; the first one writes.
@@ -83,7 +85,7 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
             if adversary.tokenizer.pad_token_id is not None
             else (adversary.end_ids[0] if adversary.end_ids else None),
         ).save_pretrained(draft)
-        title, warning = _TUNED if dev["updates"] else _START
+        title, warning = _TUNED if dev.updates else _START
         card = _CARD.format(
             title=title,
             warning=warning,
@@ -95,8 +97,8 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: d
             lambda_=settings.reward.lambda_,
             scorer=settings.scorer.spec,
             label=settings.scorer.label,
-            iteration=dev["iteration"],
-            updates=dev["updates"],
+            iteration=dev.iteration,
+            updates=dev.updates,
             chosen="as the last one" if settings.training.objective == "sft" else "by mean dev reward",
             figures=_figures(dev),
             form=_CHAT if adversary.chat else _PLAIN,
@@ -114,11 +116,12 @@ def _method(settings: Settings) -> str:
     return f"ASTPrompter (arXiv 2407.09447), {settings.loss.kind.upper()} with tau {settings.loss.tau}"
 
 
-def _figures(dev: dict[str, Any]) -> str:
-    if dev["reward"]["mean"] is None:
+def _figures(dev: LogRow) -> str:
+    means = means_of(dev)
+    if means is None:
         return "no dev turn could be assessed"
-    share = dev["tox_reply"]["share_above_0.5"]
+    reward, share, nll = means
     return (
-        f"mean dev reward {dev['reward']['mean']:+.4f}, dev replies above 0.5: {share:.1%}, dev nll of its "
-        f"utterances under the defender: {dev['nll']['mean']:.3f} nats per token"
+        f"mean dev reward {reward:+.4f}, dev replies above {FAILURE_THRESHOLD}: {share:.1%}, dev nll of its utterances "
+        f"under the defender: {nll:.3f} nats per token"
     )

@@ -11,27 +11,22 @@ import hashlib
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..base.errors import RunError, UserError, words_of
-from ..base.files import replace_folder, write_json
+from ..base.files import replace_folder
 from ..base.processes import is_main
-from ..base.strict_json import parse, read_object
-from ..runs.schema import StateFile
+from ..runs.schema.run import ManifestFile, StateFile
 from .sharding import kept, placed_like
 
 _log = logging.getLogger(__package__)
-_FORMAT = 2
 _POLICY, _OPTIMIZER, _STATE, _MANIFEST = "policy.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 
 
-def save_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
-) -> None:
+def save_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: StateFile) -> None:
     """Write policy, optimizer and counters; the previous checkpoint stays until the new one is whole.
 
     All processes call it in step; the first one writes.
@@ -55,9 +50,9 @@ def save_checkpoint(
         draft.mkdir(parents=True)
         save_file(tuned, draft / _POLICY)
         save_file(moments, draft / _OPTIMIZER)
-        write_json(draft / _STATE, state)
+        state.write(draft / _STATE)
         hashes = {name: _sha256(draft / name) for name in (_POLICY, _OPTIMIZER, _STATE)}
-        write_json(draft / _MANIFEST, {"format": _FORMAT, "sha256": hashes})
+        ManifestFile(sha256=hashes).write(draft / _MANIFEST)
         replace_folder(draft, folder, keep_old=True)
     except OSError as error:
         raise RunError(
@@ -67,7 +62,7 @@ def save_checkpoint(
         raise RunError(f"cannot write checkpoint '{folder}': {error}; the previous one is untouched") from None
 
 
-def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> StateFile:
     """Restore policy and optimizer in place; returns the counters.
 
     Args:
@@ -93,7 +88,7 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim
         raise UserError(f"{'; '.join(reasons)}; no earlier one is left, so start a new run")
     if reasons:
         _log.warning(f"{reasons[0]}; going on from the one before it, '{path}'")
-    state = read_object(path / _STATE, StateFile)
+    state = StateFile.read(path / _STATE)
     try:
         weights, moments = load_file(path / _POLICY), load_file(path / _OPTIMIZER)
     except SafetensorError as error:
@@ -121,17 +116,14 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint by its manifest; ``None`` when every file is as it was written."""
     try:
-        manifest = parse((folder / _MANIFEST).read_bytes())
-        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-            return f"{_MANIFEST} is of another version"
-        hashes = manifest.get("sha256")
-        if not isinstance(hashes, dict) or set(hashes) != {_POLICY, _OPTIMIZER, _STATE}:
+        hashes = ManifestFile.read(folder / _MANIFEST).sha256
+        if set(hashes) != {_POLICY, _OPTIMIZER, _STATE}:
             return f"{_MANIFEST} does not list its files"
         return next((f"{name} was changed" for name in hashes if _sha256(folder / name) != hashes[name]), None)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError) as error:
-        return f"{_MANIFEST}: {words_of(error)}" if isinstance(error, ValueError) else words_of(error)
+    except (OSError, UserError) as error:
+        return words_of(error)
 
 
 def _sha256(path: Path) -> str:

@@ -15,8 +15,9 @@ from ..config import Settings
 from ..models.local.memory import batch_of_trees
 from ..rollout.pairs import pairs_of_tree, supervised_pairs, swap_per_pair
 from ..rollout.run import roll_out
+from ..runs.schema.run import Progression
 from .packing import trees_together
-from .state import Clock, Progression, TrainingModels
+from .state import Clock, TrainingModels
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..base.records import FAILURE_THRESHOLD, Node, PreferencePair, RolloutTree, Turn
 from ..config import RewardSettings
 from ..rollout.pairs import ranked
-
-_NODE_VALUES = ("nll", "tox_utterance", "tox_reply", "tox_turn", "reward")
+from ..runs.schema.run import Choice, LogRow, NllMean, NodeRow, RewardMeans, Toxicity, TreeRow, scored
 
 
 def turns_of(nodes: Iterable[Node]) -> Iterator[Turn]:
@@ -20,32 +20,32 @@ def turns_of(nodes: Iterable[Node]) -> Iterator[Turn]:
         yield from turns_of(node.children)
 
 
-def turn_metrics(turns: Sequence[Turn], weights: RewardSettings) -> dict[str, Any]:
-    """Mean of every score and reward term; error turns are counted and left out."""
+def turn_metrics(turns: Sequence[Turn], weights: RewardSettings, likelihood: str | None = None) -> dict[str, Any]:
+    """Fields of :class:`LogRow`: the mean of every score and reward term; error turns are counted and left out.
+
+    Args:
+        turns: The turns.
+        weights: Weights of the reward.
+        likelihood: Whose likelihood the nll is, where it is not the defender's.
+    """
     good = [turn for turn in turns if turn.error is None]
     terms = [weights.terms(tox_reply=t.tox_reply, tox_turn=t.tox_turn, nll=t.nll) for t in good]
-    errors: dict[str, int] = {}
-    for turn in turns:
-        if turn.error is not None:
-            errors[turn.error] = errors.get(turn.error, 0) + 1
-    rows: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "turns": len(turns),
-        "errors": errors,
-        "reward": {
-            "mean": mean([turn.reward for turn in good]),
-            "tox_reply_term": mean([term[0] for term in terms]),
-            "tox_turn_term": mean([term[1] for term in terms]),
-            "nll_term": mean([term[2] for term in terms]),
-        },
-        "nll": {"mean": mean([turn.nll for turn in good])},
+        "errors": dict(Counter(turn.error for turn in turns if turn.error is not None)),
+        "reward": RewardMeans(
+            mean=mean([turn.reward for turn in good]),
+            tox_reply_term=mean([term[0] for term in terms]),
+            tox_turn_term=mean([term[1] for term in terms]),
+            nll_term=mean([term[2] for term in terms]),
+        ),
+        "nll": NllMean(mean=mean([turn.nll for turn in good]), likelihood=likelihood),
     }
     for name in ("tox_utterance", "tox_reply", "tox_turn"):
         values = [getattr(turn, name) for turn in good]
-        rows[name] = {
-            "mean": mean(values),
-            "share_above_0.5": mean([float(value > FAILURE_THRESHOLD) for value in values]),
-        }
-    return rows
+        share = mean([float(value > FAILURE_THRESHOLD) for value in values])
+        fields[name] = Toxicity(mean=mean(values), share=share)
+    return fields
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -64,55 +64,42 @@ def rates(turns: Sequence[Turn], pairs: Sequence[PreferencePair], laps: dict[str
     return {name: round(count / seconds, 2) if seconds else 0.0 for name, (count, seconds) in amounts.items()}
 
 
-def pair_row(iteration: int, pair: PreferencePair) -> dict[str, Any]:
-    """Row of ``pairs.jsonl``."""
-    return {
-        "iteration": iteration + 1,
-        "source": pair.source,
-        "depth": pair.depth,
-        "margin": None if math.isnan(pair.margin) else pair.margin,
-        "prompt_ids": list(pair.prompt_ids),
-        "chosen": pair.chosen_text,
-        "rejected": pair.rejected_text,
-    }
-
-
-def tree_row(iteration: int, tree: RolloutTree, *, min_margin: float) -> dict[str, Any]:
+def tree_row(iteration: int, tree: RolloutTree, *, min_margin: float) -> TreeRow:
     """Row of ``trees.jsonl``: the nodes parents first, each with its place in the pair of its siblings."""
-    nodes: list[dict[str, Any]] = []
+    nodes: list[NodeRow] = []
 
     def visit(children: Sequence[Node], parent: int | None, depth: int) -> None:
         order = ranked(children[0], children[1], min_margin) if len(children) == 2 else None
         for child in children:
-            turn, number = child.turn, len(nodes)
-            choice = None if order is None else "chosen" if child is order[0] else "rejected"
-            values = {name: _finite(getattr(turn, name)) for name in _NODE_VALUES}
-            nodes.append(
-                {
-                    "node": number, "parent": parent, "depth": depth, "choice": choice,
-                    "utterance": turn.utterance.text, "reply": turn.reply.text, **values, "error": turn.error,
-                }
-            )  # fmt: skip
+            number = len(nodes)
+            choice: Choice = None if order is None else "chosen" if child is order[0] else "rejected"
+            nodes.append(NodeRow(node=number, parent=parent, depth=depth, choice=choice, **scored(child.turn)))
             visit(child.children, number, depth + 1)
 
     visit(tree.children, None, 1)
-    return {"iteration": iteration, "prefix_id": tree.prefix.id, "prefix": tree.prefix.text, "nodes": nodes}
+    return TreeRow(iteration=iteration, prefix_id=tree.prefix.id, prefix=tree.prefix.text, nodes=nodes)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def summary_line(row: dict[str, Any]) -> str:
+def summary_line(row: LogRow) -> str:
     """One line for the terminal from a row of ``log.jsonl``."""
-    head = f"iteration {row['iteration']:>4}" if row["type"] == "iteration" else "    dev evaluation"
-    loss = f"  loss {row['loss']:.3g}" if row.get("loss") is not None else ""
-    best = "  kept as best" if row.get("best") else ""
-    if "reward" not in row:
-        return f"{head}  update {row['updates']:>5}{loss}"
-    if row["reward"]["mean"] is None:
+    head = f"iteration {row.iteration:>4}" if row.type == "iteration" else "    dev evaluation"
+    loss = f"  loss {row.loss:.3g}" if row.loss is not None else ""
+    best = "  kept as best" if row.best else ""
+    means = means_of(row)
+    if row.reward is None:
+        return f"{head}  update {row.updates:>5}{loss}"
+    if means is None:
         return f"{head}  every turn was an error"
+    reward, share, nll = means
     return (
-        f"{head}  update {row['updates']:>5}  reward {row['reward']['mean']:+.3f}  "
-        f"replies above 0.5 {row['tox_reply']['share_above_0.5']:.1%}  nll {row['nll']['mean']:.3f}{loss}{best}"
+        f"{head}  update {row.updates:>5}  reward {reward:+.3f}  replies above {FAILURE_THRESHOLD} {share:.1%}  "
+        f"nll {nll:.3f}{loss}{best}"
     )
+
+
+def means_of(row: LogRow) -> tuple[float, float, float] | None:
+    """Mean reward, share of toxic replies and mean nll of a row; ``None`` where no turn could be assessed."""
+    if row.reward is None or row.tox_reply is None or row.nll is None:
+        return None
+    reward, share, nll = row.reward.mean, row.tox_reply.share, row.nll.mean
+    return None if reward is None or share is None or nll is None else (reward, share, nll)

@@ -14,9 +14,9 @@ from ..base.processes import whole
 from ..base.progress import Progress
 from ..config import TrainingSettings
 from ..models.local.lm import LanguageModel
+from ..runs.schema.run import Progression
 from .metrics import mean
 from .sharding import Placement
-from .state import Progression
 
 _BAD_UPDATES_IN_A_ROW = 10
 

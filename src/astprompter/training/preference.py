@@ -7,7 +7,6 @@ supervised ones, takes one pass of minibatch updates, and forgets the data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +15,10 @@ from ..base.errors import RunError
 from ..base.processes import rank, share, sum_over_processes, world
 from ..base.records import PreferencePair
 from ..runs.directory import PAIRS, TREES
+from ..runs.schema.run import LogRow, PairRow, Pairs
 from .collection import Collector
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
-from .metrics import mean, pair_row, rates, tree_row, turns_of
+from .metrics import mean, rates, tree_row, turns_of
 from .packing import forward_groups, pack, sequences_of
 from .sharding import Placement
 from .state import Clock
@@ -43,7 +43,7 @@ class PreferenceTrainer(Trainer):
         apart = self.models.reference is not self.models.defender  # a copy of its own, which can be in shards too
         self.reference = Placement(self.models.reference, shard=apart and self.settings.training.shard)
 
-    def iterate(self) -> dict[str, Any]:
+    def iterate(self) -> LogRow:
         """Collect, pair, update once over; returns the iteration's log row."""
         clock = Clock()
         with self.updater.placement.gathered():
@@ -57,7 +57,7 @@ class PreferenceTrainer(Trainer):
                 "data.train, reward.lambda above 0, or supervision.unit=episode"
             )
         if self.settings.training.save_pairs:
-            self._log(PAIRS, [pair_row(self.state.iteration, pair) for pair in pairs])
+            self._log(PAIRS, [PairRow.of_pair(self.state.iteration, pair) for pair in pairs])
         references = self._reference_logps(pairs)
         clock.lap("reference")
         learned = self.updater.over(len(pairs), lambda part: self._step(pairs[part], references[part]))
@@ -67,18 +67,18 @@ class PreferenceTrainer(Trainer):
             margin = self.settings.training.min_margin
             self._log(TREES, [tree_row(self.state.iteration, trees[0], min_margin=margin)])
         supervised = sum(pair.source == "supervised" for pair in pairs)
-        return {
-            "type": "iteration",
-            "iteration": self.state.iteration,
-            "updates": self.state.updates,
-            "trees": len(trees),
-            "pairs": {"on_policy": len(pairs) - supervised, "supervised": supervised},
-            "margin": mean([pair.margin for pair in pairs if pair.source == "on_policy"]),
+        return LogRow(
+            type="iteration",
+            iteration=self.state.iteration,
+            updates=self.state.updates,
+            trees=len(trees),
+            pairs=Pairs(on_policy=len(pairs) - supervised, supervised=supervised),
+            margin=mean([pair.margin for pair in pairs if pair.source == "on_policy"]),
             **self._turn_metrics(turns),
             **learned,
-            "seconds": clock.laps,
-            "rates": rates(turns, pairs, clock.laps),
-        }
+            seconds=clock.laps,
+            rates=rates(turns, pairs, clock.laps),
+        )
 
     @torch.no_grad()
     def _reference_logps(self, pairs: Sequence[PreferencePair]) -> Tensor:
@@ -121,8 +121,8 @@ class PreferenceTrainer(Trainer):
         return {
             "loss": mean_loss,
             "h": h_mean,
-            "implicit/accuracy": accuracy,
-            "implicit/chosen": loss_settings.tau * chosen,
-            "implicit/rejected": loss_settings.tau * rejected,
+            "implicit_accuracy": accuracy,
+            "implicit_chosen": loss_settings.tau * chosen,
+            "implicit_rejected": loss_settings.tau * rejected,
             "gradient_norm": norm,
         }

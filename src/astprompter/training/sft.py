@@ -8,12 +8,12 @@ them: ``best/`` is the last policy. Dev evaluations are logged for comparison on
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 
 from ..base.processes import share, sum_over_processes
 from ..base.randomness import shuffled_epochs
+from ..runs.schema.run import LogRow
 from .packing import groups_of, pack
 from .trainer import Trainer
 
@@ -21,7 +21,7 @@ from .trainer import Trainer
 class SFTTrainer(Trainer):
     """Tunes on eliciting texts; an iteration is ``training.pairs_per_iteration`` texts."""
 
-    def iterate(self) -> dict[str, Any]:
+    def iterate(self) -> LogRow:
         """Draw texts, update once over; returns the iteration's log row."""
         begun, settings = time.perf_counter(), self.settings
         count, first = settings.training.pairs_per_iteration, self.state.eliciting
@@ -32,15 +32,15 @@ class SFTTrainer(Trainer):
         learned = self.updater.over(count, lambda part: self._learn([ids for ids in texts[part] if len(ids) > 1]))
         self.state.iteration += 1
         seconds = round(time.perf_counter() - begun, 4)
-        return {
-            "type": "iteration",
-            "iteration": self.state.iteration,
-            "updates": self.state.updates,
-            "texts": count,
+        return LogRow(
+            type="iteration",
+            iteration=self.state.iteration,
+            updates=self.state.updates,
+            texts=count,
             **learned,
-            "seconds": {"update": seconds},
-            "rates": {"updated_texts_per_s": round(count / seconds, 2)},
-        }
+            seconds={"update": seconds},
+            rates={"updated_texts_per_s": round(count / seconds, 2)},
+        )
 
     def _learn(self, texts: list[tuple[int, ...]]) -> dict[str, float] | None:
         """One optimizer step on L = mean over all tokens of −log π_θ(token | text before it), nats.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -31,19 +30,6 @@ class TrainingModels:
     free_reference: bool
     adversary_sha256: str | None = None
     defender_sha256: str | None = None
-
-
-@dataclass(slots=True)
-class Progression:
-    """Counters of a run, saved in every checkpoint."""
-
-    iteration: int = 0
-    updates: int = 0
-    best_reward: float = -math.inf
-    best_iteration: int = -1
-    trees: int = 0
-    eliciting: int = 0
-    skipped_in_a_row: int = 0
 
 
 class Clock:

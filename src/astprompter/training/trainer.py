@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..base.errors import RunError, UserError
-from ..base.files import write_json
 from ..base.processes import barrier, is_main
 from ..base.progress import Progress, Silent
 from ..base.randomness import keys_of
@@ -18,11 +16,13 @@ from ..base.records import ElicitingText, Prefix, Turn
 from ..config import Settings
 from ..rollout.run import roll_out
 from ..runs.directory import FROZEN, LOG, RunDirectory
+from ..runs.schema.common import Part
+from ..runs.schema.run import FrozenFile, Hashes, LogRow, Progression, StateFile
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import summary_line, turn_metrics, turns_of
 from .optimizer import Updater
-from .state import Progression, TrainingModels
+from .state import TrainingModels
 
 _log = logging.getLogger(__package__)
 
@@ -52,7 +52,7 @@ class Trainer(ABC):
     eliciting: Sequence[ElicitingText]
     directory: RunDirectory
     progress: Progress = field(default_factory=Silent)
-    watch: Callable[[dict[str, Any]], None] = lambda row: None
+    watch: Callable[[LogRow], None] = lambda row: None
     state: Progression = field(default_factory=Progression)
     updater: Updater = field(init=False)
     resumed: bool = field(init=False, default=False)
@@ -107,7 +107,7 @@ class Trainer(ABC):
         found["defender"] = found["reference"] if defender is reference else defender.weights_sha256()
         after = {name: found[name] if before[name] else None for name in before}
         if is_main():
-            write_json(self.directory.path / FROZEN, {"before": before, "after": after})
+            FrozenFile(before=Hashes(**before), after=Hashes(**after)).write(self.directory.path / FROZEN)
         changed = [name for name in before if before[name] != after[name]]
         if changed:
             raise RunError(f"training changed the weights of the {' and the '.join(changed)}; this should not happen")
@@ -126,15 +126,13 @@ class Trainer(ABC):
         saved = load_checkpoint(self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer)
         barrier()
         if is_main():
-            self.directory.cut_logs(saved["log_bytes"])
+            self.directory.cut_logs(saved.log_bytes)
         self.resumed = True
-        if saved["progression"]["best_reward"] is None:
-            saved["progression"]["best_reward"] = -math.inf
-        for name, value in saved["progression"].items():
+        for name, value in saved.progression:
             setattr(self.state, name, value)  # in place: updater and collector count on the same one
 
     @abstractmethod
-    def iterate(self) -> dict[str, Any]:
+    def iterate(self) -> LogRow:
         """Get data and update once over; returns the iteration's log row."""
 
     def _dev_due(self) -> bool:
@@ -152,38 +150,33 @@ class Trainer(ABC):
                 branching=1, task="dev evaluation", progress=self.progress,
             )  # fmt: skip
         metrics = self._turn_metrics([turn for tree in trees for turn in turns_of(tree.children)])
-        reward = metrics["reward"]["mean"]
+        reward = metrics["reward"].mean
         best = self._is_best(reward)
-        row = {"type": "dev", "iteration": self.state.iteration, "updates": self.state.updates, "best": best, **metrics}
+        row = LogRow(type="dev", iteration=self.state.iteration, updates=self.state.updates, best=best, **metrics)
         self._log(LOG, [row])
         _log.info(summary_line(row))
         if best:
             self.state.best_iteration = self.state.iteration
-            self.state.best_reward = -math.inf if reward is None else reward
+            self.state.best_reward = reward
             save_best(self.directory.best, self.models.adversary, self.settings, row)
 
     def _is_best(self, reward: float | None) -> bool:
         """Whether a policy of this mean dev reward (``None``: every turn was an error) is to be kept."""
-        return reward is not None and reward > self.state.best_reward
+        return reward is not None and (self.state.best_reward is None or reward > self.state.best_reward)
 
     def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """Means over turns; where another model's likelihood stands in, the nll says whose it is."""
-        metrics = turn_metrics(turns, self.settings.reward)
-        if self.models.defender.likelihood_proxy:
-            metrics["nll"]["likelihood"] = self.models.defender.likelihood_proxy
-        return metrics
+        return turn_metrics(turns, self.settings.reward, self.models.defender.likelihood_proxy)
 
     def _save(self) -> None:
-        progression = {name: getattr(self.state, name) for name in Progression.__dataclass_fields__}
-        if not math.isfinite(self.state.best_reward):
-            progression["best_reward"] = None
-        state = {"progression": progression, "log_bytes": self.directory.sizes()}
+        state = StateFile(progression=self.state, log_bytes=self.directory.sizes())
         save_checkpoint(self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer, state)
         barrier()
 
-    def _log(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+    def _log(self, name: str, rows: Sequence[Part]) -> None:
         """Append rows; among several processes the first one writes for all."""
         if is_main():
             self.directory.append(name, rows)
-            for row in rows if name == LOG else ():
-                self.watch(row)
+            for row in rows:
+                if isinstance(row, LogRow):
+                    self.watch(row)

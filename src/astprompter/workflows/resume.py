@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..base.errors import UserError
 from ..base.records import ElicitingText, Prefix
 from ..config import Settings, dotted
 from ..data import Dialogue
+from ..runs.schema.run import ConfigFile
 
 MAY_CHANGE = frozenset(
     {
@@ -38,18 +38,17 @@ def _content(row: Prefix | ElicitingText | Dialogue) -> tuple[str, ...]:
     return row.turns if isinstance(row, Dialogue) else (row.text,)
 
 
-def refuse_changed(recorded: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def refuse_changed(recorded: ConfigFile, now: ConfigFile) -> None:
     """Refuse to continue a run with other models or texts than it began with.
 
     Raises:
         UserError: Names what changed.
     """
-    changed = [
-        f"{'model' if kind == 'models_sha256' else 'data'} '{name}'"
-        for kind in ("models_sha256", "data_sha256")
-        for name, value in facts[kind].items()
-        if recorded.get(kind, {}).get(name, value) != value
-    ]
+    kinds = (
+        ("model", recorded.models_sha256, now.models_sha256),
+        ("data", recorded.data_sha256, now.data_sha256),
+    )
+    changed = [f"{kind} '{name}'" for kind, before, after in kinds for name in after if before.get(name) != after[name]]
     if changed:
         raise UserError(
             f"cannot resume: {', '.join(changed)} changed since the run began; restore it, or start a new run with "

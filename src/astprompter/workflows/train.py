@@ -12,7 +12,8 @@ from ..base.progress import Progress, Silent
 from ..base.records import ElicitingText, Prefix
 from ..config import Settings
 from ..data import BadRows, load_prefixes, overlap, read_eliciting
-from ..runs.directory import RunDirectory
+from ..runs.directory import RunDirectory, versions
+from ..runs.schema.run import ConfigFile, Skipped
 from ..training.preference import PreferenceTrainer
 from ..training.sft import SFTTrainer
 from ..training.sharding import check_shard
@@ -83,20 +84,22 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
         "dev": dev,
         "eliciting": eliciting,
     }
-    facts = {
-        "models_sha256": {"adversary": models.adversary_sha256, "defender": models.defender_sha256},
-        "data_counts": {name: len(rows) for name, rows in texts.items()},
-        "rows_skipped": {name: rows.facts() for name, rows in bad.items()},
-        "data_sha256": {name: texts_hash(rows) for name, rows in texts.items()},
-        "free_reference": models.free_reference,
+    config = ConfigFile(
+        settings=settings.as_dict(),
+        versions=versions(),
+        models_sha256={"adversary": models.adversary_sha256, "defender": models.defender_sha256},
+        data_counts={name: len(rows) for name, rows in texts.items()},
+        rows_skipped={name: Skipped.of(rows.facts()) for name, rows in bad.items()},
+        data_sha256={name: texts_hash(rows) for name, rows in texts.items()},
+        free_reference=models.free_reference,
         **models.defender.facts(),
-        "processes": world(),
-    }
+        processes=world(),
+    )
     if resume:
         directory = RunDirectory.open(out)
-        refuse_changed(directory.config(), facts)
+        refuse_changed(directory.config(), config)
     elif is_main():
-        directory = RunDirectory.create(out, settings, facts)
+        directory = RunDirectory.create(out, config)
     else:
         directory = RunDirectory(out)
     if is_main():

@@ -69,7 +69,9 @@ class _Mean(TypedDict):
     mean: Number
 
 
-_Share = TypedDict("_Share", {"mean": Number, "share_above_0.5": Number})
+class _Share(TypedDict):
+    mean: Number
+    share: Number
 
 
 class LogRow(TypedDict):
