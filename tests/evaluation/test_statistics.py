@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from astprompter.config import EvaluationSettings
 from astprompter.evaluation import statistics
 from astprompter.evaluation.statistics import Options, replies_by_utterance
-from astprompter.runs.schema.summary import FailureWithinHorizon, Figures, Metric, MetricComparison
+from astprompter.runs.schema.figures import FailureWithinHorizon, Figures, Metric, MetricComparison
 
 NAN = float("nan")
 

@@ -14,7 +14,8 @@ from astprompter.base.formats import interval, number, percent
 from astprompter.evaluation.grid import Cell, Column, Grid, as_text, comma_separated, guarded, latex, markdown
 from astprompter.evaluation.tables import adversaries, comparisons, diversity, of_summary
 from astprompter.report.page import write_report
-from astprompter.runs.schema.summary import AdversaryFigures, Comparison, Summary
+from astprompter.runs.schema.figures import AdversaryFigures, Comparison
+from astprompter.runs.schema.summary import Summary
 from helpers.report_runs import adversary, comparison, write_run
 
 LONG = "an-adversary-whose-name-is-longer-than-a-line-of-a-terminal-and-must-not-be-cut/ours@small"

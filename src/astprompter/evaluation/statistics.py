@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..base.randomness import generator
 from ..base.records import FAILURE_THRESHOLD
 from ..config import EvaluationSettings
-from ..runs.schema.summary import (
+from ..runs.schema.figures import (
     AfterUtterances,
     Difference,
     FailureWithinHorizon,

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ..base.errors import UserError
-from ..runs.schema.summary import AdversaryFigures, Comparison
+from ..runs.schema.figures import AdversaryFigures, Comparison
 from .statistics import (
     Floats,
     Options,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..runs.schema.summary import AdversaryFigures, Comparison, Figures, Scorers, Summary
+from ..runs.schema.figures import AdversaryFigures, Comparison, Figures
+from ..runs.schema.summary import Scorers, Summary
 from .grid import Cell, Column, Grid
 
 NAME = Column("adversary", "text")

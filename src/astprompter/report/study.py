@@ -15,8 +15,9 @@ from ..evaluation.grid import Grid
 from ..evaluation.summarise import perplexity_change
 from ..evaluation.tables import adversaries, comparisons, is_start
 from ..runs.directory import KEPT_START
+from ..runs.schema.figures import AdversaryFigures, Comparison, FailureWithinHorizon
 from ..runs.schema.study import StudyAdversary
-from ..runs.schema.summary import AdversaryFigures, Comparison, EvaluationConfig, FailureWithinHorizon
+from ..runs.schema.summary import EvaluationConfig
 from .read import RunFiles
 
 Settings = dict[str, Any]

@@ -10,6 +10,7 @@ from ..base.names import OURS, UNTUNED
 from ..evaluation.statistics import Options
 from ..evaluation.summarise import Measured, compare, figures_of
 from ..runs.directory import versions
+from ..runs.schema.figures import AdversaryFigures
 from ..runs.schema.study import (
     Case,
     CaseModels,
@@ -20,7 +21,6 @@ from ..runs.schema.study import (
     StudyAdversary,
     TransferPoint,
 )
-from ..runs.schema.summary import AdversaryFigures
 from .done import is_done
 from .jobs import Measurement, jobs_of
 from .paper.findings import judged

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from .common import File, Interval, Number, Part, Real, Whole
-from .summary import AdversaryFigures, Comparison
+from .figures import AdversaryFigures, Comparison
 
 
 class StudyAdversary(AdversaryFigures):

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...base.formats import interval, number, percent
+from ...runs.schema.figures import Comparison
 from ...runs.schema.study import Case, Experiment, Finding
-from ...runs.schema.summary import Comparison
 
 SEVERAL = 2.0
 """Least ratio of shares that counts as several times."""

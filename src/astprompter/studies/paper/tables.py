@@ -9,8 +9,8 @@ from ...base.files import write_text
 from ...evaluation.grid import Cell, Column, Grid, comma_separated, escaped, latex, markdown
 from ...evaluation.summarise import METRICS
 from ...evaluation.tables import NAME, Named, Part, adversaries, beyond, of_parts, share
+from ...runs.schema.figures import AdversaryFigures, Figures
 from ...runs.schema.study import Case, Experiment, StudyAdversary, TransferPoint
-from ...runs.schema.summary import AdversaryFigures, Figures
 
 EXPERIMENT, TABLES_MD, TABLES_TEX, TABLES_CSV, FINDINGS = (
     "experiment.json",
