@@ -20,7 +20,7 @@ from astprompter.base.progress import Silent
 from astprompter.config import load_settings
 from astprompter.training.optimizer import Updater
 from astprompter.training.packing import pack, sequences_of
-from astprompter.training.state import Progression
+from astprompter.runs.schema.run import Progression
 
 
 def resident() -> int:
