@@ -10,7 +10,7 @@ from astprompter.base.records import Speech
 from astprompter.config import SamplingSettings
 from astprompter.models.local import memory
 from astprompter.models.local.lm import LanguageModel
-from astprompter.models.local.sampling import best_of, sample
+from astprompter.models.local.sampling import sample
 from astprompter.rollout.reward import mean_nll
 from helpers.tiny import FAMILIES, PREFIXES, SENTENCES, keys_for, make_tokenizer
 
@@ -346,14 +346,6 @@ def test_rows_without_a_distribution_are_said_to_be_unsound() -> None:
     for temperature in (0.0, 0.7):
         _, sound = sample(logits.clone(), torch.full((3,), 0.5).double(), temperature=temperature, top_p=0.7)
         assert sound.tolist() == [False, False, True]
-
-
-def test_block_search_finds_the_largest_entries() -> None:
-    values = torch.randn(3, 20_011, generator=torch.Generator().manual_seed(1))
-    values[0, -3:] = 9.0 + torch.arange(3)
-    best, places = best_of(values, 16)
-    assert torch.equal(best, values.sort(dim=1, descending=True).values[:, :16])
-    assert torch.equal(values.gather(1, places), best)
 
 
 def test_waves_fit_in_a_quarter_of_free_memory(make_lm: Any, monkeypatch: Any) -> None:

@@ -1,8 +1,9 @@
-"""The order of the rooms: a module imports only from rooms above its own."""
+"""The order of the rooms, no circle of files, complete protocols, small modules."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 from pathlib import Path
 
@@ -17,32 +18,54 @@ ROOMS = [
 ]  # fmt: skip
 
 
-def room_of(parts: list[str]) -> str:
-    return parts[0] if parts else "__init__"
+SPEAKERS = {"LanguageModel", "ChatModel", "WithoutAdapters", "Replay", "RemoteSpeaker", "LikelihoodProxy"}
+SESSIONS = {"LMSession", "ChatSession", "ReplaySession", "RemoteSession", "LikelihoodProxySession"}
 
 
-def imports(path: Path) -> list[str]:
-    """Rooms that a module imports from, at any depth of its code."""
-    package = list(path.relative_to(ROOT).parent.parts)
-    found = []
+def name_of(path: Path) -> str:
+    """Dotted name of a module within the package; the package itself is ``""``."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {name_of(path): path for path in ROOT.rglob("*.py")}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a module imports, at any depth of its code and for types only, too."""
+    package, found = path.relative_to(ROOT).parent.parts, set[str]()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) - node.level + 1]
-            target = [*base, *(node.module or "").split(".")] if node.module else base
-            names = [target] if target else [[alias.name] for alias in node.names]
-            found += [room_of([part for part in name if part]) for name in names]
-    return found
+            base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            within = ".".join(part for part in base if part)
+            names = {f"{within}.{alias.name}".removeprefix(".") for alias in node.names}
+            found |= {name if name in MODULES else within for name in names}
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names = {node.module or ""} if isinstance(node, ast.ImportFrom) else {alias.name for alias in node.names}
+            assert not any(name.split(".")[0] == "astprompter" for name in names), f"{path}: import by relative names"
+    return found - {name_of(path), ""}  # the package itself holds the version and lazy names
 
 
 def test_rooms_import_only_from_rooms_above() -> None:
-    modules = [p for p in ROOT.rglob("*.py") if p.name != "__main__.py" and p != ROOT / "__init__.py"]
-    assert {room_of([p.relative_to(ROOT).parts[0].removesuffix(".py")]) for p in modules} == set(ROOMS)
-    for path in modules:
-        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    inner = {name: path for name, path in MODULES.items() if name not in ("", "__main__")}
+    assert {name.split(".")[0] for name in inner} == set(ROOMS)
+    for name, path in inner.items():
         for other in imports(path):
-            if other in ("__version__", "__init__"):
-                continue
-            assert ROOMS.index(other) <= ROOMS.index(room), f"{path.relative_to(ROOT)} imports from {other}"
+            above = ROOMS.index(other.split(".")[0]) <= ROOMS.index(name.split(".")[0])
+            assert above, f"{name} imports from {other}"
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    order = graphlib.TopologicalSorter({name: imports(path) for name, path in MODULES.items() if name})
+    order.prepare()  # raises CycleError, which names the circle
+
+
+def test_nobody_asks_what_kind_of_speaker_it_is() -> None:
+    """What the code needs of a speaker is in its protocol."""
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+                assert not asked & (SPEAKERS | SESSIONS), f"{name}: isinstance of {asked}"
 
 
 def test_modules_and_functions_stay_small() -> None:

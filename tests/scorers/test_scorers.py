@@ -117,7 +117,7 @@ def test_non_finite_scores_come_back_as_nan_and_are_not_remembered(tmp_path: Pat
         ("hf:", "needs a model"),
         ("word:", "needs a word"),
         ("hf:./no/such/folder", "does not exist"),
-        ("hf:no-such-model-anywhere", "cannot load classifier 'no-such-model-anywhere'"),
+        ("hf:no-such-model-anywhere", "cannot load sequence classifier 'no-such-model-anywhere'"),
     ],
 )
 def test_bad_names_are_one_clear_line(spec: str, message: str) -> None:

@@ -32,7 +32,8 @@ DETOXIFY_LABELS = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "iden
 def _embedded(argument: str, options: ScorerSettings) -> Scorer:
     from .classifiers import ClassifierScorer
 
-    _no_argument("embedded", argument)
+    if argument:
+        raise UserError(f"scorer 'embedded' takes no argument, so leave out ':{argument}'")
     folder = Path(str(resources.files("astprompter") / "embedded" / "classifier"))
     if not (folder / "config.json").is_file():
         raise UserError("the embedded classifier is missing; build it with scripts/build_embedded.py or reinstall")
@@ -43,10 +44,7 @@ def _hf(argument: str, options: ScorerSettings) -> Scorer:
     from .classifiers import ClassifierScorer
 
     path, options = _labelled(argument, options)
-    if not path:
-        raise UserError(
-            "scorer 'hf:' needs a model, for instance hf:unitary/unbiased-toxic-roberta or hf:./my-classifier"
-        )
+    _needs(path, "hf", "a model", "hf:unitary/unbiased-toxic-roberta or hf:./my-classifier")
     return ClassifierScorer.load(path, options, name=f"hf:{path}")
 
 
@@ -64,16 +62,14 @@ def _word(argument: str, options: ScorerSettings) -> Scorer:
     from .words import WordScorer
 
     del options
-    if not argument:
-        raise UserError("scorer 'word:' needs a word, for instance word:banana")
+    _needs(argument, "word", "a word", "word:banana")
     return WordScorer(argument)
 
 
 def _judge(argument: str, options: ScorerSettings) -> Scorer:
     from .judge import GenerativeJudge
 
-    if not argument:
-        raise UserError("scorer 'judge:' needs a model, for instance judge:./my-safety-model")
+    _needs(argument, "judge", "a model", "judge:./my-safety-model")
     return GenerativeJudge.load(argument, options)
 
 
@@ -88,18 +84,14 @@ def _openai_moderation(argument: str, options: ScorerSettings) -> Scorer:
     from .served import ModerationScorer
 
     model, options = _labelled(argument, options)
-    if not model:
-        raise UserError(
-            "scorer 'openai-moderation:' needs a model, for instance openai-moderation:omni-moderation-latest"
-        )
+    _needs(model, "openai-moderation", "a model", "openai-moderation:omni-moderation-latest")
     return ModerationScorer(model, options)
 
 
 def _openai_chat(argument: str, options: ScorerSettings) -> Scorer:
     from .served import ChatJudge
 
-    if not argument:
-        raise UserError("scorer 'openai-chat:' needs the name of a served model, for instance openai-chat:my-judge")
+    _needs(argument, "openai-chat", "the name of a served model", "openai-chat:my-judge")
     return ChatJudge(argument, options)
 
 
@@ -129,9 +121,9 @@ def load_scorer(spec: str, options: ScorerSettings | None = None) -> Scorer:
     return SCORERS.get(kind)(argument, options or ScorerSettings())
 
 
-def _no_argument(kind: str, argument: str) -> None:
-    if argument:
-        raise UserError(f"scorer '{kind}' takes no argument, so leave out ':{argument}'")
+def _needs(argument: str, kind: str, what: str, example: str) -> None:
+    if not argument:
+        raise UserError(f"scorer '{kind}:' needs {what}, for instance {example}")
 
 
 def _labelled(argument: str, options: ScorerSettings) -> tuple[str, ScorerSettings]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 from ..base.errors import UserError, nearest
 from ..config import ScorerSettings
-from ..models.local.lm import explained, resolve_device
+from ..models.local.lm import load_model, load_tokenizer
 from .first_token import shorten_last_layer
-from .remembering import RememberingScorer
+from .remembering import RememberingScorer, in_batches
 
-_NO_ALIASES: Mapping[str, str] = {}
+_Aliases = Mapping[str, str]
+_NONE: _Aliases = {}
 
 
 class ClassifierScorer(RememberingScorer):
@@ -24,101 +27,56 @@ class ClassifierScorer(RememberingScorer):
     """
 
     def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        name: str,
-        label: str,
-        activation: str,
-        batch_size: int,
-        aliases: Mapping[str, str] = _NO_ALIASES,
+        self, model: Any, tokenizer: Any, options: ScorerSettings, *, name: str, aliases: _Aliases = _NONE
     ) -> None:
         """Wrap a loaded classifier.
 
         Args:
             model: A sequence classifier.
             tokenizer: Its tokenizer.
+            options: Label to score by name, activation (``auto`` follows the model's problem type), batch size.
             name: Name for logs and tables; the label is added.
-            label: Label to score, by name.
-            activation: ``sigmoid``, ``softmax``, or ``auto`` to follow the model's problem type.
-            batch_size: Texts per forward pass.
             aliases: Other names of labels: name -> name in the model's config.
 
         Raises:
             UserError: Unknown label, or ``activation="auto"`` on a model that names no problem type.
         """
-        self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
+        self.model, self.tokenizer, self._batch_size = model.eval(), tokenizer, options.batch_size
         config = model.config
         self.labels = [config.id2label[i] for i in range(config.num_labels)]
-        known = label if label in self.labels else aliases.get(label, label)
+        known = options.label if options.label in self.labels else aliases.get(options.label, options.label)
         self._label = _label_index(self.labels, known, name)
-        self._sigmoid = _uses_sigmoid(config.problem_type, activation, name)
+        self._sigmoid = _uses_sigmoid(config.problem_type, options.activation, name)
         super().__init__(f"{name} ({self.labels[self._label]})")
         self._pad = _pad_id(model, tokenizer, name)
         self._limit = _limit_of(model, tokenizer)
         shorten_last_layer(model)
 
     @classmethod
-    def load(
-        cls, path: str, options: ScorerSettings, *, name: str, aliases: Mapping[str, str] = _NO_ALIASES
-    ) -> ClassifierScorer:
+    def load(cls, path: str, options: ScorerSettings, *, name: str, aliases: _Aliases = _NONE) -> ClassifierScorer:
         """Load model and tokenizer from safetensors, without remote code, in float32.
 
         Raises:
             UserError: Something cannot be loaded; the message names the model.
         """
-        import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        with explained(path, "classifier"):
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                path,
-                revision=options.revision,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(path, revision=options.revision, trust_remote_code=False)
-        if loading["missing_keys"]:
-            first = sorted(loading["missing_keys"])[0]
-            raise UserError(f"'{path}' is not a trained sequence classifier: it has no weights for '{first}'")
-        model = model.to(resolve_device(options.device)).requires_grad_(False)
-        return cls(
-            model,
-            tokenizer,
-            name=name,
-            label=options.label,
-            activation=options.activation,
-            batch_size=options.batch_size,
-            aliases=aliases,
-        )
+        model = load_model(path, revision=options.revision, device=options.device, classifier=True)
+        tokenizer = load_tokenizer(path, revision=options.revision)
+        return cls(model.requires_grad_(False), tokenizer, options, name=name, aliases=aliases)
 
     def _score_new(self, texts: Sequence[str]) -> list[float]:
-        return [row[self._label] for row in self._rows(texts)]
-
-    def _rows(self, texts: Sequence[str]) -> Iterator[list[float]]:
-        """One row of label scores per text, computed in batches of similar length."""
-        if not texts:
-            return iter(())
-        import torch
-
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self._limit)["input_ids"]
-        order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
-        result: list[list[float]] = [[] for _ in texts]
-        device = self.model.device
-        with torch.no_grad():
-            for start in range(0, len(order), self.batch_size):
-                part = order[start : start + self.batch_size]
-                width = max(1, *(len(encoded[i]) for i in part))
-                ids = torch.tensor([[*encoded[i], *[self._pad] * (width - len(encoded[i]))] for i in part])
-                mask = torch.arange(width) < torch.tensor([len(encoded[i]) for i in part])[:, None]
-                logits = self.model(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits.float()
-                scores = logits.sigmoid() if self._sigmoid else logits.softmax(dim=1)
-                for i, row_scores in zip(part, scores.tolist(), strict=True):
-                    result[i] = row_scores
-        return iter(result)
+        return in_batches(encoded, self._batch_size, self._forward)
+
+    @torch.no_grad()
+    def _forward(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """The label's score of each row of tokens, padded on the right."""
+        lengths = torch.tensor([len(row) for row in rows])
+        width = max(1, int(lengths.max()))
+        ids = torch.tensor([[*row, *[self._pad] * (width - len(row))] for row in rows]).to(self.model.device)
+        mask = (torch.arange(width) < lengths[:, None]).long().to(self.model.device)
+        logits = self.model(input_ids=ids, attention_mask=mask).logits.float()
+        scores: list[float] = (logits.sigmoid() if self._sigmoid else logits.softmax(dim=1))[:, self._label].tolist()
+        return scores
 
 
 def _label_index(labels: Sequence[str], label: str, name: str) -> int:

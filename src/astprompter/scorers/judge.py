@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from ..base.errors import UserError
 from ..config import ScorerSettings
 from ..models.local.lm import load_model, load_tokenizer
-from .remembering import RememberingScorer
+from .remembering import RememberingScorer, in_batches
 
 LEAST_MASS = 0.1
 """A judge that gives both answer words together less probability than this has not answered the question."""
@@ -54,7 +56,7 @@ class GenerativeJudge(RememberingScorer):
             )
         self._pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
         self._specials = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
-        p_safe, p_unsafe = self._probabilities(["Hello, how are you today?"])[0]
+        p_safe, p_unsafe = self._forward([self._prompt("Hello, how are you today?")])[0]
         if not p_safe + p_unsafe >= LEAST_MASS:
             raise UserError(
                 f"judge '{name}' gives '{options.safe_token}' and '{options.unsafe_token}' together only "
@@ -80,18 +82,8 @@ class GenerativeJudge(RememberingScorer):
         return int(ids[0])
 
     def _score_new(self, texts: Sequence[str]) -> list[float]:
-        size = self._options.batch_size
-        prompts = [self._prompt(text) for text in texts]
-        order = sorted(range(len(texts)), key=lambda i: len(prompts[i]))
-        scores = [math.nan] * len(texts)
-        for start in range(0, len(order), size):
-            part = order[start : start + size]
-            for i, (p_safe, p_unsafe) in zip(part, self._forward([prompts[i] for i in part]), strict=True):
-                scores[i] = verdict(p_safe, p_unsafe)
-        return scores
-
-    def _probabilities(self, texts: Sequence[str]) -> list[tuple[float, float]]:
-        return self._forward([self._prompt(text) for text in texts])
+        prompts, size = [self._prompt(text) for text in texts], self._options.batch_size
+        return in_batches(prompts, size, lambda rows: [verdict(*both) for both in self._forward(rows)])
 
     def _prompt(self, text: str) -> list[int]:
         for special in self._specials:
@@ -102,18 +94,14 @@ class GenerativeJudge(RememberingScorer):
         ids: list[int] = self.tokenizer(rendered + self._options.answer_prefix, add_special_tokens=False)["input_ids"]
         return ids
 
+    @torch.no_grad()
     def _forward(self, prompts: Sequence[Sequence[int]]) -> list[tuple[float, float]]:
         """P(safe) and P(unsafe) after each prompt, padded on the left so that all end in the same column."""
-        import torch
-
         width = max(map(len, prompts))
         ids = torch.tensor([[self._pad] * (width - len(p)) + list(p) for p in prompts], device=self.model.device)
         lengths = torch.tensor([len(p) for p in prompts], device=ids.device)
         mask = (torch.arange(width, device=ids.device) >= width - lengths[:, None]).long()
         places = (mask.cumsum(1) - 1).clamp(min=0)
-        with torch.no_grad():
-            output = self.model(
-                input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False, logits_to_keep=1
-            )
+        output = self.model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False, logits_to_keep=1)
         both = output.logits[:, -1].float().softmax(-1)[:, [self._safe, self._unsafe]]  # [rows, 2]
         return [(row[0], row[1]) for row in both.tolist()]

@@ -5,9 +5,21 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _REMEMBERED = 100_000
+
+
+def in_batches(
+    rows: Sequence[Sequence[int]], size: int, forward: Callable[[list[Sequence[int]]], Sequence[float]]
+) -> list[float]:
+    """What ``forward`` makes of rows of tokens, ``size`` at a time, like lengths together: little padding."""
+    order, scores = sorted(range(len(rows)), key=lambda i: len(rows[i])), [math.nan] * len(rows)
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        for i, score in zip(part, forward([rows[i] for i in part]), strict=True):
+            scores[i] = score
+    return scores
 
 
 class RememberingScorer(ABC):

@@ -46,7 +46,6 @@ class LocalModel:
         banned_early: Those and the ends, before ``min_new_tokens``.
         shares_branches: Whether branches share the cache of what they have in common, instead of copies.
         packs: Whether the model honours a mask of ancestors, so that sequences can share a row.
-        refusals: What the model answered to short cuts that it does not support.
     """
 
     def __init__(
@@ -92,7 +91,6 @@ class LocalModel:
         with_specials = tokenizer("a")["input_ids"]
         self._opening = tuple(with_specials[: with_specials.index(plain[0])]) if plain[0] in with_specials else ()
         self._anchor = plain
-        self.refusals: list[str] = []
         self._probe()
 
     def _probe(self) -> None:

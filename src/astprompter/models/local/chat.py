@@ -14,8 +14,9 @@ and compares; a template whose rendering of n + 1 messages does not extend that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from ...base.errors import UserError, words_of
@@ -183,15 +184,10 @@ def speaker_from(
     model.eval()
     if role == "defender":
         model.requires_grad_(False)
-    options: dict[str, Any] = {
-        "name": name or model.config.name_or_path or type(model).__name__,
-        "sampling": sampling,
-        "heard_tokens": heard_tokens,
-        "autocast": autocast,
-    }
-    if chat == "on" or (chat == "auto" and tokenizer.chat_template):
-        return ChatModel(model, tokenizer, role=role, **options)
-    return LanguageModel(model, tokenizer, **options)
+    under_template = chat == "on" or (chat == "auto" and bool(tokenizer.chat_template))
+    kind: Callable[..., LanguageModel] = partial(ChatModel, role=role) if under_template else LanguageModel
+    name = name or model.config.name_or_path or type(model).__name__
+    return kind(model, tokenizer, name=name, sampling=sampling, heard_tokens=heard_tokens, autocast=autocast)
 
 
 class ChatSession(Session):

@@ -36,25 +36,26 @@ def resolve_device(device: str) -> torch.device:
         raise UserError(f"device '{device}' is not usable here ({_first_line(error)}); try device=cpu") from None
 
 
-def load_model(path: str, *, revision: str | None = None, dtype: str = "float32", device: str = "auto") -> Any:
-    """Load a causal LM from safetensors, without remote code.
+def load_model(
+    path: str, *, revision: str | None = None, dtype: str = "float32", device: str = "auto", classifier: bool = False
+) -> Any:
+    """Load a causal LM, or a sequence classifier, from safetensors, without remote code; in evaluation mode.
 
     Raises:
-        UserError: The model cannot be found or loaded; the message names it and says why.
+        UserError: The model cannot be found or loaded, or lacks weights; the message names it and says why.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    with explained(path, "causal language model"):
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=revision,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-        )
-    model.to(resolve_device(device))
-    return model.eval()
+    what = "sequence classifier" if classifier else "causal language model"
+    kind: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    with explained(path, what):
+        model, loading = kind.from_pretrained(
+            path, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True, attn_implementation=None if classifier else "sdpa",
+        )  # fmt: skip
+    if loading["missing_keys"]:
+        raise UserError(f"'{path}' is not a trained {what}: it has no weights for '{min(loading['missing_keys'])}'")
+    return model.to(resolve_device(device)).eval()
 
 
 def load_tokenizer(path: str, *, revision: str | None = None) -> Any:

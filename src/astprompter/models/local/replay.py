@@ -10,17 +10,12 @@ those of every other adversary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from ...base.errors import UserError
 from ...base.protocols import Session, Speaker
 from ...base.randomness import key_of
 from ...base.records import Keys, Speech
-
-
-class _Dialogue(Protocol):
-    @property
-    def turns(self) -> tuple[str, ...]: ...
+from ...data.sources import Dialogue
 
 
 class Replay(Speaker):
@@ -28,7 +23,7 @@ class Replay(Speaker):
 
     accumulates = True
 
-    def __init__(self, dialogues: Sequence[_Dialogue], *, name: str, seed: int) -> None:
+    def __init__(self, dialogues: Sequence[Dialogue], *, name: str, seed: int) -> None:
         """Hold the dialogues.
 
         Args:

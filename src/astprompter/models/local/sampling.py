@@ -12,9 +12,6 @@ from torch import Tensor
 
 _NUCLEUS = (16, 128, 1024)
 """Candidates looked at first, then for rows whose nucleus is wider; after that the whole vocabulary is sorted."""
-_BLOCK = 64
-_BLOCKS_PAY = 16_384
-"""Vocabulary from which the best candidates are found by block maxima."""
 
 
 def penalise_repeats(logits: Tensor, seen: Tensor, penalty: float) -> None:
@@ -45,7 +42,7 @@ def sample(logits: Tensor, uniforms: Tensor, *, temperature: float, top_p: float
         return tokens, best.isfinite()
     size = logits.size(1)
     width = min(_NUCLEUS[0], size)
-    values, indices = best_of(logits, width)  # [rows, width], best first
+    values, indices = logits.topk(width, dim=1)  # [rows, width], best first
     peak = values[:, :1]
     weights = logits.sub_(peak).mul_(1.0 / temperature).exp_()
     total = weights.sum(dim=1, keepdim=True).double()
@@ -57,30 +54,10 @@ def sample(logits: Tensor, uniforms: Tensor, *, temperature: float, top_p: float
         width = min(wider, size)
         rows = (~complete & sound).nonzero().squeeze(1)
         part = weights[rows]
-        masses, indices = best_of(part, width)
+        masses, indices = part.topk(width, dim=1)
         drawn, complete[rows] = _invert(masses / total[rows], indices, uniforms[rows], top_p)
         tokens[rows] = drawn
     return tokens, sound
-
-
-def best_of(values: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The ``width`` largest entries of each row, best first, and where they stand: [rows, width] each.
-
-    In a large vocabulary only the blocks with the largest maxima are searched: the best ``width`` entries lie in
-    the ``width`` blocks whose maxima are largest.
-    """
-    rows, size = values.shape
-    blocks = size // _BLOCK
-    if size < _BLOCKS_PAY or width >= blocks // 2:
-        best, places = values.topk(width, dim=1)
-        return best, places
-    body = values[:, : blocks * _BLOCK].view(rows, blocks, _BLOCK)
-    chosen = body.amax(dim=2).topk(width, dim=1, sorted=False).indices  # [rows, width]
-    places = (chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=values.device)).flatten(1)
-    tail = torch.arange(blocks * _BLOCK, size, device=values.device).expand(rows, -1)
-    places = torch.cat([places, tail], dim=1)
-    best, order = values.gather(1, places).topk(width, dim=1)
-    return best, places.gather(1, order)
 
 
 def _invert(masses: Tensor, indices: Tensor, uniforms: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
