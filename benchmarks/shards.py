@@ -18,9 +18,9 @@ import common
 from astprompter.base.processes import join, leave, rank, share
 from astprompter.base.progress import Silent
 from astprompter.config import load_settings
+from astprompter.runs.schema.run import Progression
 from astprompter.training.optimizer import Updater
 from astprompter.training.packing import pack, sequences_of
-from astprompter.runs.schema.run import Progression
 
 
 def resident() -> int:
