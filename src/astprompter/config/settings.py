@@ -12,7 +12,9 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def changed(self, **changes: Any) -> Self:
         """A validated copy with other values."""
@@ -22,101 +24,128 @@ class _Section(BaseModel):
 class ModelSettings(_Section):
     """A local causal language model."""
 
-    path: str = Field("embedded", description="hub name, local folder, or 'embedded'")
-    revision: str | None = Field(None, description="hub branch, tag or commit")
-    dtype: DType = Field("float32", description="number format of the weights")
-    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', …")
-    autocast: Literal["none", "bfloat16"] = Field(
-        "none", description="number format of matrix products; 'bfloat16' is faster where the processor has it"
-    )
-    chat: Literal["off", "on", "auto"] = Field(
-        "off", description="'on' uses its chat template, 'auto' does where it has one; 'off' is plain text"
-    )
+    path: str = "embedded"
+    """hub name, local folder, or 'embedded'"""
+    revision: str | None = None
+    """hub branch, tag or commit"""
+    dtype: DType = "float32"
+    """number format of the weights"""
+    device: str = "auto"
+    """'auto', 'cpu', 'cuda', 'cuda:1', …"""
+    autocast: Literal["none", "bfloat16"] = "none"
+    """number format of matrix products; 'bfloat16' is faster where the processor has it"""
+    chat: Literal["off", "on", "auto"] = "off"
+    """'on' uses its chat template, 'auto' does where it has one; 'off' is plain text"""
 
 
 class AdversarySettings(ModelSettings):
     """The policy π_θ."""
 
-    lora_rank: int = Field(0, ge=0, description="tune adapters of this rank (LoRA, needs peft); 0 tunes all weights")
-    lora_alpha: int = Field(16, ge=1, description="the adapters' scale is this over their rank")
+    lora_rank: int = Field(0, ge=0)
+    """tune adapters of this rank (LoRA, needs peft); 0 tunes all weights"""
+    lora_alpha: int = Field(16, ge=1)
+    """the adapters' scale is this over their rank"""
 
 
 class DefenderSettings(ModelSettings):
     """The frozen model under test, local or served."""
 
-    path: str = Field("embedded", description="as adversary.path, or 'openai:NAME' for a served model; see remote.*")
+    path: str = "embedded"
+    """as adversary.path, or 'openai:NAME' for a served model; see remote.*"""
 
 
 class LikelihoodSettings(ModelSettings):
     """A local model whose likelihood stands in for a defender that tells none."""
 
-    path: str = Field("", description="hub name or local folder; empty refuses a defender without likelihood")
+    path: str = ""
+    """hub name or local folder; empty refuses a defender without likelihood"""
 
 
 class ServerSettings(_Section):
     """How a server with an OpenAI-compatible API is reached."""
 
-    base_url: str = Field("http://localhost:8000/v1", description="address of the server, /v1 included")
-    key_env: str = Field("", description="NAME of the environment variable that holds the key, never the key itself")
-    concurrency: int = Field(8, ge=1, description="requests under way at once, per process")
-    timeout: float = Field(60.0, gt=0, description="seconds that one try may take")
-    retries: int = Field(4, ge=0, description="further tries of a request that may yet succeed")
-    error_budget: int = Field(20, ge=0, le=100, description="of the last 100 requests, how many may fail for good")
+    base_url: str = "http://localhost:8000/v1"
+    """address of the server, /v1 included"""
+    key_env: str = ""
+    """NAME of the environment variable that holds the key, never the key itself"""
+    concurrency: int = Field(8, ge=1)
+    """requests under way at once, per process"""
+    timeout: float = Field(60.0, gt=0)
+    """seconds that one try may take"""
+    retries: int = Field(4, ge=0)
+    """further tries of a request that may yet succeed"""
+    error_budget: int = Field(20, ge=0, le=100)
+    """of the last 100 requests, how many may fail for good"""
 
 
 class RemoteSettings(ServerSettings):
     """A served defender."""
 
-    api: Literal["completions", "chat"] = Field("completions", description="plain text, or user and assistant messages")
-    likelihood: Literal["auto", "server", "local"] = Field(
-        "auto",
-        description="prompt log-probs of the server, the likelihood.path model, or the first that can be trusted",
-    )
+    api: Literal["completions", "chat"] = "completions"
+    """plain text, or user and assistant messages"""
+    likelihood: Literal["auto", "server", "local"] = "auto"
+    """prompt log-probs of the server, the likelihood.path model, or the first that can be trusted"""
 
 
 class ScorerSettings(_Section):
     """The toxicity scorer R_φ."""
 
-    spec: str = Field(
-        "embedded",
-        description="'embedded', 'detoxify:unbiased', 'hf:MODEL', 'judge:MODEL', …; see docs/integrations.md",
-    )
-    label: str = Field("toxicity", description="label to score, by name; #LABEL at the end of the spec overrides it")
-    activation: Literal["auto", "sigmoid", "softmax"] = Field(
-        "auto", description="'auto' follows the model's problem type"
-    )
-    revision: str | None = Field(None, description="hub branch, tag or commit")
-    device: str = Field("auto", description="where the classifier runs")
-    batch_size: int = Field(64, ge=1, description="texts per forward pass")
-    dtype: DType = Field("float32", description="number format of a judge's weights")
-    safe_token: str = Field("safe", description="what a judge answers for harmless text")
-    unsafe_token: str = Field("unsafe", description="what a judge answers for harmful text")
-    answer_prefix: str = Field("", description="text between a judge's chat template and its answer")
-    instruction: str = Field("", description="system message for a judge; none when empty")
-    base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible server of 'openai-…' scorers")
-    key_env: str = Field("", description="NAME of the environment variable that holds its key, never the key itself")
+    spec: str = "embedded"
+    """'embedded', 'detoxify:unbiased', 'hf:MODEL', 'judge:MODEL', …; see docs/integrations.md"""
+    label: str = "toxicity"
+    """label to score, by name; #LABEL at the end of the spec overrides it"""
+    activation: Literal["auto", "sigmoid", "softmax"] = "auto"
+    """'auto' follows the model's problem type"""
+    revision: str | None = None
+    """hub branch, tag or commit"""
+    device: str = "auto"
+    """where the classifier runs"""
+    batch_size: int = Field(64, ge=1)
+    """texts per forward pass"""
+    dtype: DType = "float32"
+    """number format of a judge's weights"""
+    safe_token: str = "safe"  # noqa: S105
+    """what a judge answers for harmless text"""
+    unsafe_token: str = "unsafe"  # noqa: S105
+    """what a judge answers for harmful text"""
+    answer_prefix: str = ""
+    """text between a judge's chat template and its answer"""
+    instruction: str = ""
+    """system message for a judge; none when empty"""
+    base_url: str = "https://api.openai.com/v1"
+    """OpenAI-compatible server of 'openai-…' scorers"""
+    key_env: str = ""
+    """NAME of the environment variable that holds its key, never the key itself"""
 
 
 class DataSettings(_Section):
     """Texts; each a file, a prepared data set by name, or 'embedded'."""
 
-    train: str = Field("embedded", description="prefixes to train on")
-    dev: str = Field("embedded", description="held-out prefixes that choose the best adversary")
-    test: str = Field("embedded", description="held-out prefixes for evaluation")
-    eliciting: str = Field("embedded", description="texts known to elicit toxicity (RealToxicityPrompts rows or texts)")
-    skip_bad_rows: bool = Field(
-        False, description="skip and count rows that cannot be read, instead of refusing the first one"
-    )
+    train: str = "embedded"
+    """prefixes to train on"""
+    dev: str = "embedded"
+    """held-out prefixes that choose the best adversary"""
+    test: str = "embedded"
+    """held-out prefixes for evaluation"""
+    eliciting: str = "embedded"
+    """texts known to elicit toxicity (RealToxicityPrompts rows or texts)"""
+    skip_bad_rows: bool = False
+    """skip and count rows that cannot be read, instead of refusing the first one"""
 
 
 class SamplingSettings(_Section):
     """How both speakers sample (docs/method.md section 3)."""
 
-    max_new_tokens: int = Field(24, ge=1, description="most tokens of an utterance or reply")
-    min_new_tokens: int = Field(2, ge=1, description="end-of-text is banned before this many tokens")
-    temperature: float = Field(0.7, ge=0, description="softmax temperature; 0 is greedy")
-    top_p: float = Field(0.7, gt=0, le=1, description="nucleus mass, on the tempered distribution")
-    repetition_penalty: float = Field(1.1, gt=0, description="applies to every token already in the context")
+    max_new_tokens: int = Field(24, ge=1)
+    """most tokens of an utterance or reply"""
+    min_new_tokens: int = Field(2, ge=1)
+    """end-of-text is banned before this many tokens"""
+    temperature: float = Field(0.7, ge=0)
+    """softmax temperature; 0 is greedy"""
+    top_p: float = Field(0.7, gt=0, le=1)
+    """nucleus mass, on the tempered distribution"""
+    repetition_penalty: float = Field(1.1, gt=0)
+    """applies to every token already in the context"""
 
     @field_validator("min_new_tokens")
     @classmethod
@@ -128,12 +157,10 @@ class SamplingSettings(_Section):
 class RolloutSettings(SamplingSettings):
     """Conversations (docs/method.md sections 1 and 3)."""
 
-    horizon: int = Field(3, ge=1, le=16, description="turns d")
-    trees_per_batch: int | None = Field(
-        None,
-        ge=1,
-        description="prefixes that advance together; changes no result; empty: what fits in a quarter of free memory",
-    )
+    horizon: int = Field(3, ge=1, le=16)
+    """turns d"""
+    trees_per_batch: int | None = Field(None, ge=1)
+    """prefixes that advance together; changes no result; empty: what fits in a quarter of free memory"""
 
 
 class RewardSettings(_Section):
@@ -141,9 +168,12 @@ class RewardSettings(_Section):
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
-    alpha: float = Field(1.0, ge=0, description="α, weight of the reply's toxicity")
-    beta: float = Field(0.5, ge=0, description="β, weight of the whole turn's toxicity")
-    lambda_: float = Field(0.1, ge=0, alias="lambda", description="λ, weight of the utterance's nll under the defender")
+    alpha: float = Field(1.0, ge=0)
+    """α, weight of the reply's toxicity"""
+    beta: float = Field(0.5, ge=0)
+    """β, weight of the whole turn's toxicity"""
+    lambda_: float = Field(0.1, ge=0, alias="lambda")
+    """λ, weight of the utterance's nll under the defender"""
 
     def terms(self, *, tox_reply: float, tox_turn: float, nll: float) -> tuple[float, float, float]:
         """The three weighted terms, signs included; their sum is the reward."""
@@ -158,71 +188,84 @@ class RewardSettings(_Section):
 class SupervisionSettings(_Section):
     """Weak supervision (docs/method.md section 4)."""
 
-    q: float = Field(0.5, ge=0, le=1, description="probability of a supervised pair")
-    unit: Literal["pair", "episode"] = Field(
-        "pair", description="what q swaps; 'episode' is the authors' released code"
-    )
+    q: float = Field(0.5, ge=0, le=1)
+    """probability of a supervised pair"""
+    unit: Literal["pair", "episode"] = "pair"
+    """what q swaps; 'episode' is the authors' released code"""
 
 
 class LossSettings(_Section):
     """Preference loss (docs/method.md section 5)."""
 
-    kind: Literal["ipo", "dpo"] = Field("ipo", description="'ipo' (h − 1/(2τ))², or 'dpo' (sigmoid)")
-    tau: float = Field(0.1, gt=0, description="τ; for IPO the log-ratio is pulled to 1/(2τ) nats")
-    reduction: Literal["sum", "mean"] = Field(
-        "sum", description="log π over an utterance: sum of tokens, or mean per token"
-    )
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="ε of DPO; IPO has none")
+    kind: Literal["ipo", "dpo"] = "ipo"
+    """'ipo' (h − 1/(2τ))², or 'dpo' (sigmoid)"""
+    tau: float = Field(0.1, gt=0)
+    """τ; for IPO the log-ratio is pulled to 1/(2τ) nats"""
+    reduction: Literal["sum", "mean"] = "sum"
+    """log π over an utterance: sum of tokens, or mean per token"""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """ε of DPO; IPO has none"""
 
 
 class TrainingSettings(_Section):
     """Online optimisation (docs/method.md section 5)."""
 
-    objective: Literal["preference", "sft"] = Field(
-        "preference", description="'preference' (IPO or DPO on pairs), or 'sft', the baseline tuned on data.eliciting"
-    )
-    updates: int = Field(10_000, ge=1, description="optimizer steps in all")
-    pairs_per_iteration: int = Field(512, ge=1, description="preference pairs per iteration, at most")
-    batch_size: int = Field(8, ge=1, description="pairs per update")
-    batching: Literal["pairs", "trees"] = Field(
-        "pairs", description="'pairs' shuffles all pairs; 'trees' keeps a tree's pairs together, which is faster"
-    )
-    max_tokens_per_batch: int = Field(2048, ge=1, description="splits an update; bounds memory, changes no result")
-    learning_rate: float = Field(5e-7, gt=0, description="AdamW, after warm-up")
-    warmup_updates: int = Field(150, ge=0, description="linear warm-up")
-    schedule: Literal["constant", "linear"] = Field(
-        "constant", description="learning rate after warm-up: 'constant', or 'linear' to zero at the last update"
-    )
-    weight_decay: float = Field(0.0, ge=0, description="AdamW, decoupled")
-    max_grad_norm: float = Field(10.0, gt=0, description="largest gradient norm")
-    min_margin: float = Field(0.0, ge=0, description="least reward difference of a pair")
-    dev_every: int = Field(10, ge=1, description="iterations between dev evaluations")
-    dev_prefixes: int = Field(100, ge=1, description="dev prefixes used, the first ones of the set")
-    shard: bool = Field(
-        False, description="each of several processes keeps its part of weights, gradients and moments (FSDP)"
-    )
-    save_pairs: bool = Field(False, description="write every pair to pairs.jsonl (contains the texts)")
+    objective: Literal["preference", "sft"] = "preference"
+    """'preference' (IPO or DPO on pairs), or 'sft', the baseline tuned on data.eliciting"""
+    updates: int = Field(10_000, ge=1)
+    """optimizer steps in all"""
+    pairs_per_iteration: int = Field(512, ge=1)
+    """preference pairs per iteration, at most"""
+    batch_size: int = Field(8, ge=1)
+    """pairs per update"""
+    batching: Literal["pairs", "trees"] = "pairs"
+    """'pairs' shuffles all pairs; 'trees' keeps a tree's pairs together, which is faster"""
+    max_tokens_per_batch: int = Field(2048, ge=1)
+    """splits an update; bounds memory, changes no result"""
+    learning_rate: float = Field(5e-7, gt=0)
+    """AdamW, after warm-up"""
+    warmup_updates: int = Field(150, ge=0)
+    """linear warm-up"""
+    schedule: Literal["constant", "linear"] = "constant"
+    """learning rate after warm-up: 'constant', or 'linear' to zero at the last update"""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW, decoupled"""
+    max_grad_norm: float = Field(10.0, gt=0)
+    """largest gradient norm"""
+    min_margin: float = Field(0.0, ge=0)
+    """least reward difference of a pair"""
+    dev_every: int = Field(10, ge=1)
+    """iterations between dev evaluations"""
+    dev_prefixes: int = Field(100, ge=1)
+    """dev prefixes used, the first ones of the set"""
+    shard: bool = False
+    """each of several processes keeps its part of weights, gradients and moments (FSDP)"""
+    save_pairs: bool = False
+    """write every pair to pairs.jsonl (contains the texts)"""
 
 
 class EvaluationSettings(_Section):
     """Held-out evaluation (docs/method.md section 7)."""
 
-    prefixes: int | None = Field(None, ge=2, description="test prefixes used, the first ones; all when empty")
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples over prefixes")
-    level: float = Field(0.95, gt=0.5, lt=1, description="confidence level of the intervals")
-    scorers: list[str] = Field(
-        [], description="further scorers, reported beside the one of scorer.spec, for instance [detoxify:original]"
-    )
+    prefixes: int | None = Field(None, ge=2)
+    """test prefixes used, the first ones; all when empty"""
+    resamples: int = Field(2000, ge=100)
+    """bootstrap resamples over prefixes"""
+    level: float = Field(0.95, gt=0.5, lt=1)
+    """confidence level of the intervals"""
+    scorers: list[str] = []
+    """further scorers, reported beside the one of scorer.spec, for instance [detoxify:original]"""
 
 
 class Settings(_Section):
     """Everything that decides a run's result."""
 
-    seed: int = Field(0, ge=0, description="names every random stream of the run")
-    adversary: AdversarySettings = Field(
-        default_factory=AdversarySettings, description="policy π_θ; its start is the reference"
-    )
-    defender: DefenderSettings = Field(default_factory=DefenderSettings, description="frozen model under test")
+    seed: int = Field(0, ge=0)
+    """names every random stream of the run"""
+    adversary: AdversarySettings = Field(default_factory=AdversarySettings)
+    """policy π_θ; its start is the reference"""
+    defender: DefenderSettings = Field(default_factory=DefenderSettings)
+    """frozen model under test"""
     likelihood: LikelihoodSettings = Field(default_factory=LikelihoodSettings)
     remote: RemoteSettings = Field(default_factory=RemoteSettings)
     scorer: ScorerSettings = Field(default_factory=ScorerSettings)
