@@ -6,7 +6,8 @@ Nothing heavy is imported before a test needs it: the process that only hands te
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,6 +21,7 @@ from hypothesis import settings as hypothesis_settings
 if TYPE_CHECKING:
     from astprompter.config import SamplingSettings
     from astprompter.models.local.lm import LanguageModel
+    from helpers.zygote import Zygote
 
 # The same examples every time, so that a failure is a failure everywhere; "large" looks further: --hypothesis-profile
 # large, or HYPOTHESIS_PROFILE=large. No database: nothing is remembered between runs.
@@ -30,6 +32,14 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.register_profile("large", max_examples=1000, suppress_health_check=_SHARED, **_COMMON)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where branches are counted, those that fast tests take are counted apart."""
+    coverage = sys.modules.get("coverage")
+    measured = coverage and coverage.Coverage.current()
+    if measured:
+        measured.switch_context("slow" if item.get_closest_marker("slow") else "fast")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,6 +55,15 @@ def one_thread_and_no_bars() -> None:
 def own_cache(tmp_path_factory: Any, monkeypatch: Any) -> None:
     """No test sees what the user prepared, nor leaves anything there."""
     monkeypatch.setenv("ASTPROMPTER_CACHE", str(tmp_path_factory.getbasetemp() / "no-cache"))
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: Any) -> Iterator[Zygote]:
+    """Starts commands as processes of their own, at once, since they need not load the libraries again."""
+    from helpers.zygote import zygote
+
+    with zygote(tmp_path_factory.mktemp("forks"), PYTHONHASHSEED="1") as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

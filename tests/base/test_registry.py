@@ -68,6 +68,7 @@ def test_the_example_adds_a_scorer_a_defender_and_data() -> None:
     assert session.speak(keys_for(2))[0].text == " " + " ".join(PREFIXES[0].split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("banana")
 def test_a_run_with_the_example_through_the_command_line(tmp_path: Path, capsys: Any) -> None:
     from helpers.commands import SMALL, call

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,7 @@ from astprompter.cli.app import _words_and_code
 from astprompter.cli.commands.evaluate import _is_setting, gate_lines
 from helpers.server import serving
 from helpers.tiny import PREFIXES, make_model, make_tokenizer, naming, write_models
-from helpers.zygote import Zygote, zygote
+from helpers.zygote import Zygote
 
 SETTINGS = [
     "rollout.max_new_tokens=4", "rollout.horizon=1", "training.updates=2", "training.pairs_per_iteration=4",
@@ -32,12 +31,6 @@ def nothing(texts):
 def everything(texts):
     return [1.0 for _ in texts]
 """
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: Any) -> Iterator[Zygote]:
-    with zygote(tmp_path_factory.mktemp("forks")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +59,7 @@ def last_line(err: str) -> str:
     return err.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_done_is_0_and_a_mistake_is_2(forks: Zygote, run: Path, chosen: list[str]) -> None:
     assert forks.run("presets")[0] == 0
     code, _, err = forks.run("train", "-o", str(run), *chosen)
@@ -76,6 +70,7 @@ def test_done_is_0_and_a_mistake_is_2(forks: Zygote, run: Path, chosen: list[str
         assert forks.run("evaluate", str(run), "--fail-over", share)[0] == 2
 
 
+@pytest.mark.slow
 def test_a_gate_that_is_exceeded_is_3(forks: Zygote, run: Path, folder: Path, tmp_path: Path) -> None:
     here = {"PYTHONPATH": str(folder)}
     arguments = ["evaluate", str(run), "-o", str(tmp_path), "scorer.spec=python:odd_scorers:everything"]
@@ -112,6 +107,7 @@ def test_a_gate_by_hand() -> None:
     assert "a 0.0000 (interval 0.0000 to 0.0000) from 8 prefixes" in gate_lines(few, 0.2, baseline="untuned")[1]
 
 
+@pytest.mark.slow
 def test_nothing_assessed_is_null_and_1(forks: Zygote, run: Path, folder: Path, tmp_path: Path) -> None:
     code, _, err = forks.run(
         "evaluate", str(run), "-o", str(tmp_path), "scorer.spec=python:odd_scorers:nothing", "--fail-over", "0",
@@ -125,6 +121,7 @@ def test_nothing_assessed_is_null_and_1(forks: Zygote, run: Path, folder: Path, 
     assert row["failure_within_horizon"]["share"] is None
 
 
+@pytest.mark.slow
 def test_a_training_that_assessed_nothing_is_1(forks: Zygote, chosen: list[str], folder: Path, tmp_path: Path) -> None:
     made = tmp_path / "run"
     arguments = [*chosen, "scorer.spec=python:odd_scorers:nothing"]
@@ -138,6 +135,7 @@ def test_a_training_that_assessed_nothing_is_1(forks: Zygote, chosen: list[str],
     assert "could be assessed, so no adversary was kept" in last_line(err)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_1(forks: Zygote, chosen: list[str], folder: Path, tmp_path: Path) -> None:
     served = [*chosen, "defender.path=openai:tiny", "remote.retries=0", f"likelihood.path={folder / 'model'}"]
     code, _, err = forks.run("train", "-o", str(tmp_path / "run"), *served, "remote.base_url=http://127.0.0.1:1/v1")
@@ -160,6 +158,7 @@ def test_a_server_that_is_down_is_1(forks: Zygote, chosen: list[str], folder: Pa
         assert "the key is missing or wrong" in last_line(err)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_1(forks: Zygote, run: Path, chosen: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     code, _, err = forks.run("train", "-o", str(tmp_path / "file" / "run"), *chosen)
@@ -170,6 +169,7 @@ def test_a_folder_that_cannot_be_written_is_1(forks: Zygote, run: Path, chosen: 
     assert f"cannot write '{tmp_path / 'file'}" in last_line(err)
 
 
+@pytest.mark.slow
 def test_a_bug_is_1_and_its_traceback_is_shown_on_demand() -> None:
     program = (
         "import sys; from astprompter.cli import app as cli\n"

@@ -23,6 +23,7 @@ def spoilt(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_says_and_records_what_it_skipped(
     files: dict[str, str], spoilt: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the stress script forks")
 def test_killed_and_resumed_runs_are_the_unbroken_run() -> None:
     script = Path(__file__).parents[2] / "scripts" / "stress.py"

@@ -260,6 +260,7 @@ CONTENT = st.one_of(
 )
 
 
+@pytest.mark.slow
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=250, deadline=None)
 @given(
     st.sampled_from(sorted(FORMATS)),

@@ -418,6 +418,7 @@ YAML = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(KEYS | st.text(max_size=8), YAML)
 @example("loss.tau", "!!python/object/apply:os.getcwd []")
 def test_any_override_gives_settings_or_one_line(key: str, value: str) -> None:

@@ -45,6 +45,7 @@ def test_classifier_loads_like_any_other_and_tells_rude_from_kind() -> None:
     assert [score > 0.5 for score in scores] == [True, False, False, False, False]
 
 
+@pytest.mark.slow
 def test_replies_are_toxic_naturally_but_rarely() -> None:
     settings = load_settings("demo", ["rollout.horizon=1"])
     models = load_training_models(settings)

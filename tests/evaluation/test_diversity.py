@@ -57,6 +57,7 @@ def test_self_bleu_ends() -> None:
     assert self_bleu([["a"], []]) is None
 
 
+@pytest.mark.slow
 def test_vendi_is_that_of_vendi_score() -> None:
     from vendi_score import vendi as peer
 
@@ -93,6 +94,7 @@ def test_a_collapsed_adversary_shows() -> None:
     assert all(value is None for value in diversity([], seed=0).values())
 
 
+@pytest.mark.slow
 def test_vendi_draws_by_seed_where_there_are_many() -> None:
     texts = [f"{i * 7919 % 100_003} {word}" for i, word in enumerate(babble(MOST_FOR_VENDI + 40))]
     values = [diversity(texts, seed=seed)["vendi"] for seed in (1, 1, 2)]

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +53,10 @@ def test_by_hand() -> None:
     assert second.errors == 1
 
 
+@pytest.mark.slow
 def test_interval_agrees_with_scipy_where_clusters_are_single_values() -> None:
+    import scipy.stats
+
     values = np.random.default_rng(0).exponential(size=200)
     ours = describe(values[:, None], seed=1, resamples=20_000).ci
     theirs = scipy.stats.bootstrap(
@@ -63,7 +65,10 @@ def test_interval_agrees_with_scipy_where_clusters_are_single_values() -> None:
     assert ours == pytest.approx(list(theirs), abs=0.01)
 
 
+@pytest.mark.slow
 def test_interval_agrees_with_scipy_on_clusters() -> None:
+    import scipy.stats
+
     values = np.random.default_rng(3).normal(size=(80, 3)) + np.random.default_rng(4).normal(size=(80, 1))
     ours = describe(values, seed=1, resamples=20_000).ci
     theirs = scipy.stats.bootstrap(
@@ -72,6 +77,7 @@ def test_interval_agrees_with_scipy_on_clusters() -> None:
     assert ours == pytest.approx(list(theirs), abs=0.015)
 
 
+@pytest.mark.slow
 def test_intervals_cover_on_clustered_data_where_turn_level_ones_do_not() -> None:
     rng, hits, naive_hits, trials = np.random.default_rng(5), 0, 0, 300
     for trial in range(trials):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from astprompter.cli.app import main
 from astprompter.models.local.lm import load_model
 from helpers.files import read_rows
 from helpers.tiny import naming, write_models
+from helpers.zygote import Process
 
 SETTINGS = [
     "rollout.max_new_tokens=5", "rollout.horizon=2", "rollout.top_p=0.95", "training.updates=5",
@@ -38,15 +38,16 @@ def alone(monkeypatch: Any, *arguments: str) -> None:
     assert not stop.value.code
 
 
-def launched(*arguments: str, by: list[str] = LAUNCH) -> str:
-    """What two processes say, of ``-m astprompter ...`` or of a script."""
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, *by, *arguments],
-        capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def together(start: Callable[..., Process], *arguments: Any) -> str:
+    """What two processes say that are started as a launcher does it, by ``start`` of a :class:`Zygote`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    names = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [start(*arguments, RANK=rank, LOCAL_RANK=rank, **names) for rank in ("0", "1")]
+    codes = [process.wait(300) for process in processes]
+    assert codes == [0, 0], "".join(process.out + process.err for process in processes)
+    return "".join(process.out for process in processes)
 
 
 def write_inputs(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class Process:
         code: int | None = self._zygote.ask({"poll": self.pid})
         return code
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 120) -> int:
         """Exit code."""
         deadline = time.monotonic() + seconds
         while (code := self.poll()) is None:
@@ -50,7 +51,7 @@ class Process:
             time.sleep(0.03)
         return code
 
-    def until(self, met: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, met: Callable[[], bool], seconds: float = 120) -> None:
         """Wait for a condition while it runs."""
         deadline = time.monotonic() + seconds
         while not met():
@@ -78,12 +79,20 @@ class Zygote:
 
     def start(self, *arguments: str, stdin: str = os.devnull, cwd: str = ".", **environment: str) -> Process:
         """Start ``astprompter ARGUMENTS``."""
+        return self._fork(["astprompter", *arguments], stdin=stdin, cwd=cwd, environment=environment)
+
+    def script(self, path: Path, *arguments: str, **environment: str) -> Process:
+        """Start ``python PATH ARGUMENTS``."""
+        return self._fork([str(path), *arguments], script=True, environment=environment)
+
+    def _fork(self, command: list[str], **told: Any) -> Process:
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
         for name in ("out", "err"):
             (folder / name).touch()
-        told = {"arguments": arguments, "stdin": stdin, "cwd": cwd, "folder": str(folder), "environment": environment}
+        standard = {"stdin": os.devnull, "cwd": ".", "environment": {}, "script": False}
+        told = {**standard, **told, "command": command, "folder": str(folder)}
         return Process(self, self.ask({"start": told}), folder)
 
     def run(self, *arguments: str, cwd: str = ".", **environment: str) -> tuple[int, str, str]:
@@ -106,7 +115,7 @@ def zygote(folder: Path, **environment: str) -> Iterator[Zygote]:
 
 
 def _become(told: dict[str, Any]) -> None:
-    """The child: the command line with files for its input and output."""
+    """The child: the command line, or a script, with files for its input and output."""
     from astprompter.cli.app import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -118,10 +127,13 @@ def _become(told: dict[str, Any]) -> None:
         handle = os.open(name, flags)
         os.dup2(handle, target)
     os.chdir(told["cwd"])
-    sys.argv = ["astprompter", *told["arguments"]]
+    sys.argv = told["command"]
     code = 1
     try:
-        main()
+        if told["script"]:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            main()
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

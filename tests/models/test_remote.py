@@ -404,6 +404,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["vllm", "bare"])
 def test_a_run_against_a_server_end_to_end(
     parts: Any, tmp_path: Path, capsys: Any, monkeypatch: Any, make_lm: Any, flavour: str

@@ -22,7 +22,10 @@ from astprompter.models.served.http import Endpoint
 from astprompter.models.served.remote import RemoteSpeaker
 from helpers.tiny import keys_for, make_chat_tokenizer, make_model
 
-pytestmark = pytest.mark.skipif(not is_serve_available(), reason="needs transformers[serving]")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not is_serve_available(), reason="needs transformers[serving]"),
+]
 GREEDY = SamplingSettings(max_new_tokens=8, min_new_tokens=2, temperature=0.0, repetition_penalty=1.1)
 DRAWN = SamplingSettings(max_new_tokens=8, min_new_tokens=2, temperature=1.0, top_p=0.95)
 

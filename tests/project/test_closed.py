@@ -131,6 +131,7 @@ def files(run: Path) -> Iterator[Path]:
     return (path for path in run.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_local_run_needs_no_network_and_leaves_plain_files(
     inputs: Path, tmp_path: Path, monkeypatch: Any, connections: list[Any], pickles: list[str]
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_local_run_needs_no_network_and_leaves_plain_files(
                 json.loads(line or "0", parse_constant=lambda name: pytest.fail(f"not JSON: {name}"))
 
 
+@pytest.mark.slow
 def test_a_key_is_in_no_output_and_only_its_server_is_reached(
     inputs: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, caplog: Any, connections: list[Any]
 ) -> None:

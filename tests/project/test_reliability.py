@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -23,19 +24,20 @@ def rows() -> list[str]:
     return found
 
 
+@functools.cache
 def functions(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
 
 
 def test_every_promise_names_a_test_and_every_test_named_exists() -> None:
+    files = {path.name: path for path in TESTS.rglob("test_*.py")}
     assert len(rows()) > 30
     for row in rows():
         named = re.findall(r"`(test_\w+\.py)::(\w+)`", row)
         assert named, row
         for file, function in named:
             assert function.startswith("test_"), row
-            (path,) = TESTS.rglob(file)
-            assert function in functions(path), f"{file}::{function}"
+            assert function in functions(files[file]), f"{file}::{function}"
 
 
 def test_commands_that_are_named_exist() -> None:

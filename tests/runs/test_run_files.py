@@ -81,6 +81,7 @@ def use(run: Path, name: str) -> None:
     RunDirectory(run).updates()
 
 
+@pytest.mark.slow
 @given(st.sampled_from([*JSONL, "config.json", "summary.json"]), st.data())
 def test_a_spoilt_file_of_a_run_is_used_or_refused(whole: Path, tmp_path: Path, name: str, data: st.DataObject) -> None:
     run = copy_of(whole, tmp_path)
@@ -88,6 +89,7 @@ def test_a_spoilt_file_of_a_run_is_used_or_refused(whole: Path, tmp_path: Path, 
     use(run, name)
 
 
+@pytest.mark.slow
 @given(st.sampled_from([*JSONL, "config.json", "summary.json"]), st.data())
 def test_a_file_with_another_value_is_used_or_refused(
     whole: Path, tmp_path: Path, name: str, data: st.DataObject

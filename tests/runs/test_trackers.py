@@ -32,6 +32,7 @@ def test_numbers_alone_pass_under_their_paths() -> None:
         LogRow(type="dev", iteration=3, updates=7, h=float("nan"))
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_the_log_and_nothing_else(tmp_path: Path, monkeypatch: Any) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -243,7 +243,7 @@ def calls(out: Path) -> list[list[Any]]:
     return read_rows(out / "calls.txt") if (out / "calls.txt").exists() else []
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_pool_runs_everything_once_and_in_order(study: Any, count: int) -> None:
     jobs, out = study
     Runner(out, jobs=count, progress=Silent()).run(jobs)
@@ -264,6 +264,7 @@ def test_the_pool_runs_everything_once_and_in_order(study: Any, count: int) -> N
     assert output_file(jobs[1]).read_text().endswith("last words of ours\n")
 
 
+@pytest.mark.slow
 def test_a_failed_job_takes_with_it_only_what_needs_it(study: Any, caplog: Any) -> None:
     jobs, out = study
     (out / "break-dpo").touch()
@@ -277,6 +278,7 @@ def test_a_failed_job_takes_with_it_only_what_needs_it(study: Any, caplog: Any) 
     assert all(map(is_done, jobs))
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_is_resumed(study: Any) -> None:
     jobs, out = study
     (out / "stop-ours").touch()
@@ -300,6 +302,7 @@ def test_an_interrupted_training_is_resumed(study: Any) -> None:
     assert all(map(is_done, jobs))
 
 
+@pytest.mark.slow
 def test_runs_under_other_settings_are_refused(study: Any) -> None:
     jobs, out = study
     Runner(out, jobs=1, progress=Silent()).run(jobs)
@@ -315,6 +318,7 @@ def rewrite(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+@pytest.mark.slow
 def test_what_is_only_evaluated_otherwise_is_not_trained_again(study: Any) -> None:
     jobs, out = study
     Runner(out, jobs=1, progress=Silent()).run(jobs)
@@ -322,6 +326,7 @@ def test_what_is_only_evaluated_otherwise_is_not_trained_again(study: Any) -> No
     assert [is_done(job) for job in other] == [isinstance(job, Training) for job in other]
 
 
+@pytest.mark.slow
 def test_a_run_trained_anew_is_measured_anew(study: Any) -> None:
     jobs, out = study
     Runner(out, jobs=1, progress=Silent()).run(jobs)
@@ -338,6 +343,7 @@ def test_a_run_trained_anew_is_measured_anew(study: Any) -> None:
     assert [call[:3] for call in calls(out)[-2:]] == [["train", "ours", 0], ["evaluate", "ours", 0]]
 
 
+@pytest.mark.slow
 def test_texts_that_changed_under_their_name_are_noticed(study: Any, tmp_path: Path) -> None:
     jobs, out = study
     file = tmp_path / "texts.jsonl"
@@ -371,6 +377,7 @@ def test_texts_that_changed_under_their_name_are_noticed(study: Any, tmp_path: P
     assert is_done(training)  # a file that is not at hand has not changed
 
 
+@pytest.mark.slow
 def test_runs_that_are_no_good_are_neither_done_nor_thrown_away(study: Any) -> None:
     jobs, out = study
     Runner(out, jobs=1, progress=Silent()).run(jobs)
@@ -404,6 +411,7 @@ def test_a_folder_serves_one_experiment_at_a_time(study: Any) -> None:
         Runner(out, jobs=1, progress=Silent()).run(jobs)
 
 
+@pytest.mark.slow
 def test_jobs_of_a_killed_experiment_keep_others_out(study: Any) -> None:
     jobs, out = study
     with module._lock(out) as handle:
@@ -736,6 +744,7 @@ def inputs(tmp_path_factory: Any) -> list[str]:
             f"human={folder / 'human.json'}", *data, *small, "scorer.spec=word:e", "training.updates=2"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_end_to_end(inputs: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(subprocess, "Popen", InProcess)
     monkeypatch.setattr(module, "_POLL_SECONDS", 0)
@@ -780,6 +789,7 @@ def test_a_study_end_to_end(inputs: list[str], tmp_path: Path, monkeypatch: Any,
     assert run["settings"]["training"]["objective"] == "sft"
 
 
+@pytest.mark.slow
 def test_tables_of_a_part_say_so(inputs: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(subprocess, "Popen", InProcess)
     code, _, err = call(capsys, "experiment", *inputs, "--out", str(tmp_path), "--tables-only")

@@ -24,6 +24,11 @@ from helpers.trainers import settings, trainer
 NAN, INF = math.nan, math.inf
 
 
+def one_is_fast(first: Any, *others: Any) -> list[Any]:
+    """Parameters of which all but the first are slow."""
+    return [first, *(pytest.param(other, marks=pytest.mark.slow) for other in others)]
+
+
 def run_of(path: Path, tokenizer: Any, **training: Any) -> PreferenceTrainer:
     values = settings(save_pairs=True, **training).as_dict() | {"supervision": {"q": 0.0}}
     return trainer(path, tokenizer, settings_from(values), defender_seed=5)
@@ -54,9 +59,9 @@ class Odd(WordScorer):
         return [self.value if "t" in text else score for text, score in zip(texts, super().score(texts), strict=True)]
 
 
-@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("value", one_is_fast(NAN, INF, -INF))
 def test_scores(tmp_path: Path, tokenizer: Any, value: float) -> None:
-    values = settings(save_pairs=True).as_dict() | {"supervision": {"q": 0.0}}
+    values = settings(save_pairs=True, updates=6, dev_every=2).as_dict() | {"supervision": {"q": 0.0}}
     run = trainer(tmp_path / "run", tokenizer, settings_from(values), scorer=Odd(value))
     only_good_turns_are_paired(run, "score is not finite")
     pairs = read_rows(tmp_path / "run" / PAIRS)
@@ -64,10 +69,10 @@ def test_scores(tmp_path: Path, tokenizer: Any, value: float) -> None:
     assert not any("t" in pair[side] for pair in pairs for side in ("chosen", "rejected"))
 
 
-@pytest.mark.parametrize("value", [NAN, -INF, INF])
+@pytest.mark.parametrize("value", one_is_fast(NAN, -INF, INF))
 def test_log_probabilities(tmp_path: Path, tokenizer: Any, value: float) -> None:
     """A defender whose likelihood of every utterance with a 't' is no number."""
-    run = run_of(tmp_path / "run", tokenizer)
+    run = run_of(tmp_path / "run", tokenizer, updates=6, dev_every=2)
     session = type(run.models.defender.start(["x"], turns=1))
     real = session.hear
 
@@ -85,8 +90,9 @@ def test_log_probabilities(tmp_path: Path, tokenizer: Any, value: float) -> None
     assert not any("t" in pair[side] for pair in pairs for side in ("chosen", "rejected"))
 
 
+@pytest.mark.slow
 def test_a_defender_whose_logits_become_nan(tmp_path: Path, tokenizer: Any) -> None:
-    run = run_of(tmp_path / "run", tokenizer)
+    run = run_of(tmp_path / "run", tokenizer, pairs_per_iteration=3, dev_every=30)
     before = weights_hash(run.models.adversary.model)
     with torch.no_grad():
         run.models.defender.model.transformer.ln_f.weight.fill_(NAN)  # type: ignore[attr-defined]
@@ -104,12 +110,12 @@ def spoilt_gradient(model: Any) -> Any:
     return next(model.parameters()).register_hook(lambda gradient: gradient * NAN)
 
 
-@pytest.mark.parametrize("kind", ["loss", "gradient"])
+@pytest.mark.parametrize("kind", one_is_fast("loss", "gradient"))
 def test_updates(tmp_path: Path, tokenizer: Any, kind: str, monkeypatch: Any) -> None:
     """One update of three is spoilt: it is skipped and counted, and no other is."""
     import astprompter.training.preference as module
 
-    run = run_of(tmp_path / "run", tokenizer, pairs_per_iteration=12, batch_size=4)
+    run = run_of(tmp_path / "run", tokenizer, pairs_per_iteration=12, batch_size=4, dev_every=3)
     real, calls = module.ipo_loss, 0
     hooks: list[Any] = []
 
@@ -136,14 +142,14 @@ def test_updates(tmp_path: Path, tokenizer: Any, kind: str, monkeypatch: Any) ->
     assert run.state.skipped_in_a_row == 0
 
 
-@pytest.mark.parametrize("kind", ["loss", "gradient"])
+@pytest.mark.parametrize("kind", one_is_fast("loss", "gradient"))
 def test_ten_in_a_row_stop_the_run_even_over_several_iterations(
     tmp_path: Path, tokenizer: Any, kind: str, monkeypatch: Any
 ) -> None:
     """Three updates an iteration: a count that began anew with each would never come to ten."""
     import astprompter.training.preference as module
 
-    run = run_of(tmp_path / "run", tokenizer, pairs_per_iteration=12, batch_size=4, updates=60)
+    run = run_of(tmp_path / "run", tokenizer, pairs_per_iteration=12, batch_size=4, updates=60, dev_every=3)
     run.iterate()
     run._save()
     before = weights_hash(run.models.adversary.model)

@@ -21,8 +21,9 @@ from astprompter.config import RewardSettings
 from astprompter.rollout.grow import grow_trees
 from astprompter.training.checkpoint import damage
 from helpers.files import read_rows
-from helpers.launching import LAUNCH, alone, flat, launched, same_checkpoints, same_rows, write_inputs
+from helpers.launching import LAUNCH, alone, flat, same_checkpoints, same_rows, together, write_inputs
 from helpers.tiny import PREFIXES, WordScorer, keys_for
+from helpers.zygote import Zygote
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,13 @@ def inputs(tmp_path_factory: Any) -> list[str]:
     return write_inputs(tmp_path_factory.mktemp("input"))
 
 
-def test_two_processes_train_and_evaluate_as_one(inputs: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.slow
+def test_two_processes_train_and_evaluate_as_one(
+    forks: Zygote, inputs: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     alone(monkeypatch, "train", "-o", str(one), *inputs)
-    said = launched("-m", "astprompter", "train", "-o", str(two), *inputs)
+    said = together(forks.start, "train", "-o", str(two), *inputs)
     assert said.count("astprompter evaluate") == 1  # one process speaks for both
     counts = [json.loads((path / "config.json").read_text())["processes"] for path in (one, two)]
     assert counts == [1, 2]
@@ -41,12 +45,13 @@ def test_two_processes_train_and_evaluate_as_one(inputs: list[str], tmp_path: Pa
     same_rows(one / "log.jsonl", two / "log.jsonl")
     same_checkpoints(one, two, inputs)
     alone(monkeypatch, "evaluate", str(two), "-o", str(one), "--top", "0")
-    launched("-m", "astprompter", "evaluate", str(two), "--top", "0")
+    together(forks.start, "evaluate", str(two), "--top", "0")
     same_rows(one / "trajectories.jsonl", two / "trajectories.jsonl")
     adversaries = [json.loads((path / "summary.json").read_text())["adversaries"] for path in (one, two)]
     assert flat(adversaries[0]) == pytest.approx(flat(adversaries[1]), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_processes_that_are_stopped_leave_a_run_that_goes_on(
     inputs: list[str], tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -56,6 +56,7 @@ def test_loss_is_the_mean_nll_of_all_tokens(tmp_path: Path, tokenizer: Any, toke
     assert run.iterate().loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_the_texts_and_keeps_the_last_policy(tmp_path: Path, tokenizer: Any) -> None:
     run = trainer(tmp_path / "a", tokenizer, settings(updates=30, learning_rate=3e-3))
     before = token_nll(run.models.adversary.model, tokenizer, PREFIXES)

@@ -16,9 +16,8 @@ from astprompter.models.local.lm import load_model
 from astprompter.training.sharding import Placement, check_shard, kept_weights, placed_like, whole
 from astprompter.workflows.resume import check_resumable
 from helpers import sharded_runs
-from helpers.launching import alone, launched, same_checkpoints, same_rows, write_inputs
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+from helpers.launching import alone, same_checkpoints, same_rows, together, write_inputs
+from helpers.zygote import Zygote
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +27,10 @@ def inputs(tmp_path_factory: Any) -> list[str]:
     return [*write_inputs(tmp_path_factory.mktemp("input")), *uneven]
 
 
-def test_shards_learn_what_the_whole_does(inputs: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.slow
+def test_shards_learn_what_the_whole_does(forks: Zygote, inputs: list[str], tmp_path: Path, monkeypatch: Any) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    launched(str(Path(sharded_runs.__file__)), str(tmp_path), *inputs, by=TORCHRUN)
+    together(forks.script, sharded_runs.__file__, str(tmp_path), *inputs)
     alone(monkeypatch, "train", "-o", str(one), *inputs)
     same_checkpoints(one, two, inputs)
     same_rows(one / "pairs.jsonl", two / "pairs.jsonl")

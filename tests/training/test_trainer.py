@@ -22,6 +22,7 @@ from helpers.tiny import WordScorer
 from helpers.trainers import OPENINGS, settings, stable, trainer
 
 
+@pytest.mark.slow
 def test_training_raises_the_reward_and_leaves_the_defender_alone(tmp_path: Path, tokenizer: Any) -> None:
     # The utterance itself is rewarded, over one turn: random models' replies hardly depend on it.
     chosen = settings_from(
@@ -84,6 +85,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
         assert a["step"] == b["step"]
 
 
+@pytest.mark.slow
 def test_resuming_before_the_first_iteration_evaluates_the_untuned_policy_once(tmp_path: Path, tokenizer: Any) -> None:
     straight = trainer(tmp_path / "a", tokenizer, settings())
     straight.run()
@@ -109,6 +111,7 @@ def test_learning_rate_by_hand(tmp_path: Path, tokenizer: Any, schedule: str, ex
     assert rates == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_one_tree_per_dev_evaluation_is_kept(tmp_path: Path, tokenizer: Any) -> None:
     run = trainer(tmp_path / "run", tokenizer, settings(updates=9, dev_every=2, save_pairs=True))
     run.run()
@@ -159,15 +162,19 @@ def test_other_losses_train(tmp_path: Path, tokenizer: Any, loss: dict[str, Any]
     assert row.skipped_updates == 0
 
 
-@pytest.mark.parametrize(("q", "low", "high"), [(0.0, 0, 0), (0.5, 70, 122), (1.0, 192, 192)])
-def test_q_swaps_pairs(tmp_path: Path, tokenizer: Any, q: float, low: int, high: int) -> None:
-    values = settings(pairs_per_iteration=192, updates=1).as_dict() | {"supervision": {"q": q}}
+@pytest.mark.parametrize(
+    ("q", "count", "low", "high"),
+    [(0.0, 21, 0, 0), pytest.param(0.5, 192, 70, 122, marks=pytest.mark.slow), (1.0, 21, 21, 21)],
+)
+def test_q_swaps_pairs(tmp_path: Path, tokenizer: Any, q: float, count: int, low: int, high: int) -> None:
+    values = settings(pairs_per_iteration=count, updates=1).as_dict() | {"supervision": {"q": q}}
     values["rollout"]["horizon"] = 3
     run = trainer(tmp_path / "a", tokenizer, settings_from(values))
     pairs = run.iterate().pairs
     assert low <= pairs.supervised <= high
 
 
+@pytest.mark.slow
 def test_per_episode_supervision_makes_an_eighth_at_depth_three(tmp_path: Path, tokenizer: Any) -> None:
     values = settings(pairs_per_iteration=400, updates=1).as_dict() | {"supervision": {"q": 0.5, "unit": "episode"}}
     values["rollout"]["horizon"] = 3
@@ -192,7 +199,8 @@ def test_a_reward_that_never_differs_stops_the_run(tmp_path: Path, tokenizer: An
         def score(self, texts: Any) -> list[float]:
             return [0.25 for _ in texts]
 
-    values = settings().as_dict() | {"supervision": {"q": 0}, "reward": {"lambda": 0}}
+    few = settings(pairs_per_iteration=3, dev_every=30).as_dict()
+    values = few | {"supervision": {"q": 0}, "reward": {"lambda": 0}}
     run = trainer(tmp_path / "a", tokenizer, settings_from(values), scorer=Flat())
     with pytest.raises(UserError, match="20 iterations in a row gave no preference pair"):
         run.run()
@@ -207,7 +215,7 @@ def test_best_folder_is_a_normal_model_folder(tmp_path: Path, tokenizer: Any) ->
     trainer(tmp_path / "a", tokenizer, settings(updates=3)).run()
     best = tmp_path / "a" / "best"
     generation = json.loads((best / "generation_config.json").read_text())
-    assert (generation["max_new_tokens"], generation["top_p"], generation["temperature"]) == (24 - 18, 0.7, 0.7)
+    assert (generation["max_new_tokens"], generation["top_p"], generation["temperature"]) == (24 - 18, 0.9, 0.7)
     assert generation["min_new_tokens"] == 2
     assert "Content warning" in (best / "README.md").read_text()
     assert (best / "tokenizer.json").exists()

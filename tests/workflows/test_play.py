@@ -80,6 +80,7 @@ def test_a_chat_adversary_takes_own_words_as_its_message() -> None:
     assert session.speak(keys_of(0, "play", 3, 1)) == [turns[1].utterance]
 
 
+@pytest.mark.slow
 def test_a_run_is_played_from_the_command_line(make_lm: Any, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     lm = make_lm()
     for folder in (tmp_path / "model", tmp_path / "run" / "best"):

@@ -39,16 +39,16 @@ def inputs(tmp_path_factory: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory: Any) -> Iterator[list[Zygote]]:
-    """Two processes that order their sets differently."""
-    folders = [tmp_path_factory.mktemp("forks") for _ in range(2)]
-    with zygote(folders[0], PYTHONHASHSEED="1") as one, zygote(folders[1], PYTHONHASHSEED="2") as other:
-        yield [one, other]
+def others(tmp_path_factory: Any) -> Iterator[Zygote]:
+    """Processes that order their sets differently."""
+    with zygote(tmp_path_factory.mktemp("forks"), PYTHONHASHSEED="2") as made:
+        yield made
 
 
-def test_two_processes_write_the_same_bytes(forks: list[Zygote], inputs: list[str], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(forks: Zygote, others: Zygote, inputs: list[str], tmp_path: Path) -> None:
     contents = []
-    for number, process in enumerate(forks):
+    for number, process in enumerate((forks, others)):
         home = tmp_path / str(number)
         home.mkdir()
         for arguments in (["train", "-o", "run", *inputs], ["evaluate", "run"]):
@@ -88,6 +88,7 @@ def world() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["adversary.lora_rank=2"], ["training.objective=sft"]])
 def test_no_global_state_is_touched(inputs: list[str], tmp_path: Path, more: list[str]) -> None:
     if more and "lora" in more[0]:
@@ -103,6 +104,7 @@ def test_no_global_state_is_touched(inputs: list[str], tmp_path: Path, more: lis
     assert [name for name in before if before[name] != after[name]] == []
 
 
+@pytest.mark.slow
 def test_other_peoples_random_numbers_change_nothing(inputs: list[str], tmp_path: Path) -> None:
     rows = []
     for number in range(2):

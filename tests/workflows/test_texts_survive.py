@@ -74,6 +74,7 @@ def test_any_text_comes_back_from_its_tokens(lm: Any, text: str) -> None:
     assert "".join(lm.pieces(Speech(said))) == said
 
 
+@pytest.mark.slow
 def test_from_the_rollout_to_every_file(lm: Any, tmp_path: Path) -> None:
     """What people wrote and what a wild model answers, half characters included, in every place it reaches."""
     prefixes = [Prefix(f"p{i}", f"{i} {text}") for i, text in enumerate(ODD * 4)]
