@@ -17,7 +17,7 @@ import torch
 from astprompter.base.files import write_rows
 from astprompter.config import settings_from
 from astprompter.report.page import write_report
-from astprompter.workflows.evaluate import evaluate_targets
+from astprompter.workflows.evaluate import measure_targets
 from astprompter.workflows.train import new_trainer
 from helpers.files import read_rows
 from helpers.tiny import naming, write_models
@@ -98,7 +98,7 @@ def test_no_global_state_is_touched(inputs: list[str], tmp_path: Path, more: lis
     before = world()
     trainer = new_trainer(chosen, tmp_path / "run", resume=False)
     trainer.run()
-    evaluate_targets([str(tmp_path / "run")], [], preset="embedded", out=None)
+    measure_targets([str(tmp_path / "run")], [], preset="embedded", out=None)
     write_report([tmp_path / "run"])
     after = world()
     assert [name for name in before if before[name] != after[name]] == []

@@ -5,6 +5,7 @@
 
 from .loading import dotted, load_preset, load_settings, merge, nested, preset_names, settings_from
 from .settings import (
+    AdversarySettings,
     EvaluationSettings,
     ModelSettings,
     RemoteSettings,
@@ -20,6 +21,7 @@ from .settings import (
 )
 
 __all__ = [
+    "AdversarySettings",
     "EvaluationSettings",
     "ModelSettings",
     "RemoteSettings",

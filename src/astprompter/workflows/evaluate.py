@@ -1,32 +1,106 @@
-"""Evaluate what the command line names: runs, models, and the untuned adversary."""
+"""Evaluate adversaries: a caller's objects, or the runs, models and dialogues that the command line names."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
 from ..base.names import HUMAN, UNTUNED, dialogues_of
 from ..base.processes import is_main
-from ..base.progress import Progress, Silent
+from ..base.progress import Progress, progress_of
 from ..base.protocols import Speaker
 from ..base.records import Prefix
-from ..config import Settings, load_settings
+from ..config import Settings, dotted, load_settings
 from ..data import BadRows, load_dialogues, load_prefixes, overlap
-from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.evaluate import evaluate as measure
 from ..models.local.lm import check_folder
 from ..models.local.replay import Replay
 from ..runs.directory import LOG, RunDirectory, results_folder
+from ..runs.run import Run
 from .load import build_defender, build_lm, build_other_scorers, build_scorer
+from .objects import (
+    ModelLike,
+    ScorerLike,
+    SettingsLike,
+    Texts,
+    as_prefixes,
+    as_scorer,
+    as_settings,
+    as_speaker,
+    described,
+    seated,
+)
 from .resume import texts_hash
 
 _log = logging.getLogger(__package__)
+_MEASURED_BY = ("seed", "defender", "likelihood", "scorer", "rollout", "reward", "evaluation")
+"""Settings that decide what is measured, and how."""
 
 
-def evaluate_targets(
+def evaluate(
+    adversaries: Mapping[str, ModelLike],
+    defender: ModelLike,
+    scorer: ScorerLike,
+    prefixes: Texts,
+    *,
+    scorers: Sequence[ScorerLike] = (),
+    settings: SettingsLike = None,
+    out: str | Path | None = None,
+    progress: bool | Progress = False,
+) -> Evaluation:
+    """Measure adversaries on held-out prefixes, all by the same path and with the same random numbers.
+
+    Args:
+        adversaries: By the name they get in every table, the first one as baseline of the comparisons; each a
+            :class:`Run` (its best adversary), a model of :func:`load_model`, a path or hub name, or a ``transformers``
+            model and its tokenizer as a pair.
+        defender: The model under test, in the same forms.
+        scorer: Toxicity: of :func:`load_scorer`, its name, or a function ``list[str] -> list[float]``.
+        prefixes: Held-out prefixes: a file, a named set, or texts.
+        scorers: Further scorers, reported beside the one that counts.
+        settings: Settings, a preset's name, or what differs by dotted keys from those of the first run, or from the
+            default preset where there is no run.
+        out: Folder to write ``summary.json``, ``trajectories.jsonl`` and ``failures.jsonl`` to.
+        progress: Whether to show progress bars. Notices go to the logger ``astprompter``.
+
+    Raises:
+        UserError: Something of the wrong kind, or that cannot be loaded.
+    """
+    if not isinstance(adversaries, Mapping) or not adversaries:
+        raise UserError("name the adversaries: give a mapping such as {'untuned': defender, 'ours': run}")
+    runs = {name: RunDirectory(given.path) for name, given in adversaries.items() if isinstance(given, Run)}
+    chosen = as_settings(settings, _settings_of_first(runs))
+    held_out = as_prefixes(prefixes, "test")[: chosen.evaluation.prefixes]
+    for run in runs.values():
+        warn_of_seen(held_out, run.settings())
+    named, other, judge = (
+        [as_speaker(given) for given in adversaries.values()],
+        as_speaker(defender, settings=chosen),
+        as_scorer(scorer),
+    )
+    chosen = described(chosen, adversary=named[0], defender=other, scorer=judge)
+    speaking, replying = seated(named, other, chosen.rollout)
+    facts = {
+        "targets": list(adversaries),
+        "kept_start": [name for name, run in runs.items() if run.kept_start()],
+        **_facts(
+            held_out, str(prefixes) if isinstance(prefixes, str | Path) else "given in Python", BadRows(), replying
+        ),
+    }
+    return _written(
+        lambda: measure(
+            dict(zip(adversaries, speaking, strict=True)), replying, judge, held_out, chosen,
+            others=[as_scorer(further) for further in scorers], progress=progress_of(progress), facts=facts,
+        ),
+        None if out is None else Path(out),
+    )  # fmt: skip
+
+
+def measure_targets(
     targets: Sequence[str],
     overrides: Sequence[str],
     *,
@@ -35,7 +109,7 @@ def evaluate_targets(
     baseline: bool = True,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, Path]:
-    """Evaluate runs and models on held-out prefixes and write the results.
+    """Evaluate what the command line names on held-out prefixes, and write the results.
 
     Args:
         targets: Run directories (their best adversary), model folders or hub names; ``untuned``; ``probing`` (the
@@ -52,10 +126,9 @@ def evaluate_targets(
     Raises:
         UserError: Bad targets, settings or data.
     """
-    progress = progress or Silent()
     # A model folder has a config.json too; only a run's has settings beside a log.
     runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
-    settings = next(iter(runs.values())).settings(overrides) if runs else load_settings(preset, overrides)
+    settings = _settings_of_first(runs, overrides) or load_settings(preset, overrides)
     if out is None:
         if not runs:
             raise UserError("name a folder for the results with --out")
@@ -63,11 +136,33 @@ def evaluate_targets(
     for target in targets:
         if not target.startswith(f"{HUMAN}:"):
             check_folder(target)
-    with results_folder(out) if is_main() else nullcontext():
-        result = _measured(targets, runs, settings, baseline, progress)
-        if is_main():
-            result.write(out)
-    return result, out
+    return _written(lambda: _measured(targets, runs, settings, baseline, progress_of(progress)), out), out
+
+
+def _written(work: Callable[[], Evaluation], out: Path | None) -> Evaluation:
+    """An evaluation, written to a folder if one is named; among several processes the first one writes."""
+    if out is None or not is_main():
+        return work()
+    with results_folder(out):
+        result = work()
+        result.write(out)
+    return result
+
+
+def _settings_of_first(runs: Mapping[str, RunDirectory], overrides: Sequence[str] = ()) -> Settings | None:
+    """Settings of the first run, which count for all; tells of other runs that were trained under others."""
+    found = {name: run.settings(overrides) for name, run in runs.items()}
+    if not found:
+        return None
+    (first, chosen), *others = found.items()
+    for name, settings in others:
+        mine, theirs = dotted(chosen.as_dict()), dotted(settings.as_dict())
+        differ = [key for key in mine if key.partition(".")[0] in _MEASURED_BY and mine[key] != theirs[key]]
+        if differ:
+            _log.warning(
+                f"'{name}' was trained under other settings than '{first}', which count for all: {', '.join(differ)}"
+            )
+    return chosen
 
 
 def _measured(
@@ -80,12 +175,20 @@ def _measured(
     adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline)
     for name, dialogues in scripts.items():
         _note_repeats(name, dialogues["usable"], len(prefixes))
-    facts: dict[str, Any] = {
+    facts = {
         "dialogues": scripts,
         "targets": list(targets),
         "kept_start": kept,
+        **_facts(prefixes, settings.data.test, bad, defender),
+    }
+    return measure(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
+
+
+def _facts(prefixes: Sequence[Prefix], source: str, bad: BadRows, defender: Speaker) -> dict[str, Any]:
+    """What is known of prefixes and defender, for ``summary.json``."""
+    return {
         "prefixes": {
-            "source": settings.data.test,
+            "source": source,
             "count": len(prefixes),
             "sha256": texts_hash(prefixes),
             "skipped": bad.facts(),
@@ -93,7 +196,6 @@ def _measured(
         "defender_sha256": defender.weights_sha256(),
         **defender.facts(),
     }
-    return evaluate(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
 
 
 def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix]:
@@ -110,6 +212,12 @@ def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix
     prefixes = load_prefixes(settings.data.test, split="test", bad=bad)[: settings.evaluation.prefixes]
     if bad.count:
         _log.warning(f"data.test: {bad}")
+    warn_of_seen(prefixes, settings)
+    return prefixes
+
+
+def warn_of_seen(prefixes: Sequence[Prefix], settings: Settings) -> None:
+    """Warn when test prefixes also stand in the training or dev set that settings name."""
     for name, source in (("training", settings.data.train), ("dev", settings.data.dev)):
         split = "train" if name == "training" else "dev"
         try:
@@ -120,7 +228,6 @@ def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix
         shared = overlap(seen, prefixes)
         if shared:
             _log.warning(f"{len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")
-    return prefixes
 
 
 def _adversaries(
@@ -158,11 +265,9 @@ def _adversary(
         usable = len(script.usable(settings.rollout.horizon))
         scripts[target] = {"usable": usable, "sha256": texts_hash(dialogues), "skipped": bad.facts()}
         return script
-    if run is not None and not run.best.is_dir():
-        raise UserError(f"run '{target}' has no best adversary yet; let it train past its first dev evaluation")
     model = settings.adversary
     if target != UNTUNED:
-        path = str(run.best) if run is not None else target
+        path = str(Run(run.path).best) if run is not None else target
         model = model.model_copy(update={"path": path, "revision": None})
     return build_lm(model, settings.rollout, partners=[settings.defender])
 

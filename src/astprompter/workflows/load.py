@@ -11,11 +11,11 @@ from typing import Any
 from ..base.errors import UserError
 from ..base.protocols import Scorer, Speaker
 from ..base.registry import Registry
-from ..config import ModelSettings, RolloutSettings, ScorerSettings, Settings
+from ..config import AdversarySettings, ModelSettings, RolloutSettings, ScorerSettings, Settings
 from ..models.local.base import vocabulary_of
-from ..models.local.chat import Role, speaker_from
+from ..models.local.chat import speaker_from
 from ..models.local.likelihood_proxy import LikelihoodProxy
-from ..models.local.lm import LanguageModel, load_model, load_tokenizer
+from ..models.local.lm import LanguageModel, Role, load_model, load_tokenizer
 from ..models.local.lora import add_adapters
 from ..models.local.reference import choose_reference
 from ..models.served.connect import connect
@@ -23,7 +23,7 @@ from ..models.served.http import Endpoint
 from ..scorers import load_scorer
 from ..training.state import TrainingModels
 
-EMBEDDED = "embedded"
+EMBEDDED, OBJECT = "embedded", "object:"
 DefenderFactory = Callable[[str, Settings], Speaker]
 
 
@@ -31,8 +31,13 @@ def model_folder(path: str) -> str:
     """Folder of the embedded model, or the path as given.
 
     Raises:
-        UserError: The embedded model is not part of this installation.
+        UserError: The embedded model is not part of this installation; or a run's model was an object of a program.
     """
+    if path.startswith(OBJECT):
+        raise UserError(
+            f"the run used the model object '{path.removeprefix(OBJECT)}' of a Python program; say where it is "
+            "saved with adversary.path=... and defender.path=..."
+        )
     if path != EMBEDDED:
         return path
     folder = Path(str(resources.files("astprompter") / "embedded" / "lm"))
@@ -108,7 +113,7 @@ def build_other_scorers(settings: Settings) -> list[Scorer]:
 def defender_kind(path: str) -> str | None:
     """Kind of a ``kind:argument`` defender; ``None`` for a local model or hub name, which hold no colon there."""
     kind, colon, _ = path.partition(":")
-    return kind if colon and re.fullmatch(r"[a-z][a-z0-9_-]+", kind) else None
+    return kind if colon and re.fullmatch(r"[a-z][a-z0-9_-]+", kind) and not path.startswith(OBJECT) else None
 
 
 def build_defender(settings: Settings) -> Speaker:
@@ -149,21 +154,39 @@ DEFENDERS: Registry[DefenderFactory] = Registry("defender", "astprompter.defende
 
 
 def load_training_models(settings: Settings) -> TrainingModels:
-    """Load all models of a training run; the reference is the defender where the weights are the same.
+    """Load all models of a training run.
 
     Raises:
         UserError: Something cannot be loaded; or the adversary's dtype cannot be trained.
     """
-    if settings.adversary.dtype != "float32" and not settings.adversary.lora_rank:
-        raise UserError(
-            f"adversary.dtype={settings.adversary.dtype} cannot be tuned, its steps are larger than the updates; use "
-            "adversary.dtype=float32 (adversary.autocast=bfloat16 makes it fast), or adapters (adversary.lora_rank)"
-        )
+    check_trainable(settings.adversary)
     adversary = build_lm(settings.adversary, settings.rollout, partners=[settings.defender])
     defender, scorer = build_defender(settings), build_scorer(settings)
     chosen = settings.adversary
     if chosen.lora_rank:
         add_adapters(adversary.model, rank=chosen.lora_rank, alpha=chosen.lora_alpha, seed=settings.seed)
+    return training_models(adversary, defender, scorer)
+
+
+def check_trainable(settings: AdversarySettings) -> None:
+    """Refuse an adversary whose number format cannot be tuned.
+
+    Raises:
+        UserError: Its steps are larger than the updates.
+    """
+    if settings.dtype != "float32" and not settings.lora_rank:
+        raise UserError(
+            f"adversary.dtype={settings.dtype} cannot be tuned, its steps are larger than the updates; use "
+            "adversary.dtype=float32 (adversary.autocast=bfloat16 makes it fast), or adapters (adversary.lora_rank)"
+        )
+
+
+def training_models(adversary: LanguageModel, defender: Speaker, scorer: Scorer) -> TrainingModels:
+    """Who takes part in a training; the reference is the defender where the weights are the same.
+
+    Raises:
+        UserError: Adversary and defender are one and the same model object.
+    """
     reference = choose_reference(adversary, defender)
     return TrainingModels(
         adversary, reference.policy, defender, scorer, free_reference=reference.free,

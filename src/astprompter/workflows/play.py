@@ -7,13 +7,13 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from ..base.errors import UserError
 from ..base.protocols import Scorer, Session, Speaker
 from ..base.randomness import keys_of
 from ..base.records import FAILURE_THRESHOLD, Keys, Speech, Turn
 from ..config import Settings
 from ..rollout.reward import assess
 from ..runs.directory import RunDirectory
+from ..runs.run import Run
 from .load import build_defender, build_lm, build_scorer
 
 HELP = "Enter takes the suggestion; any text is your own utterance; /again suggests anew; /new starts over; /quit ends."
@@ -43,9 +43,7 @@ def set_table(run: RunDirectory, settings: Settings) -> Table:
     Raises:
         UserError: The run has no best adversary yet, or something cannot be loaded.
     """
-    if not run.best.is_dir():
-        raise UserError(f"run '{run.path}' has no best adversary yet; let it train past its first dev evaluation")
-    model = settings.adversary.model_copy(update={"path": str(run.best), "revision": None})
+    model = settings.adversary.model_copy(update={"path": str(Run(run.path).best), "revision": None})
     adversary = build_lm(model, settings.rollout, partners=[settings.defender])
     return Table(adversary, build_defender(settings), build_scorer(settings), settings)
 

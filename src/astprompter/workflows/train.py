@@ -1,96 +1,221 @@
-"""Start or resume a training run: texts, models and run directory, checked before anything is written."""
+"""Start or resume a training run, from settings or from objects: all is checked before anything is written."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..base.errors import UserError
+from ..base.errors import RunError, UserError
+from ..base.files import write_rows
 from ..base.processes import is_main, world
-from ..base.progress import Progress, Silent
+from ..base.progress import Progress, progress_of
 from ..base.records import ElicitingText, Prefix
-from ..config import Settings
-from ..data import BadRows, load_prefixes, overlap, read_eliciting
-from ..runs.directory import RunDirectory, versions
+from ..config import Settings, load_settings
+from ..data import BadRows, load_prefixes, overlap
+from ..runs.directory import RunDirectory, refuse_used, versions
+from ..runs.run import Run
 from ..runs.schema.run import ConfigFile, Skipped
 from ..training.preference import PreferenceTrainer
 from ..training.sft import SFTTrainer
 from ..training.sharding import check_shard
+from ..training.state import TrainingModels
 from ..training.trainer import Trainer
-from .load import load_training_models
-from .resume import refuse_changed, texts_hash
+from .load import load_training_models, training_models
+from .objects import (
+    ModelLike,
+    ScorerLike,
+    SettingsLike,
+    Texts,
+    as_eliciting,
+    as_prefixes,
+    as_scorer,
+    as_settings,
+    as_speaker,
+    changed,
+    described,
+    seated,
+    trainable,
+    usable_eliciting,
+)
+from .resume import check_resumable, refuse_changed, texts_hash
 
 _log = logging.getLogger(__package__)
 
 
-def load_texts(
-    settings: Settings, bad: Mapping[str, BadRows] | None = None
-) -> tuple[list[Prefix], list[Prefix], list[ElicitingText]]:
-    """Training prefixes, dev prefixes and eliciting texts.
+@dataclass(frozen=True, slots=True)
+class RunTexts:
+    """What a run learns from and is chosen by.
 
-    Args:
-        settings: ``data.*`` name them.
-        bad: Where bad rows of ``train``, ``dev`` and ``eliciting`` are counted.
+    Attributes:
+        train: Training prefixes.
+        dev: Held-out prefixes that choose the best adversary.
+        eliciting: Texts for weak supervision or SFT; empty where neither needs them.
+        skipped: Rows that could not be read, by set.
+    """
+
+    train: Sequence[Prefix]
+    dev: Sequence[Prefix]
+    eliciting: Sequence[ElicitingText]
+    skipped: Mapping[str, BadRows]
+
+    @property
+    def sets(self) -> dict[str, Sequence[Prefix] | Sequence[ElicitingText]]:
+        """The sets by name."""
+        return {"train": self.train, "dev": self.dev, "eliciting": self.eliciting}
+
+
+def load_texts(settings: Settings) -> RunTexts:
+    """The texts that ``data.*`` names; tells what was left out and skipped.
 
     Raises:
         UserError: A file is missing or malformed.
     """
-    bad = bad or bad_rows(settings)
-    prefixes = load_prefixes(settings.data.train, split="train", bad=bad["train"])
+    bad = {name: BadRows(settings.data.skip_bad_rows) for name in ("train", "dev", "eliciting")}
+    train = load_prefixes(settings.data.train, split="train", bad=bad["train"])
     dev = load_prefixes(settings.data.dev, split="dev", bad=bad["dev"])
-    eliciting: list[ElicitingText] = []
-    if settings.needs_eliciting:
-        found = read_eliciting(settings.data.eliciting, bad=bad["eliciting"])
-        eliciting = found.texts
-        if found.mild or found.unscored:
-            _log.info(
-                f"{len(found.texts):,} eliciting texts; left out: {found.mild:,} with a continuation at or below 0.5, "
-                f"{found.unscored:,} without a score"
-            )
+    eliciting = usable_eliciting(settings.data.eliciting, bad["eliciting"]) if settings.needs_eliciting else []
     for name, rows in bad.items():
         if rows.count:
             _log.warning(f"data.{name}: {rows}")
-    return prefixes, dev, eliciting
-
-
-def bad_rows(settings: Settings) -> dict[str, BadRows]:
-    """What becomes of rows that cannot be read, by the set that they stand in."""
-    return {name: BadRows(settings.data.skip_bad_rows) for name in ("train", "dev", "eliciting")}
+    return RunTexts(train, dev, eliciting, bad)
 
 
 def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progress | None = None) -> Trainer:
-    """Load everything for a run, new or resumed; input is checked before anything is written.
+    """Load everything that settings name for a run, new or resumed.
 
     Raises:
         UserError: Bad input, or an output folder in use.
     """
-    progress = progress or Silent()
     check_shard(settings)
-    bad = bad_rows(settings)
-    prefixes, dev, eliciting = load_texts(settings, bad)
-    shared = overlap(prefixes, dev)
+    texts = load_texts(settings)
+    return begin(settings, load_training_models(settings), texts, out, resume=resume, progress=progress)
+
+
+def train(
+    adversary: ModelLike,
+    defender: ModelLike,
+    scorer: ScorerLike,
+    prefixes: Texts,
+    *,
+    dev: Texts,
+    out: str | Path,
+    eliciting: str | Path | Sequence[str] | Sequence[ElicitingText] | None = None,
+    settings: SettingsLike = None,
+    resume: bool = False,
+    progress: bool | Progress = False,
+) -> Run:
+    """Tune an adversary, in place, to write likely text after which the defender's replies are toxic.
+
+    Args:
+        adversary: A model of :func:`load_model` with ``trainable=True``, a path or hub name, or a ``transformers``
+            model and its tokenizer as a pair.
+        defender: The frozen model under test, in the same forms; another object than the adversary.
+        scorer: Toxicity: of :func:`load_scorer`, its name, or a function ``list[str] -> list[float]``.
+        prefixes: Training prefixes: a file, a named set, or texts; texts are kept in the run directory.
+        dev: Held-out prefixes that choose the best adversary.
+        out: Run directory to create, or to resume.
+        eliciting: Texts for weak supervision (``supervision.q``) or SFT; those of ``data.eliciting`` where not given.
+        settings: Settings, a preset's name, or what differs from the default preset by dotted keys, such as
+            ``{"training.updates": 64}``.
+        resume: Continue the run from its checkpoint; adversary and texts must be what it began with.
+        progress: Whether to show progress bars. Notices go to the logger ``astprompter``.
+
+    Raises:
+        UserError: Something of the wrong kind, or an output folder in use.
+        RunError: The run failed.
+    """
+    out = Path(out)
+    recorded = RunDirectory.open(out).settings() if resume else None
+    chosen = as_settings(settings, recorded)
+    if not resume and is_main():
+        refuse_used(out)
+    one, other = trainable(as_speaker(adversary, trainable=True)), as_speaker(defender, settings=chosen)
+    judge = as_scorer(scorer)
+    given: dict[str, Any] = {"train": prefixes, "dev": dev}
+    sets: dict[str, Any] = {"train": as_prefixes(prefixes, "train"), "dev": as_prefixes(dev, "dev"), "eliciting": []}
+    if chosen.needs_eliciting:
+        given["eliciting"] = chosen.data.eliciting if eliciting is None else eliciting
+        sets["eliciting"] = as_eliciting(given["eliciting"])
+    kept = {name: out / "texts" / f"{name}.jsonl" for name in given if not isinstance(given[name], str | Path)}
+    chosen = described(chosen, adversary=one, defender=other, scorer=judge)
+    chosen = changed(chosen, {f"data.{name}": str(kept.get(name, source)) for name, source in given.items()})
+    if recorded is not None:
+        check_resumable(chosen, recorded)
+    (speaking,), replying = seated([one], other, chosen.rollout)
+    models = training_models(speaking.local, replying, judge)
+    texts = RunTexts(**sets, skipped={name: BadRows() for name in sets})
+    trainer = begin(chosen, models, texts, out, resume=resume, progress=progress_of(progress))
+    if is_main() and not resume:
+        for name, path in kept.items():
+            path.parent.mkdir(exist_ok=True)
+            write_rows(path, [_row(text) for text in sets[name]])
+    return finish(trainer)
+
+
+def sft(
+    adversary: ModelLike,
+    defender: ModelLike,
+    scorer: ScorerLike,
+    prefixes: Texts,
+    *,
+    settings: SettingsLike = None,
+    **options: Any,
+) -> Run:
+    """Tune the SFT baseline on eliciting texts: :func:`train` with the preset ``sft`` on top.
+
+    Raises:
+        UserError: As for :func:`train`, which takes the same options.
+    """
+    if isinstance(settings, Settings):
+        chosen = changed(settings, {"training.objective": "sft"})
+    else:
+        base = load_settings(f"{settings if isinstance(settings, str) else 'embedded'}+sft")
+        chosen = as_settings(None if isinstance(settings, str) else settings, base)
+    return train(adversary, defender, scorer, prefixes, settings=chosen, **options)
+
+
+def finish(trainer: Trainer) -> Run:
+    """Run a training to its end.
+
+    Raises:
+        RunError: It failed, or no dev turn could be assessed.
+    """
+    trainer.run()
+    out = trainer.directory.path
+    if trainer.state.best_iteration < 0:
+        raise RunError(
+            f"no dev turn of '{out}' could be assessed, so no adversary was kept; log.jsonl counts the errors"
+        )
+    return Run(out)
+
+
+def begin(
+    settings: Settings, models: TrainingModels, texts: RunTexts, out: Path, *, resume: bool, progress: Progress | None
+) -> Trainer:
+    """Check that all fits together, and make or open the run directory.
+
+    Raises:
+        UserError: Bad input, or an output folder in use.
+    """
+    shared = overlap(texts.train, texts.dev)
     if shared:
         _log.warning(f"{len(shared)} prefixes stand in both training and dev; dev figures will flatter")
-    models = load_training_models(settings)
     if settings.training.objective == "sft" and models.adversary.chat:
         raise UserError("training.objective=sft tunes on plain text; use adversary.chat=off")
     for speaker in (models.adversary, models.defender):
         speaker.check_room(settings.rollout.horizon)
     if models.defender.likelihood_proxy:
         _log.info(f"note: every nll is a {models.defender.likelihood_proxy}")
-    texts: dict[str, Sequence[Prefix] | Sequence[ElicitingText]] = {
-        "train": prefixes,
-        "dev": dev,
-        "eliciting": eliciting,
-    }
     config = ConfigFile(
         settings=settings.as_dict(),
         versions=versions(),
         models_sha256={"adversary": models.adversary_sha256, "defender": models.defender_sha256},
-        data_counts={name: len(rows) for name, rows in texts.items()},
-        rows_skipped={name: Skipped.of(rows.facts()) for name, rows in bad.items()},
-        data_sha256={name: texts_hash(rows) for name, rows in texts.items()},
+        data_counts={name: len(rows) for name, rows in texts.sets.items()},
+        rows_skipped={name: Skipped.of(rows.facts()) for name, rows in texts.skipped.items()},
+        data_sha256={name: texts_hash(rows) for name, rows in texts.sets.items()},
         free_reference=models.free_reference,
         **models.defender.facts(),
         processes=world(),
@@ -105,7 +230,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
     if is_main():
         directory.lock()
     kind = SFTTrainer if settings.training.objective == "sft" else PreferenceTrainer
-    trainer = kind(settings, models, prefixes, dev, eliciting, directory, progress)
+    trainer = kind(settings, models, texts.train, texts.dev, texts.eliciting, directory, progress_of(progress))
     if resume:
         try:
             trainer.resume()
@@ -113,3 +238,7 @@ def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progre
             directory.unlock()
             raise
     return trainer
+
+
+def _row(text: Prefix | ElicitingText) -> dict[str, str]:
+    return {"id": text.id, "text": text.text} if isinstance(text, Prefix) else {"text": text.text}

@@ -80,12 +80,12 @@ def evaluate(
     names = [word for word in targets if word not in settings]
     if not names:
         raise UserError("name at least one run directory or model to evaluate")
-    from ...workflows.evaluate import evaluate_targets
+    from ...workflows.evaluate import measure_targets
 
     join()
     warn()
     quiet_libraries()
-    result, folder = evaluate_targets(
+    result, folder = measure_targets(
         names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, out=out, baseline=baseline,
         progress=bars(),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ...base.errors import RunError, UserError
+from ...base.errors import UserError
 from ...base.processes import is_main, join
 from ...base.signals import going_on
 from ...config import load_settings, to_yaml
@@ -60,17 +60,13 @@ def train(
         refuse_used(out)
     warn()
     quiet_libraries()
-    from ...workflows.train import new_trainer
+    from ...workflows.train import finish, new_trainer
 
     remedy = f"what is done up to the last iteration is kept; go on with 'astprompter train --out {out} --resume'"
     trainer = new_trainer(settings, out, resume=resume, progress=bars())
     with going_on(remedy), tracking(tracker or [], out) as trackers:
         trainer.watch = trackers.log
-        trainer.run()
-    if trainer.state.best_iteration < 0:
-        raise RunError(
-            f"no dev turn of '{out}' could be assessed, so no adversary was kept; log.jsonl counts the errors"
-        )
+        finish(trainer)
     if not is_main():
         return
     say(f"\nBest adversary: {out / 'best'} (iteration {trainer.state.best_iteration})")

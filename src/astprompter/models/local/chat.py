@@ -24,10 +24,9 @@ from ...base.protocols import Session
 from ...base.records import Keys, Speech
 from ...config import SamplingSettings
 from .base import special_ids
-from .lm import LanguageModel
+from .lm import LanguageModel, Role
 from .session import LMSession
 
-Role = Literal["adversary", "defender"]
 _MARKS = ("alpha", "bravo", "charlie")
 _PROBE = ("Hello there.", "good day, and you", "Fine (thanks)!", "the end is near", "is it?")
 

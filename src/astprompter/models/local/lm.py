@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,6 +17,7 @@ from .base import LocalModel
 from .capabilities import install
 from .session import LMSession
 
+Role = Literal["adversary", "defender"]
 _MIN_PREFIX_TOKENS = 8
 _PREFIX = 256
 """Tokens assumed for a prefix, to reckon memory, where the context allows them."""
@@ -113,9 +114,11 @@ class LanguageModel(LocalModel, Speaker):
 
     Attributes:
         chat: Whether it speaks under a chat template.
+        role: Which side it plays; only under a chat template this changes what it says.
     """
 
     chat = False
+    role: Role = "adversary"
 
     def _probe(self) -> None:
         install(self)
