@@ -243,7 +243,7 @@ def test_a_state_of_another_shape_is_refused_though_its_hash_fits(tmp_path: Path
     save_checkpoint(folder, *learner(), STATE)
     (folder / "state.json").write_bytes(raw(state))
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["sha256"]["state.json"] = checkpoint._sha256(folder / "state.json")
+    manifest["sha256"]["state.json"] = checkpoint.checksum(folder / "state.json")
     (folder / "manifest.json").write_text(json.dumps(manifest))
     found = taken(lambda: load_checkpoint(folder, *learner()), str(folder))
     if found is not None:
@@ -274,7 +274,7 @@ def test_moments_of_another_parameter(tmp_path: Path, saved: Path) -> None:
     shutil.copytree(saved, folder)
     save_file({"stranger|step": torch.zeros(())}, folder / "optimizer.safetensors")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["sha256"]["optimizer.safetensors"] = checkpoint._sha256(folder / "optimizer.safetensors")
+    manifest["sha256"]["optimizer.safetensors"] = checkpoint.checksum(folder / "optimizer.safetensors")
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="belongs to another model"):
         load_checkpoint(folder, *learner())

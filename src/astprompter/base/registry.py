@@ -55,26 +55,18 @@ class Registry(Generic[Factory]):
         if len({(point.value, _package(point)) for point in points}) > 1:
             claim = " and ".join(f"'{package}'" for package in packages)
             raise UserError(f"{self.what} '{name}' is added more than once, by {claim}; uninstall one of them")
-        if points:
-            return self._imported(points[0])
-        if name not in self.builtin:
+        if name in self.builtin:
+            return self.builtin[name]
+        if not points:
             raise UserError(f"unknown {self.what} '{name}'.{nearest(name, self.names())}")
-        return self.builtin[name]
-
-    def _imported(self, point: metadata.EntryPoint) -> Factory:
+        (point, *_), who = points, f"{self.what} '{name}' of package '{packages[0]}'"
         try:
             factory: Factory = point.load()
         except Exception as error:  # whatever a plug-in raises at import
             reason = words_of(error, kind=True)
-            raise UserError(
-                f"{self.what} '{point.name}' of package '{_package(point)}' cannot be imported "
-                f"('{point.value}': {reason}); repair or uninstall it"
-            ) from error
+            raise UserError(f"{who} cannot be imported ('{point.value}': {reason}); repair or uninstall it") from error
         if not callable(factory):
-            raise UserError(
-                f"{self.what} '{point.name}' of package '{_package(point)}' is not callable ('{point.value}'); "
-                "an entry point must name a function or class"
-            )
+            raise UserError(f"{who} is not callable ('{point.value}'); an entry point must name a function or class")
         return factory
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -66,7 +67,7 @@ def load_settings(preset: str = "embedded", overrides: Sequence[str] = ()) -> Se
     Raises:
         UserError: Unknown preset or key (with the nearest name), or a value that does not fit.
     """
-    base, *tops = [preset] if _is_file(preset) else preset.split("+")
+    base, *tops = [preset] if os.path.isfile(preset) else preset.split("+")  # noqa: PTH113 - takes any text
     chain = [load_preset(base)]
     while (parent := chain[-1].extends) is not None:
         if any(parent == item.name for item in chain):
@@ -79,13 +80,6 @@ def load_settings(preset: str = "embedded", overrides: Sequence[str] = ()) -> Se
     for item in [*reversed(chain), *map(load_preset, tops)]:
         merge(values, item.settings)
     return settings_from(values, overrides, source=f"preset '{preset}'")
-
-
-def _is_file(name: str) -> bool:
-    try:
-        return Path(name).is_file()
-    except (OSError, ValueError):  # no name that a file could have
-        return False
 
 
 def settings_from(values: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str = "") -> Settings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import RunError, UserError, words_of
-from ..base.files import write_json
+from ..base.files import checksum, write_json
 from ..base.progress import Progress, Silent
 from ..base.strict_json import read_object
 from .readers import shown
@@ -91,12 +90,6 @@ def fetch(
         _state_of(part).unlink(missing_ok=True)
     write_json(record, {"url": came_from, "sha256": digest})
     return Fetched(path, digest, "given" if sha256 else "recorded" if known else "first use", came_from)
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_of(url: str) -> int | None:

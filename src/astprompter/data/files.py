@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -29,7 +30,6 @@ from .readers import (
     read_tsv,
     read_txt,
     shown,
-    unreadable,
 )
 
 PACKINGS = (".gz", ".xz")
@@ -78,12 +78,12 @@ def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
     Raises:
         UserError: No such source, or a file that is missing, empty or malformed (in part while iterating).
     """
-    name, column = source, ""
-    if "#" in source and not _is_file(source):  # a '#' may also be part of a file's name
+    name, column = source, ""  # a '#' may also be part of a file's name
+    if "#" in source and not os.path.isfile(os.path.expanduser(source)):  # noqa: PTH111, PTH113 - as in _file_of
         name, _, column = source.rpartition("#")
     if not name.strip():
         raise UserError(f"the source of {kind} has no name; give a file, or one of: {', '.join(source_names())}")
-    path = _named(name, kind) or _path(name, kind)
+    path = _file_of(name, kind)
     check_file(path)
     endings = [ending.lower() for ending in path.suffixes]
     ending = next((e for e in reversed(endings) if e not in PACKINGS), "")
@@ -93,27 +93,13 @@ def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
     return path, column or None, FORMATS[ending](path, read_text(path))
 
 
-def _named(name: str, kind: str) -> Path | None:
-    if not is_name(name):
-        return None
-    if name in NAMED:
-        return Path(NAMED.get(name)(kind))
-    return prepared_file(name, kind)
-
-
-def _path(name: str, kind: str) -> Path:
-    try:
-        path = Path(name).expanduser()
-        plain = not path.suffix and len(path.parts) == 1 and not path.exists()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise unreadable(Path(name), error) from None
-    if plain:
-        raise UserError(f"{shown(name)} is neither a file nor a known source of {kind}.{nearest(name, source_names())}")
-    return path
-
-
-def _is_file(name: str) -> bool:
-    try:
-        return Path(name).expanduser().is_file()
-    except (OSError, ValueError, RuntimeError):
-        return False
+def _file_of(name: str, kind: str) -> Path:
+    if is_name(name):
+        if name in NAMED:
+            return Path(NAMED.get(name)(kind))
+        if (prepared := prepared_file(name, kind)) is not None:
+            return prepared
+        if not Path(name).exists():
+            known = nearest(name, source_names())
+            raise UserError(f"{shown(name)} is neither a file nor a known source of {kind}.{known}")
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - leaves '~nobody' as it is, which no file is called

@@ -92,7 +92,8 @@ def prepare_prefixes(
     }
     empty = [name for name, rows in files.items() if not rows]
     if empty:
-        raise UserError(f"{shown(path)} leaves no texts for {', '.join(empty)} ({_told(counts)}); it is too small")
+        told = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+        raise UserError(f"{shown(path)} leaves no texts for {', '.join(empty)} ({told}); it is too small")
     return Prepared(PREFIXES, files, counts)
 
 
@@ -205,7 +206,3 @@ def statistics(texts: Iterable[str]) -> dict[str, float]:
         "words_median": words[len(words) // 2],
         "words_most": words[-1],
     }
-
-
-def _told(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())

@@ -7,7 +7,6 @@ SHA-256 of every other file, so a partial, damaged or foreign one is known by it
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..base.errors import RunError, UserError, words_of
-from ..base.files import replace_folder
+from ..base.files import checksum, replace_folder
 from ..base.processes import is_main
 from ..runs.schema.run import ManifestFile, StateFile
 from .sharding import kept, placed_like
@@ -51,7 +50,7 @@ def save_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim
         save_file(tuned, draft / _POLICY)
         save_file(moments, draft / _OPTIMIZER)
         state.write(draft / _STATE)
-        hashes = {name: _sha256(draft / name) for name in (_POLICY, _OPTIMIZER, _STATE)}
+        hashes = {name: checksum(draft / name) for name in (_POLICY, _OPTIMIZER, _STATE)}
         ManifestFile(sha256=hashes).write(draft / _MANIFEST)
         replace_folder(draft, folder, keep_old=True)
     except OSError as error:
@@ -119,13 +118,8 @@ def damage(folder: Path) -> str | None:
         hashes = ManifestFile.read(folder / _MANIFEST).sha256
         if set(hashes) != {_POLICY, _OPTIMIZER, _STATE}:
             return f"{_MANIFEST} does not list its files"
-        return next((f"{name} was changed" for name in hashes if _sha256(folder / name) != hashes[name]), None)
+        return next((f"{name} was changed" for name in hashes if checksum(folder / name) != hashes[name]), None)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, UserError) as error:
         return words_of(error)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

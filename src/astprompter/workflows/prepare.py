@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError, nearest
+from ..base.files import checksum
 from ..base.progress import Progress, Silent
 from ..config import Settings
 from ..data.cache import DIALOGUES, ELICITING, PREFIXES, cache_folder, is_name, prepared_folder
 from ..data.catalog import CATALOG, Published
-from ..data.download import checksum, fetch, size_of
+from ..data.download import fetch, size_of
 from ..data.hub import hub_rows
 from ..data.prepare import Prepared, prepare_dialogues, prepare_eliciting, prepare_prefixes
 from ..data.readers import BadRows
