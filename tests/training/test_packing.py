@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_forward_groups_keep_a_tree_together() -> None:
     assert order.index(1) in (0, 3)
 
 
-def test_a_model_that_refuses_tree_masks_gets_separate_sequences(make_lm: Any, monkeypatch: Any) -> None:
+def test_a_model_that_refuses_tree_masks_gets_separate_sequences(make_lm: Any, monkeypatch: Any, caplog: Any) -> None:
     real = LanguageModel.forward
 
     def refusing(self: Any, ids: Any, mask: Any, positions: Any, cache: Any = None) -> Any:
@@ -113,10 +114,12 @@ def test_a_model_that_refuses_tree_masks_gets_separate_sequences(make_lm: Any, m
         return real(self, ids, mask, positions, cache)
 
     monkeypatch.setattr(LanguageModel, "forward", refusing)
-    lm = make_lm("llama")
+    with caplog.at_level(logging.DEBUG, "astprompter"):
+        lm = make_lm("llama")
     assert not lm.packs
     assert not lm.shares_branches
-    assert lm.refusals == ["ValueError: only [batch, length] masks"] * 2
+    told = "model 'tiny-llama' refuses a short cut: ValueError('only [batch, length] masks')"
+    assert [record.message for record in caplog.records if "short cut" in record.message] == [told] * 2
     expected = separate(lm)
     wanted = gradients(lm, expected)
     got = sequence_logps(lm, pack(SEQUENCES, share=lm.packs))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..base.processes import spread
 from ..base.records import ElicitingText, Keys, Node, PreferencePair, RolloutTree, Speech
-
-if TYPE_CHECKING:
-    from ..models.local.lm import LanguageModel
+from ..models.local.lm import LanguageModel
 
 
 def pairs_of_tree(tree: RolloutTree, *, min_margin: float = 0.0, free_reference: bool = False) -> list[PreferencePair]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +17,7 @@ import torch
 from torch import Tensor
 
 from ..base.records import PreferencePair
-
-if TYPE_CHECKING:
-    from ..models.local.lm import LanguageModel
+from ..models.local.lm import LanguageModel
 
 _LOGITS_AT_ONCE = 32_000_000
 
