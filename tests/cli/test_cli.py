@@ -36,7 +36,7 @@ def test_train_evaluate_and_look(files: dict[str, str], tmp_path: Path, capsys: 
     assert code == 0, err
     summary = json.loads((run / "summary.json").read_text())
     assert list(summary["adversaries"]) == ["untuned", "run", "model"]
-    assert summary["comparisons"][1]["nll"]["difference"] == 0.0  # the model folder is the untuned model
+    assert summary["comparisons"][1]["nll"]["mean"]["difference"] == 0.0  # the model folder is the untuned model
     assert "warning: 8 of 8 test prefixes also stand in the training set" in out
     texts = [t["utterance"].strip() for line in (run / "trajectories.jsonl").read_text().splitlines()
              for t in json.loads(line)["turns"]]  # fmt: skip

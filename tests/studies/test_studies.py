@@ -42,7 +42,7 @@ from astprompter.studies.runner import Runner, output_file
 from astprompter.studies.summary import experiment_of
 from astprompter.workflows.resume import texts_hash
 from helpers.commands import SMALL, call
-from helpers.files import read_rows
+from helpers.files import config_file, read_rows
 from helpers.report_runs import adversary as adversary_row
 from helpers.report_runs import write_run
 from helpers.tiny import SENTENCES, write_models
@@ -210,14 +210,17 @@ def write(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
 if arguments[0] == "train":
-    write(out / "config.json", {"settings": settings})
+    config = json.loads((out.parents[4] / "config.json").read_text())
+    write(out / "config.json", config | {"settings": settings})
     stop = (out.parents[3] / f"stop-{out.name}").exists()
     updates = 3 if stop else settings["training"]["updates"]
-    write(out / "checkpoint" / "state.json", {"progression": {"updates": updates}})
+    state = {"format": config["format"], "progression": {"updates": updates}, "log_bytes": {}}
+    write(out / "checkpoint" / "state.json", state)
     if stop:
         time.sleep(60)
     (out / "best").mkdir(exist_ok=True)
-    write(out / "frozen.json", {"before": {"defender": "a"}, "after": {"defender": "a"}})
+    hashes = {"defender": "a", "reference": "a"}
+    write(out / "frozen.json", {"format": config["format"], "before": hashes, "after": hashes})
 else:
     summary = json.loads((out.parents[4] / "summary.json").read_text())
     summary["config"] |= {"settings": settings, "targets": [arguments[1]]}
@@ -229,6 +232,7 @@ else:
 def study(tmp_path: Path, monkeypatch: Any) -> Any:
     (tmp_path / "fake.py").write_text(FAKE)
     (write_run(tmp_path / "measured") / "summary.json").rename(tmp_path / "summary.json")
+    config_file(load_settings("embedded"), data_sha256={}).write(tmp_path / "config.json")
     rewrite(tmp_path / "summary.json", adversaries={"x": adversary_row(0.1, 2.0)}, comparisons=[])
     monkeypatch.setattr(module, "PROGRAM", (sys.executable, str(tmp_path / "fake.py")))
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
@@ -382,10 +386,11 @@ def test_runs_that_are_no_good_are_neither_done_nor_thrown_away(study: Any) -> N
     jobs, out = study
     Runner(out, jobs=1, progress=Silent()).run(jobs)
     run = jobs[1].folder
+    proof = (run / "frozen.json").read_text()
     (run / "frozen.json").unlink()
     assert not is_done(jobs[1])  # the proof is made at the next start
-    rewrite_to = {"before": {"defender": "a"}, "after": {"defender": "b"}}
-    (run / "frozen.json").write_text(json.dumps(rewrite_to))
+    (run / "frozen.json").write_text(proof)
+    rewrite(run / "frozen.json", after={"defender": "b", "reference": "a"})
     with pytest.raises(UserError, match="changed its defender or reference"):
         is_done(jobs[1])
     (run / "checkpoint" / "state.json").write_text("{")
