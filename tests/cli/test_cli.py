@@ -19,7 +19,9 @@ from rich.console import Console
 from astprompter.cli.commands.shared import OUT
 from astprompter.cli.console import failure_blocks
 from astprompter.config import load_settings, preset_names
+from astprompter.runs.schema.results import FailureRow
 from helpers.commands import call, settings
+from helpers.report_runs import failure
 from helpers.tiny import make_model, make_tokenizer
 
 
@@ -171,8 +173,9 @@ def test_lists_lose_nothing_on_a_narrow_page(width: str, capsys: Any, monkeypatc
 
 
 def test_failures_are_blocks_that_lose_nothing() -> None:
-    row = {"rank": 12, "adversary": "ours-with-a-long-name", "prefix_id": "p", "turn": 3, "path_nll": 12.345,
-           "tox_reply": 0.98, "utterance": " a [red] banana\x1b[31m", "reply": "word " * 30}  # fmt: skip
+    values = {"rank": 12, "adversary": "ours-with-a-long-name", "prefix_id": "p", "turn": 3, "path_nll": 12.345,
+              "tox_reply": 0.98, "utterance": " a [red] banana\x1b[31m", "reply": "word " * 30}  # fmt: skip
+    row = FailureRow.of(failure("x", 0) | values)
     for width in (40, 80):
         for show_text in (True, False):
             page = Console(width=width, file=io.StringIO())

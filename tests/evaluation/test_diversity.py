@@ -18,6 +18,8 @@ from astprompter.evaluation.diversity import (
     words_of,
 )
 from astprompter.evaluation.themes import STRATEGIES, compile_lexicon, count_strategies, strategy_of
+from astprompter.runs.schema.results import FailureRow
+from helpers.report_runs import failure
 from helpers.tiny import SENTENCES
 
 
@@ -118,7 +120,7 @@ def test_strategy_is_the_one_with_most_words(monkeypatch: pytest.MonkeyPatch) ->
     assert strategy_of("five two") == "sexual"  # a tie: the more telling first
     assert strategy_of("threefold") == "politics"
     assert strategy_of("nothing of the kind") == "other"
-    rows = [{"adversary": "a", "strategy": "other"}, {"adversary": "b", "strategy": "threat"}]
+    rows = [FailureRow.of(failure(name, 0) | {"strategy": how}) for name, how in (("a", "other"), ("b", "threat"))]
     assert count_strategies(rows, "b") == {name: int(name == "threat") for name in STRATEGIES}
 
 
@@ -136,9 +138,9 @@ def test_evaluation_reports_both(make_lm: object) -> None:
 
     result = run(make_lm)
     for name, row in result.summary.adversaries.items():
-        mine = [failure for failure in result.failures if failure["adversary"] == name]
+        mine = [failure for failure in result.failures if failure.adversary == name]
         assert sum(row.strategies.values()) == len(mine)
-        assert {failure["strategy"] for failure in mine} <= set(STRATEGIES)
+        assert {failure.strategy for failure in mine} <= set(STRATEGIES)
         said = [turn.utterance.text for path in result.trajectories[name] for turn in path.turns]
         assert row.diversity == diversity(said, seed=0)
         assert 1.0 <= row.diversity["vendi"] <= len(said) + 1e-9

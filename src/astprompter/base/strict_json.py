@@ -1,12 +1,11 @@
-"""Strict JSON: what Python's parser lets pass is refused, and a value holds what its reader needs.
+"""Strict JSON: one set of rules for every file that is ours or the user's; what Python's parser lets pass is refused.
 
-Files of a run are read by this, so that a reader either gets a value of the right shape or a line that says what is
-wrong with it and where.
+Answers of servers are the exception (:mod:`astprompter.models.served.http`): they are another's, are looked at field by
+field, and refusing one for a key that nobody reads would only lose a turn.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .errors import UserError, one_line, words_of
+from .errors import UserError, one_line
 
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
 
@@ -28,7 +27,7 @@ class Twice(dict[str, Any]):
         self.key = next(name for name in names if names.count(name) > 1)
 
 
-def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object from its keys and values; one that holds a key twice is marked by its type."""
     found = dict(pairs)
     return found if len(found) == len(pairs) else Twice(pairs)
@@ -55,26 +54,54 @@ def kind_of(value: object) -> str:
     return next((name for kind, name in _KINDS.items() if isinstance(value, kind)), "a number")
 
 
-def parse(text: str | bytes, shape: Any = object) -> Any:
-    """A JSON value of a type (see :func:`mismatch`).
+class Malformed(ValueError):
+    """A text that is not valid JSON.
+
+    Attributes:
+        why: The reason.
+        line: Where, from 1; 0 where the whole text is meant.
+        column: Where in the line, from 1.
+    """
+
+    def __init__(self, why: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(f"not valid JSON ({why}{f', line {line} column {column}' if line else ''})")
+        self.why, self.line, self.column = why, line, column
+
+
+def loads(text: str, *, nan: bool = False) -> Any:
+    """The JSON value of a text; an object that holds a key twice is marked, for :func:`twice_in` to find.
+
+    Args:
+        text: The text.
+        nan: Whether to read NaN and Infinity, which published data hold.
 
     Raises:
-        ValueError: It is not UTF-8, not JSON, or of another type; the message says why, in one line.
+        Malformed: It is not JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object_of, parse_constant=float if nan else _refuse)
+    except json.JSONDecodeError as error:
+        raise Malformed(error.msg, error.lineno, error.colno) from None
+    except RecursionError:
+        raise Malformed("nested too deeply") from None
+    except ValueError as error:
+        raise Malformed(str(error) if "is not a JSON" in str(error) else "a number too long") from None
+
+
+def parse(text: str | bytes) -> Any:
+    """The JSON value of a text that is ours or the user's own, by the strictest rules.
+
+    Raises:
+        ValueError: It is not UTF-8 or not JSON, or holds NaN, half a character or a key twice; says why, in one line.
     """
     try:
         content = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        value = json.loads(content, object_pairs_hook=object_of, parse_constant=_refuse)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 ({error.reason})") from None
-    except RecursionError:
-        raise ValueError("not valid JSON (nested too deeply)") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error.msg}, line {error.lineno} column {error.colno})") from None
-    except ValueError as error:
-        raise ValueError(f"not valid JSON ({words_of(error)})") from None
-    halves = "\\u" in content and not all(encodable(item) for item in _inside(value) if isinstance(item, str))
-    reason = "it holds half a character (a lone surrogate)" if halves else twice_in(value) or mismatch(value, shape)
-    if reason:
+    value = loads(content)
+    if "\\u" in content and not all(encodable(item) for item in _inside(value) if isinstance(item, str)):
+        raise ValueError("it holds half a character (a lone surrogate)")
+    if reason := twice_in(value):
         raise ValueError(reason)
     return value
 
@@ -84,33 +111,17 @@ def read_object(path: Path, shape: Any = dict[str, Any]) -> dict[str, Any]:
 
     Args:
         path: The file.
-        shape: Its type; any object when not given.
+        shape: Its type, as pydantic takes it; any object when not given.
 
     Raises:
         UserError: The file cannot be read, or holds something else; names the file.
     """
     try:
-        value: dict[str, Any] = parse(path.read_bytes(), shape)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else words_of(error)
-        raise UserError(
-            f"cannot read '{one_line(str(path))}': {reason}; it is damaged, or of another version"
-        ) from None
+        value: dict[str, Any] = TypeAdapter(shape).validate_python(parse(path.read_bytes()), strict=True)
+    except (OSError, ValueError) as error:  # a ValidationError is a ValueError
+        reason = first_fault(error) if isinstance(error, ValidationError) else getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read '{one_line(str(path))}': {reason}; it is damaged") from None
     return value
-
-
-def mismatch(value: object, shape: Any) -> str:
-    """Where and how a value differs from a type, in words; empty where it does not.
-
-    Args:
-        value: A JSON value; of an object, keys that the type does not name are not looked at.
-        shape: What pydantic validates: a type of ``shapes.py``, ``str``, ``list[int]``, ….
-    """
-    try:
-        _validator(shape).validate_python(value, strict=True)
-    except ValidationError as error:
-        return first_fault(error)
-    return ""
 
 
 def first_fault(error: ValidationError) -> str:
@@ -120,15 +131,10 @@ def first_fault(error: ValidationError) -> str:
     return f"'{one_line(where, 80)}': {first['msg']}" if where else first["msg"]
 
 
-@functools.cache
-def _validator(shape: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(shape)
-
-
 def encodable(text: str) -> bool:
     """Whether UTF-8 can hold a text: it has no half characters."""
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not a JSON number")

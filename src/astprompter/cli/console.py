@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -15,6 +14,7 @@ from ..base.display import masked, plain
 from ..base.formats import number
 from ..base.processes import is_main
 from ..base.progress import above_bars
+from ..runs.schema.results import FailureRow
 from ..runs.schema.summary import Scorers
 
 WARNING = (
@@ -66,9 +66,7 @@ def scorer_lines(section: Scorers) -> list[str]:
     return lines
 
 
-def failure_blocks(
-    rows: Sequence[Mapping[str, Any]], openings: Mapping[str, str], *, show_text: bool
-) -> RenderableType:
+def failure_blocks(rows: Sequence[FailureRow], openings: Mapping[str, str], *, show_text: bool) -> RenderableType:
     """The likeliest failures, a block each; text is masked unless asked for.
 
     Args:
@@ -79,9 +77,9 @@ def failure_blocks(
     show = plain if show_text else masked
     blocks = []
     for row in rows:
-        head = f"{row['rank']}. {row['adversary']}, turn {row['turn']}"
-        figures = f"path nll {row['path_nll']:.3f}, tox_reply {row['tox_reply']:.2f}"
-        texts = {"prefix": openings[row["prefix_id"]], "utterance": row["utterance"], "reply": row["reply"]}
+        head = f"{row.rank}. {row.adversary}, turn {row.turn}"
+        figures = f"path nll {row.path_nll:.3f}, tox_reply {row.tox_reply:.2f}"
+        texts = {"prefix": openings[row.prefix_id], "utterance": row.utterance, "reply": row.reply}
         blocks.append((f"{head}: {figures}", [f"{name:<9}  {show(text)}" for name, text in texts.items()]))
     return Group(Text("Failures, likeliest first", style="italic"), listing(blocks))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import lzma
 import re
 import zlib
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..base.errors import RowError, UserError, one_line
-from ..base.strict_json import kind_of, object_of, twice_in
+from ..base.strict_json import Malformed, kind_of, loads, twice_in
 
 _FIELD_LIMIT = 2**31 - 1
 """Longest CSV field: Python's own limit of 131,072 characters is less than a long text."""
@@ -156,14 +155,11 @@ def parsed(row: Row) -> Row:
     """The row with its text read as JSON; NaN is read, since published data hold it."""
     value, number = None, row.number
     try:
-        value, fault = json.loads(row.value, object_pairs_hook=object_of), ""
-    except json.JSONDecodeError as error:
-        number += error.lineno - 1
-        fault = f"not valid JSON ({error.msg}, column {error.colno}); mend it there"
-    except RecursionError:
-        fault = "not valid JSON here (nested too deeply); give texts or objects"
-    except ValueError:
-        fault = "not valid JSON here (a number too long); put it in quotes"
+        value, fault = loads(row.value, nan=True), ""
+    except Malformed as error:
+        number += max(0, error.line - 1)
+        where = f", column {error.column}" if error.column else ""
+        fault = f"not valid JSON ({error.why}{where}); mend it there"
     return replace(row, number=number, value=value, fault=row.fault or fault)
 
 

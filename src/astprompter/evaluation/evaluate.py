@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from ..base.files import write_rows
 from ..base.progress import Progress, Silent
 from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
-from ..base.records import FAILURE_THRESHOLD, Prefix, Trajectory, Turn
+from ..base.records import FAILURE_THRESHOLD, Prefix, Trajectory
 from ..config import Settings
 from ..rollout.grow import trajectory_of
 from ..rollout.reward import mean_nll
 from ..rollout.run import roll_out
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
+from ..runs.schema.common import save_rows
+from ..runs.schema.results import FailureRow, TrajectoryRow
+from ..runs.schema.run import scored
 from ..runs.schema.summary import EvaluationConfig, Summary
 from .diversity import diversity
-from .scorers import Scores, check_names, compare_scorers, score_again, with_scores
+from .scorers import Scores, check_names, compare_scorers, score_again, scores_of
 from .statistics import Options
 from .summarise import Measured, compare, figures_of, tables_of
 from .themes import count_strategies, strategy_of
@@ -41,7 +42,7 @@ class Evaluation:
     """
 
     trajectories: dict[str, list[Trajectory]]
-    failures: list[dict[str, Any]]
+    failures: list[FailureRow]
     summary: Summary
     defender: Speaker
     scores: Scores = field(default_factory=dict)
@@ -49,12 +50,12 @@ class Evaluation:
     def write(self, folder: Path) -> None:
         """Write ``trajectories.jsonl``, ``failures.jsonl`` and, last, ``summary.json``."""
         rows = (
-            with_scores(_trajectory_row(name, path, self.defender), self.scores, index)
+            TrajectoryRow.of_trajectory(name, path, self.defender.pieces, scores_of(self.scores, name, index))
             for name, paths in self.trajectories.items()
             for index, path in enumerate(paths)
         )
-        write_rows(folder / TRAJECTORIES, rows)
-        write_rows(folder / FAILURES, self.failures)
+        save_rows(folder / TRAJECTORIES, rows)
+        save_rows(folder / FAILURES, self.failures)
         self.summary.write(folder / SUMMARY)
 
 
@@ -112,7 +113,7 @@ def evaluate(
 
 def summarise(
     trajectories: Mapping[str, Sequence[Trajectory]],
-    failures: Sequence[Mapping[str, Any]],
+    failures: Sequence[FailureRow],
     settings: Settings,
     config: EvaluationConfig,
 ) -> Summary:
@@ -148,7 +149,7 @@ def _said(paths: Sequence[Trajectory]) -> list[str]:
     return said
 
 
-def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str, Any]]:
+def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[FailureRow]:
     """First failure of every failed trajectory, by the likelihood of the path that leads to it.
 
     ``path_nll`` is the defender's mean nats per token over all utterances up to and including the failing turn, those
@@ -162,53 +163,12 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[dict[str
                     until = (turn,) if path.accumulated else path.turns[: index + 1]
                     assessed = [earlier for earlier in until if earlier.error is None]
                     logprobs = [value for earlier in assessed for value in earlier.token_logprobs]
-                    rows.append(
-                        {
-                            "adversary": name,
-                            "prefix_id": path.prefix.id,
-                            "turn": index + 1,
-                            "path_nll": mean_nll(logprobs),
-                            "nll": turn.nll,
-                            "tox_utterance": turn.tox_utterance,
-                            "tox_reply": turn.tox_reply,
-                            "tox_turn": turn.tox_turn,
-                            "utterance": turn.utterance.text,
-                            "reply": turn.reply.text,
-                            "strategy": strategy_of("\n".join(earlier.utterance.text for earlier in until)),
-                        }
-                    )
+                    fields = scored(turn)
+                    del fields["reward"], fields["error"]
+                    fields |= {"adversary": name, "prefix_id": path.prefix.id, "turn": index + 1}
+                    fields["path_nll"] = mean_nll(logprobs)
+                    fields["strategy"] = strategy_of("\n".join(earlier.utterance.text for earlier in until))
+                    rows.append(fields)
                     break
     rows.sort(key=lambda row: (row["path_nll"], row["adversary"], row["prefix_id"]))
-    return [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
-
-
-def _trajectory_row(name: str, path: Trajectory, defender: Speaker) -> dict[str, Any]:
-    def number(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    def tokens(turn: Turn) -> list[str]:
-        pieces = defender.pieces(turn.utterance)
-        return list(pieces) if len(pieces) == len(turn.token_logprobs) else []
-
-    return {
-        "adversary": name,
-        "prefix_id": path.prefix.id,
-        "prefix": path.prefix.text,
-        "accumulated": path.accumulated,
-        "turns": [
-            {
-                "turn": index,
-                "utterance": turn.utterance.text,
-                "reply": turn.reply.text,
-                "nll": number(turn.nll),
-                "tokens": tokens(turn),
-                "token_logprobs": [round(value, 4) for value in turn.token_logprobs if math.isfinite(value)],
-                "tox_utterance": number(turn.tox_utterance),
-                "tox_reply": number(turn.tox_reply),
-                "tox_turn": number(turn.tox_turn),
-                "reward": number(turn.reward),
-                "error": turn.error,
-            }
-            for index, turn in enumerate(path.turns, start=1)
-        ],
-    }
+    return [FailureRow(rank=rank, **row) for rank, row in enumerate(rows, start=1)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -14,6 +13,7 @@ from ..base.progress import Progress
 from ..base.protocols import Scorer
 from ..base.records import Trajectory
 from ..config import Settings
+from ..runs.schema.run import finite
 from ..runs.schema.summary import Above, Agreement, Ranking, Reversal, Scorers, UnderScorer
 from .agreement import cohen_kappa, roc_auc, spearman
 from .statistics import Floats, Options, failure_within_horizon, overall
@@ -63,14 +63,16 @@ def _scored(scorer: Scorer, paths: Sequence[Trajectory]) -> dict[str, Floats]:
     return tables
 
 
-def with_scores(row: dict[str, Any], scores: Scores, index: int) -> dict[str, Any]:
-    """A row of ``trajectories.jsonl`` with every scorer's values in its turns; unchanged where there is one scorer."""
-    for place, turn in enumerate(row["turns"] if scores else ()):
-        turn["scores"] = {
-            scorer: {name: _finite(table[index, place]) for name, table in tables[row["adversary"]].items()}
+def scores_of(scores: Scores, adversary: str, index: int) -> Callable[[int], dict[str, Any] | None]:
+    """From a turn of one trajectory, from 0, to every scorer's values; to ``None`` where there is one scorer."""
+
+    def of(turn: int) -> dict[str, Any] | None:
+        return {
+            scorer: {name: finite(table[index, turn]) for name, table in tables[adversary].items()}
             for scorer, tables in scores.items()
-        }
-    return row
+        } or None
+
+    return of
 
 
 def compare_scorers(scores: Scores, main: str, settings: Settings) -> Scorers:
@@ -107,9 +109,9 @@ def _agreement(scores: Scores, a: str, b: str, name: str, threshold: float) -> A
         texts=len(first),
         threshold=threshold,
         above=Above(both=int((marks_a & marks_b).sum()), a=int(marks_a.sum()), b=int(marks_b.sum())),
-        kappa=_finite(cohen_kappa(marks_a, marks_b)),
-        auc_of_b_for_a=_finite(roc_auc(second, marks_a)),
-        spearman=_finite(spearman(first, second)),
+        kappa=finite(cohen_kappa(marks_a, marks_b)),
+        auc_of_b_for_a=finite(roc_auc(second, marks_a)),
+        spearman=finite(spearman(first, second)),
     )
 
 
@@ -128,7 +130,3 @@ def _ranking(adversaries: Mapping[str, Mapping[str, UnderScorer]], scorers: Sequ
             above, below = ([s for s, sign in signs.items() if sign == wanted] for wanted in (1, -1))
             reversals.append(Reversal(a=x, b=y, a_above_b=above, b_above_a=below))
     return Ranking(orders=orders, changes=bool(reversals), reversals=reversals)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

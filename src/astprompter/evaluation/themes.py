@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import lzma
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
-from typing import Any
 
 from ..base.errors import UserError
+from ..runs.schema.results import FailureRow
 
 OTHER = "other"
 STRATEGIES = ("threat", "sexual", "politics", "insult", "profanity", OTHER)
@@ -29,9 +29,9 @@ def strategy_of(text: str) -> str:
     return best if counts[best] else OTHER
 
 
-def count_strategies(rows: Iterable[Mapping[str, Any]], adversary: str) -> dict[str, int]:
+def count_strategies(rows: Iterable[FailureRow], adversary: str) -> dict[str, int]:
     """Failures of one adversary by strategy; every strategy has a count."""
-    found = [row["strategy"] for row in rows if row["adversary"] == adversary]
+    found = [row.strategy for row in rows if row.adversary == adversary]
     return {name: found.count(name) for name in STRATEGIES}
 
 

@@ -10,12 +10,11 @@ from typing import Any
 
 from ..base.errors import UserError, nearest
 from ..base.progress import Progress
-from ..base.strict_json import read_object
 from ..config import Settings, settings_from
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory
-from ..runs.schema import RepeatableFile
 from ..runs.schema.common import R, read_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow
+from ..runs.schema.summary import Summary
 
 _log = logging.getLogger(__package__)
 CONTENT_WARNING = (
@@ -148,8 +147,7 @@ def settings_of(export: Export) -> Settings:
     path = export.run / SUMMARY
     if not path.is_file():
         return RunDirectory.open(export.run).settings(export.overrides)
-    content = read_object(path, RepeatableFile)
-    return settings_from(content["config"]["settings"], list(export.overrides), source=f"'{path}'")
+    return settings_from(Summary.read(path).config.settings, list(export.overrides), source=f"'{path}'")
 
 
 def best_of(export: Export) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from ..base.errors import UserError
 from ..base.files import write_json, write_text
+from ..base.strict_json import read_object
 from ..config import Settings
 from .found import CONTENT_WARNING, Export, Written, best_of, settings_of
 
@@ -33,7 +33,7 @@ def garak(export: Export) -> Written:
         UserError: The run has no best adversary, or its context is not known.
     """
     settings, folder = settings_of(export), export.out / "adversary"
-    config = json.loads((best_of(export) / "config.json").read_text(encoding="utf-8"))
+    config = read_object(best_of(export) / "config.json")
     context = next((config[key] for key in _POSITIONS if isinstance(config.get(key), int)), None)
     if context is None:
         raise UserError(f"'{best_of(export)}/config.json' does not tell the model's context; export another adversary")
@@ -42,7 +42,7 @@ def garak(export: Export) -> Written:
     except (OSError, shutil.Error) as error:
         raise UserError(f"cannot copy the adversary to '{folder}': {error}") from None
     tokens = settings.rollout.max_new_tokens
-    described = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    described = read_object(folder / "tokenizer_config.json")
     write_json(folder / "tokenizer_config.json", described | {"model_max_length": context - tokens})
     path, detectors = export.out / "garak.yaml", _detectors(settings)
     config = _config(folder, settings.seed, tokens, detectors)

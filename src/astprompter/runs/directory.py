@@ -11,16 +11,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
-from ..base.errors import RunError, UserError, one_line
+from ..base.errors import RunError, UserError
 from ..base.files import append_rows, hold
-from ..base.strict_json import parse
 from ..config import Settings, settings_from
-from . import schema as old
-from .schema import common as schema
-from .schema.common import Part
+from .schema.common import Part, read_rows
 from .schema.run import ConfigFile, LogRow, StateFile
 from .schema.summary import Summary
 
@@ -30,13 +26,6 @@ FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
 KEPT_START = "training kept its start (iteration 0), as no later policy had a higher dev reward: it is not tuned"
 """What is said of a run whose best adversary is the model that it started from."""
-_ROWS = {
-    LOG: old.LogRow,
-    PAIRS: old.PairRow,
-    TREES: old.TreeRow,
-    TRAJECTORIES: old.TrajectoryRow,
-    FAILURES: old.FailureRow,
-}
 Note = Callable[[str], None]
 
 
@@ -122,19 +111,24 @@ class RunDirectory:
         """
         append_rows(self.path / name, (row.plain() for row in rows))
 
+    def log(self) -> list[LogRow]:
+        """Rows of the log so far, without a torn last line.
+
+        Raises:
+            UserError: A line is damaged.
+        """
+        path = self.path / LOG
+        return read_rows(path, LogRow, note=lambda torn: None) if path.is_file() else []
+
     def begun(self) -> bool:
         """Whether there is a checkpoint, or a log of iterations that must have left one."""
         if any(self.checkpoint.with_name(self.checkpoint.name + end).is_dir() for end in ("", ".old")):
             return True
-        log = self.path / LOG
-        rows = schema.read_rows(log, LogRow, note=lambda torn: None) if log.is_file() else []
-        return any(row.type == "iteration" for row in rows)
+        return any(row.type == "iteration" for row in self.log())
 
     def kept_start(self) -> bool:
         """Whether ``best/`` is the model that training started from, since no later policy did better so far."""
-        log = self.path / LOG
-        rows = schema.read_rows(log, LogRow, note=lambda torn: None) if log.is_file() else []
-        kept = [row.iteration for row in rows if row.type == "dev" and row.best]
+        kept = [row.iteration for row in self.log() if row.best]
         return bool(kept) and kept[-1] == 0
 
     def updates(self) -> int | None:
@@ -219,32 +213,3 @@ def refuse_used(path: Path) -> None:
     # Drafts are what a process leaves that was killed while it wrote its first file.
     if path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
         raise UserError(f"'{path}' exists and is not an empty folder; choose another --out")
-
-
-def read_rows(path: Path, *, note: Note | None = None) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file that astprompter wrote; those of a run's files have the fields that readers need.
-
-    Args:
-        path: The file.
-        note: Told of a torn last line (the file is still being written, or a write broke off), which is left out;
-            without it such a line is an error.
-
-    Raises:
-        UserError: The file cannot be read, or a line is damaged or of another version; names file and line.
-    """
-    shown = f"'{one_line(str(path))}'"
-    try:
-        *lines, last = path.read_bytes().split(b"\n")  # texts may hold other line separators, such as U+2028
-    except OSError as error:
-        raise UserError(f"cannot read {shown}: {error.strerror or error}") from None
-    rows = []
-    for number, line in enumerate([*lines, last] if last else lines, start=1):
-        try:
-            rows.append(parse(line, _ROWS.get(path.name, object)))
-        except ValueError as error:
-            if number <= len(lines):
-                raise UserError(f"{shown}, line {number}: {error}; it is damaged, or of another version") from None
-            if note is None:
-                raise UserError(f"{shown}, line {number}: the last line is torn ({error}); remove it") from None
-            note(f"note: {shown}, line {number}: the last line is torn and left out (still being written, or cut off)")
-    return rows

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from ...base.records import Trajectory
+from ...base.records import Speech, Trajectory
 from .common import Absent, Number, Part, Real, Whole
 from .run import Scored, scored
 
@@ -55,28 +55,29 @@ class TrajectoryRow(Part):
         cls,
         adversary: str,
         path: Trajectory,
-        tokens: Sequence[Sequence[str]],
-        scores: Sequence[dict[str, Any] | None],
+        pieces: Callable[[Speech], Sequence[str]],
+        scores: Callable[[int], dict[str, Any] | None],
     ) -> Self:
         """The row of a trajectory.
 
         Args:
             adversary: Who spoke.
             path: The trajectory.
-            tokens: For each turn, its utterance as the defender's tokens; left out where they do not fit its
-                log-probabilities.
-            scores: For each turn, the scores of several scorers, or ``None``.
+            pieces: From an utterance to the defender's tokens; left out where they do not fit the log-probabilities.
+            scores: From a turn's number, from 0, to the scores of several scorers, or to ``None``.
         """
-        rows = [
-            TurnRow(
-                **scored(turn),
-                turn=number,
-                token_logprobs=[round(value, 4) for value in turn.token_logprobs if math.isfinite(value)],
-                tokens=list(pieces) if len(pieces) == len(turn.token_logprobs) else [],
-                scores=told,
+        rows = []
+        for number, turn in enumerate(path.turns):
+            tokens = list(pieces(turn.utterance))
+            rows.append(
+                TurnRow(
+                    **scored(turn),
+                    turn=number + 1,
+                    token_logprobs=[round(value, 4) for value in turn.token_logprobs if math.isfinite(value)],
+                    tokens=tokens if len(tokens) == len(turn.token_logprobs) else [],
+                    scores=scores(number),
+                )
             )
-            for number, (turn, pieces, told) in enumerate(zip(path.turns, tokens, scores, strict=True), start=1)
-        ]
         return cls(
             adversary=adversary, prefix_id=path.prefix.id, prefix=path.prefix.text, accumulated=path.accumulated,
             turns=rows,

@@ -287,7 +287,7 @@ def scored(turn: Turn) -> dict[str, Any]:
 
 def finite(value: float) -> float | None:
     """The value, ``None`` where it is not finite."""
-    return value if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None
 
 
 Choice = Literal["chosen", "rejected"] | None
