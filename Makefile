@@ -13,7 +13,7 @@ test check fast covered branches properties mutants: export HF_HUB_OFFLINE = 1
 test check fast covered branches properties mutants: export OMP_NUM_THREADS = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help install demo test check lint types fast covered branches properties mutants audit bench stress soak clean
+.PHONY: help install demo test check lint types fast covered branches properties mutants files audit bench stress soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -73,6 +73,9 @@ mutants: $(STAMP)  ## Change the code of loss, reward, pairs, packing and statis
 	rm -rf mutants
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/mutmut run --max-children 1
 	$(BIN)/mutmut results
+
+files: $(STAMP)  ## Write docs/files.md from the models of a run's files
+	$(BIN)/python scripts/describe_files.py
 
 audit: $(STAMP)  ## Look the installed packages up in a list of known vulnerabilities (needs the network)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[audit]'

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
+
+import pytest
+
+from astprompter.runs.schema import results, study, summary  # noqa: F401
+from astprompter.runs.schema.common import Part
 
 PROJECT = Path(__file__).parents[2]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -48,3 +54,21 @@ def test_sections_of_the_method_that_the_code_names_exist() -> None:
     ]
     assert len(named) > 20
     assert set(named) <= sections
+
+
+def test_the_page_of_the_files_is_what_their_models_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "scripts"))
+    page = importlib.import_module("describe_files").page()
+    assert (PROJECT / "docs" / "files.md").read_text(encoding="utf-8") == page, "run 'make files'"
+
+
+def test_every_field_of_a_file_is_described_and_its_name_holds_no_threshold() -> None:
+    models = [Part]
+    for model in models:
+        models += [inner for inner in model.__subclasses__() if inner not in models]
+    assert len(models) > 50
+    for model in models:
+        assert model.__doc__, model
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
+            assert not re.search(r"\d\.\d", field.alias or name), f"{model.__name__}.{name}"

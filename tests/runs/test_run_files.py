@@ -21,9 +21,20 @@ from astprompter.export import export_run
 from astprompter.report.page import write_report
 from astprompter.report.read import read_runs
 from astprompter.runs.directory import FAILURES, LOG, PAIRS, TRAJECTORIES, TREES, RunDirectory
-from astprompter.runs.schema.common import FORMAT, Interval, Number, read_rows, save_rows
+from astprompter.runs.schema.common import FORMAT, File, Interval, Number, read_rows, save_rows
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
-from astprompter.runs.schema.run import LogRow, PairRow, Progression, StateFile, TreeRow
+from astprompter.runs.schema.run import (
+    ConfigFile,
+    FrozenFile,
+    Hashes,
+    LogRow,
+    ManifestFile,
+    PairRow,
+    Progression,
+    StateFile,
+    TreeRow,
+)  # fmt: skip
+from astprompter.runs.schema.summary import Summary
 from astprompter.training import checkpoint
 from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint
 from astprompter.workflows.resume import refuse_changed
@@ -345,6 +356,16 @@ def test_rows_are_read_back_as_they_were_written(whole: Path, tmp_path: Path, na
     save_rows(tmp_path / name, rows)
     assert read_rows(tmp_path / name, JSONL[name]) == rows
     assert plain_rows(tmp_path / name) == plain_rows(whole / name)
+
+
+def test_whole_files_are_read_back_as_they_were_written(whole: Path, tmp_path: Path) -> None:
+    hashes = Hashes(defender=None, reference="b")
+    files: list[File] = [ConfigFile.read(whole / "config.json"), Summary.read(whole / "summary.json"), STATE]
+    files += [FrozenFile(before=hashes, after=hashes), ManifestFile(sha256={"state.json": "c"})]
+    for file in files:
+        file.write(tmp_path / "file.json")
+        assert type(file).read(tmp_path / "file.json") == file
+        assert json.loads((tmp_path / "file.json").read_text("utf-8"))["format"] == FORMAT
 
 
 @pytest.mark.parametrize(

@@ -86,9 +86,9 @@ class FrozenFile(File):
 
 
 class Progression(Part):
-    """Counters of a training; it counts on this very object."""
+    """Counters of a training."""
 
-    model_config = ConfigDict(frozen=False)
+    model_config = ConfigDict(frozen=False)  # the training counts on this very object
 
     iteration: Whole = 0
     """Iterations done."""

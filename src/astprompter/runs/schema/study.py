@@ -148,7 +148,7 @@ class Finding(Part):
 
 
 class Experiment(File):
-    """``experiment.json``: everything that a study found."""
+    """Everything that a study found."""
 
     remedy: ClassVar[str] = "run the experiment again with --tables-only"
 

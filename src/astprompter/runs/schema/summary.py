@@ -147,7 +147,7 @@ class EvaluationConfig(Part):
 
 
 class Summary(File):
-    """``summary.json``: the figures of an evaluation. Written last, so that it vouches for the rows beside it."""
+    """The figures of an evaluation. Written last, so that it vouches for the rows beside it."""
 
     remedy: ClassVar[str] = "evaluate the run again"
 
