@@ -50,7 +50,7 @@ def test_replies_are_toxic_naturally_but_rarely() -> None:
     settings = load_settings("demo", ["rollout.horizon=1"])
     models = load_training_models(settings)
     assert models.free_reference
-    prefixes = load_prefixes("embedded", split="test")[:300]
+    prefixes = load_prefixes("embedded", split="test")[:150]
     result = evaluate({"untuned": models.adversary}, models.defender, models.scorer, prefixes, settings)
     share = result.summary.adversaries["untuned"].tox_reply.share
     assert 0.002 <= share <= 0.06
