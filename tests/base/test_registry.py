@@ -83,7 +83,8 @@ def test_a_run_with_the_example_through_the_command_line(tmp_path: Path, capsys:
     assert code == 0, err
     code, out, err = call(capsys, "evaluate", str(run))
     assert code == 0, err
-    assert "fruit:a,the (reward)" in out.replace("\n", " ")
+    assert "fruit:a,the" in out  # a narrow terminal wraps the name of the column
+    assert "(reward)" in out
     summary = json.loads((run / "summary.json").read_text())
     assert summary["config"]["defender"] == "echo:0.9"
     assert summary["scorers"]["names"] == ["fruit:a,the", "word:the"]
