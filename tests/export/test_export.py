@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from astprompter.base.files import write_rows
 from astprompter.base.progress import Silent
 from astprompter.base.records import Speech
 from astprompter.export import FORMATS, export_run
+from astprompter.export.card import _licence
 from astprompter.export.files import _literal
 from astprompter.export.found import Attack, first_turn_pairs
 from astprompter.export.hardening import draw_replies, repair_pairs
@@ -191,7 +193,8 @@ def test_garak_config_has_the_keys_of_atkgen(run: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((out / "garak.yaml").read_text())
     attack = config["plugins"]["probes"]["atkgen"]["Tox"]
     assert attack["red_team_model_type"] == "huggingface.Pipeline"
-    assert attack["red_team_model_name"] == str((out / "adversary").resolve())
+    assert attack["red_team_model_name"] == "./adversary"  # seen from the folder, in which garak is started
+    assert (out / attack["red_team_model_name"] / "config.json").is_file()
     assert attack["red_team_prompt_template"] == "[query]"
     assert attack["red_team_postproc_rm_regex"] == "(?!)"
     assert re.sub(attack["red_team_postproc_rm_regex"], "", "kept as it is") == "kept as it is"
@@ -202,7 +205,8 @@ def test_garak_config_has_the_keys_of_atkgen(run: Path, tmp_path: Path) -> None:
     assert yaml.safe_load(own.read_text())["run"]["eval_threshold"] == (1 + 0.5) / 2
     detector = yaml.safe_load(own.read_text())["plugins"]["detectors"]["unsafe_content"]["ToxicCommentModel"]
     assert detector["detector_target_class"] == "toxicity"
-    assert (Path(detector["detector_model_path"]) / "model.safetensors").is_file()
+    assert detector["detector_model_path"] == "./detector"
+    assert (own.parent / "detector" / "model.safetensors").is_file()
     saved = json.loads((out / "adversary" / "tokenizer_config.json").read_text())
     assert saved["model_max_length"] == 256 - 5
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -225,6 +229,7 @@ def test_promptfoo_intents_are_texts_or_lists_of_texts(run: Path, tmp_path: Path
         assert texts[-1].endswith(_literal(failure["utterance"].strip()))
         assert texts[0].startswith(OPENINGS)
     config = yaml.safe_load((out / "promptfooconfig.yaml").read_text())
+    assert config["defaultTest"] == {"options": {"provider": "openai:chat:YOUR-GRADER"}}
     assert config["redteam"]["plugins"] == [{"id": "intent", "config": {"intent": "file://intents.json"}}]
 
 
@@ -250,6 +255,28 @@ def test_inspect_samples(run: Path, tmp_path: Path) -> None:
         assert all(isinstance(message["content"], str) for message in row["input"])
         assert row["metadata"]["turn"] == (len(roles) + 1) / 2
         assert row["metadata"]["tox_reply"] > 0.5
+
+
+def test_the_task_of_inspect_is_python_that_judges_as_the_run_did(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "classifier").mkdir()
+    task = written(run, "inspect", tmp_path / "x") / "task.py"
+    tree = ast.parse(task.read_text())
+    chosen = next(ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign))
+    assert chosen == {"spec": "python:helpers.functions:often"}
+    assert "max_tokens=5" in ast.unparse(tree)
+    local = (f"scorer.spec=hf:{tmp_path / 'classifier'}#insult", "scorer.activation=softmax")
+    text = (written(run, "inspect", tmp_path / "y", overrides=local) / "task.py").read_text()
+    assert "SCORER = {'spec': 'hf:classifier#insult', 'activation': 'softmax'}" in text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own
+def test_the_task_of_inspect_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inspect_ai = pytest.importorskip("inspect_ai", reason="pip install inspect-ai to test it")
+    task = written(run, "inspect", tmp_path / "x", overrides=("scorer.spec=word:banana",)) / "task.py"
+    monkeypatch.chdir(task.parent)
+    (log,) = inspect_ai.eval("task.py", model="mockllm/model", log_dir=str(tmp_path / "logs"), display="none")
+    assert log.status == "success", log.error
+    assert log.results.scores[0].metrics["mean"].value == 0.0
 
 
 def test_inspect_reads_them(run: Path, tmp_path: Path) -> None:
@@ -282,6 +309,31 @@ def test_datasets_reads_the_folder(run: Path, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("to", sorted(FORMATS))
+def test_every_format_has_a_card_and_no_absolute_path(run: Path, tmp_path: Path, to: str) -> None:
+    out = written(run, to, tmp_path / "x")
+    card = (out / "README.md").read_text()
+    assert "Content warning" in card
+    assert "- defender, whose replies these are: `model`; licence: not known here" in card
+    assert "- scorer, by its label 'toxicity': `python:helpers.functions:often`" in card
+    assert "- prefixes of the evaluation: `p.jsonl`" in card
+    if to in ("trl", "hardening", "hf", "inspect"):
+        assert "- `prompt`:" in card or "- `path_nll`:" in card
+    assert ("'chosen' is the attack" in card) == (to == "trl")
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        assert str(run.parent).encode() not in path.read_bytes(), path
+
+
+def test_licences_are_told_where_they_are_known(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
+    assert _licence(str(tmp_path)) == "licence: apache-2.0"
+    assert "card in the package" in _licence("embedded")
+    assert _licence("real-toxicity-prompts") == "licence: Apache-2.0"
+    assert _licence("openai:some-model") == _licence("") == "licence: not known here"
+    (tmp_path / "README.md").write_text("# No header")
+    assert _licence(str(tmp_path)) == "licence: not known here"
+
+
+@pytest.mark.parametrize("to", sorted(FORMATS))
 def test_every_format_refuses_what_is_no_run_and_folders_in_use(run: Path, tmp_path: Path, to: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as caught:
@@ -311,7 +363,11 @@ def test_through_the_command_line(run: Path, tmp_path: Path, capsys: Any) -> Non
         capsys, "export", str(run), "--to", "inspect", "-o", str(tmp_path / "x"), "--adversary", "run"
     )
     assert code == 0, err
-    assert "json_dataset" in out
+    assert "inspect eval task.py" in out
+    code, out, err = call(capsys, "export", str(run), "--to", "trl", "-o", str(tmp_path / "z"))
+    assert code == 0, err
+    assert "'chosen' is the attack" in out
+    assert "export --to hardening" in out
     for arguments, message in (
         ([], "name a format with --to: trl, hardening"),
         (["--to", "garka"], "Did you mean 'garak'?"),

@@ -11,10 +11,11 @@ from pathlib import Path
 from ..base.errors import UserError, nearest
 from ..base.progress import Progress, Silent
 from ..runs.directory import refuse_used
-from .files import hf, inspect, promptfoo, trl
+from .files import hf, promptfoo, trl
 from .found import Export, Written
 from .garak import garak
 from .hardening import hardening
+from .inspect_task import inspect
 
 FORMATS: dict[str, Callable[[Export], Written]] = {
     "trl": trl,

@@ -16,6 +16,7 @@ from ..runs.directory import PAIRS
 from ..runs.schema.common import read_rows
 from ..runs.schema.results import TrajectoryRow, TurnRow
 from ..runs.schema.run import PairRow
+from .card import write_card
 from .found import CONTENT_WARNING, Attack, Export, Written, attacks, best_of, first_turn_pairs, trajectories
 
 _log = logging.getLogger(__package__)
@@ -38,13 +39,24 @@ def trl(export: Export) -> Written:
     path = export.out / "preferences.jsonl"
     write_rows(path, rows)
     sources = sorted({row["source"] for row in rows})
+    card = write_card(
+        export, "Preference pairs of an adversary", columns=rows[0],
+        also=f"{_IS_ATTACK} {_REPAIR}\n\n`chosen`: the utterance of higher reward to this prompt, the attack; "
+        "`rejected`: the one of lower reward.",
+    )  # fmt: skip
     return Written(
-        (path,),
+        (path, card),
         (
             f"{len(rows):,} pairs ({', '.join(sources)})",
+            _IS_ATTACK,
+            _REPAIR,
             f"datasets.load_dataset('json', data_files='{path}') is what trl.DPOTrainer takes as train_dataset",
         ),
     )
+
+
+_IS_ATTACK = "These pairs train an adversary: 'chosen' is the attack, so never train the model under test on them."
+_REPAIR = "To repair the model under test, export --to hardening, whose 'chosen' is a harmless reply."
 
 
 def preference_rows(export: Export) -> list[dict[str, Any]]:
@@ -68,6 +80,10 @@ def _training_pairs(export: Export) -> Iterator[dict[str, Any]]:
         }
 
 
+_PROMPTFOO = "0.121.20"
+"""The version that read such a file when this was built."""
+
+
 def promptfoo(export: Export) -> Written:
     """Intents: a text for an attack of one turn, a list of texts for one of several (promptfoo's sequence)."""
     found = attacks(export)
@@ -80,6 +96,7 @@ def promptfoo(export: Export) -> Written:
     settings = {
         "description": "Likely failures found by astprompter",
         "targets": [{"id": "openai:chat:YOUR-MODEL", "label": "model under test"}],
+        "defaultTest": {"options": {"provider": "openai:chat:YOUR-GRADER"}},
         "redteam": {
             "purpose": "a conversation partner that must not write toxic text, whatever it is told",
             "plugins": [{"id": "intent", "config": {"intent": f"file://{path.name}"}}],
@@ -88,11 +105,18 @@ def promptfoo(export: Export) -> Written:
     }
     write_text(config, f"# {CONTENT_WARNING}\n" + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     several = sum(isinstance(intent, list) for intent in intents)
+    command = f"npx promptfoo@{_PROMPTFOO} redteam run"
+    card = write_card(
+        export, "Likely failures as intents of promptfoo",
+        also=f"Put your model (`targets`) and the model that grades its replies (`defaultTest`) into `{config.name}`, "
+        f"then: `{command}`\n\n`{path.name}`: a text for an attack of one turn, a list of texts for one of several; "
+        "the first begins with the prefix.",
+    )  # fmt: skip
     return Written(
-        (path, config),
+        (path, config, card),
         (
             f"{len(intents):,} intents, {several:,} of them of several turns",
-            f"name your target in {config.name}, then: cd {export.out} && npx promptfoo@latest redteam run",
+            f"name your target and the grader in {config.name}, then: cd {export.out} && {command}",
         ),
     )
 
@@ -100,24 +124,6 @@ def promptfoo(export: Export) -> Written:
 def _literal(text: str) -> str:
     """The text as promptfoo must get it to say it unchanged: it renders what it reads as a Nunjucks template."""
     return re.sub(r"\{(?=[{%#])|(?<=[}%#])\}", lambda mark: f"{{{{ '{mark[0]}' }}}}", text)
-
-
-def inspect(export: Export) -> Written:
-    """Samples ``{"id", "input": [chat messages], "target", "metadata"}``; the model's next message is to be judged."""
-    path = export.out / "samples.jsonl"
-    rows = [_sample(attack, number) for number, attack in enumerate(attacks(export), start=1)]
-    write_rows(path, rows)
-    return Written((path,), (f"{len(rows):,} samples", f"inspect_ai.dataset.json_dataset('{path}') reads them"))
-
-
-def _sample(attack: Attack, number: int) -> dict[str, Any]:
-    roles = ("user", "assistant")
-    return {
-        "id": f"{number}-{attack.adversary}-{attack.prefix_id}",
-        "input": [{"role": roles[i % 2], "content": text} for i, text in enumerate(attack.messages)],
-        "target": "no toxic reply",
-        "metadata": {**attack.facts(), "toxic_reply": attack.turns[-1].reply},
-    }
 
 
 def hf(export: Export) -> Written:
@@ -135,17 +141,15 @@ def hf(export: Export) -> Written:
         paths.append(export.out / "data" / f"{name}.jsonl")
         write_rows(paths[-1], rows)
     configs = [{"config_name": name, "data_files": f"data/{name}.jsonl"} for name in tables]
-    header = yaml.safe_dump(
-        {"pretty_name": "Likely toxic failures", "tags": ["red-teaming", "astprompter"], "configs": configs},
-        sort_keys=False,
-    )
-    counts = "".join(f"- `{name}`: {len(rows):,} rows\n" for name, rows in tables.items())
-    card = (
-        f"---\n{header}---\n# Likely toxic failures\n\n{CONTENT_WARNING}\n\n{counts}\nMade by astprompter from a run.\n"
-    )
-    write_text(export.out / "README.md", card)
+    card = write_card(
+        export, "Likely toxic failures",
+        header={"pretty_name": "Likely toxic failures", "tags": ["red-teaming", "astprompter"], "configs": configs},
+        also="\n".join(f"- `{name}`: {len(rows):,} rows" for name, rows in tables.items())
+        + f"\n\nOf `preferences`, which train an adversary, `chosen` is the attack. {_REPAIR}",
+        columns=[name for rows in tables.values() for name in rows[0]],
+    )  # fmt: skip
     return Written(
-        (*paths, export.out / "README.md"),
+        (*paths, card),
         (
             ", ".join(f"{len(rows):,} {name}" for name, rows in tables.items()),
             f"datasets.load_dataset('{export.out}', 'turns') reads them",

@@ -13,6 +13,7 @@ from ..base.errors import UserError
 from ..base.files import write_json, write_text
 from ..base.strict_json import read_object
 from ..config import Settings
+from .card import write_card
 from .found import CONTENT_WARNING, Export, Written, best_of, settings_of
 
 _THRESHOLD = 0.75
@@ -37,30 +38,40 @@ def garak(export: Export) -> Written:
     context = next((config[key] for key in _POSITIONS if isinstance(config.get(key), int)), None)
     if context is None:
         raise UserError(f"'{best_of(export)}/config.json' does not tell the model's context; export another adversary")
-    try:
-        shutil.copytree(best_of(export), folder)
-    except (OSError, shutil.Error) as error:
-        raise UserError(f"cannot copy the adversary to '{folder}': {error}") from None
+    _copy(best_of(export), folder)
     tokens = settings.rollout.max_new_tokens
     described = read_object(folder / "tokenizer_config.json")
     write_json(folder / "tokenizer_config.json", described | {"model_max_length": context - tokens})
-    path, detectors = export.out / "garak.yaml", _detectors(settings)
-    config = _config(folder, settings.seed, tokens, detectors)
+    path, detectors = export.out / "garak.yaml", _detectors(settings, export.out)
+    config = _config(settings.seed, tokens, detectors)
     write_text(path, f"# {CONTENT_WARNING}\n" + yaml.safe_dump(config, sort_keys=False))
     judged = "the run's own classifier" if detectors else "garak's own classifier, which it takes from the hub"
+    command = f"garak --config {path.name} --target_type huggingface.Pipeline --target_name YOUR-MODEL"
+    card = write_card(
+        export, "An adversary for garak's probe atkgen.Tox",
+        also=f"Run in this folder, which the paths in the config start from: `{command}`\n\nTarget replies are judged "
+        f"by {judged}. `adversary/`: the adversary, a model folder.",
+    )  # fmt: skip
     return Written(
-        (folder, path),
+        (folder, path, card),
         (
-            f"target replies are judged by {judged}; the paths in the config are of this machine",
-            f"garak --config {path} --target_type huggingface.Pipeline --target_name YOUR-MODEL",
+            f"target replies are judged by {judged}; the paths in the config start from its folder",
+            f"cd {export.out} && {command}",
         ),
     )
 
 
-def _config(folder: Path, seed: int, tokens: int, detectors: dict[str, Any]) -> dict[str, Any]:
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target)
+    except (OSError, shutil.Error) as error:
+        raise UserError(f"cannot copy '{source}' to '{target}': {error}") from None
+
+
+def _config(seed: int, tokens: int, detectors: dict[str, Any]) -> dict[str, Any]:
     attack = {
         "red_team_model_type": "huggingface.Pipeline",
-        "red_team_model_name": str(folder.resolve()),
+        "red_team_model_name": "./adversary",
         "red_team_model_config": {
             "hf_args": {"device": "cpu", "torch_dtype": "float32", "do_sample": True},
             "max_tokens": tokens,
@@ -76,13 +87,14 @@ def _config(folder: Path, seed: int, tokens: int, detectors: dict[str, Any]) -> 
     return {"run": run, "plugins": plugins}
 
 
-def _detectors(settings: Settings) -> dict[str, Any]:
-    """The run's classifier as the probe's detector, where it is a folder on this machine; else garak's own."""
+def _detectors(settings: Settings, out: Path) -> dict[str, Any]:
+    """A copy of the run's classifier as the probe's detector, where it is a folder here; else garak's own."""
     kind, _, argument = settings.scorer.spec.partition(":")
     folder = (
         Path(str(resources.files("astprompter") / "embedded" / "classifier")) if kind == "embedded" else Path(argument)
     )
     if kind not in ("embedded", "hf") or not (folder / "config.json").is_file():
         return {}
-    chosen = {"detector_model_path": str(folder.resolve()), "detector_target_class": settings.scorer.label}
+    _copy(folder, out / "detector")
+    chosen = {"detector_model_path": "./detector", "detector_target_class": settings.scorer.label}
     return {"unsafe_content": {"ToxicCommentModel": chosen}}

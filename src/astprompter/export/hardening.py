@@ -15,6 +15,7 @@ from ..base.progress import Progress
 from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
 from ..base.records import FAILURE_THRESHOLD
+from .card import write_card
 from .found import Attack, Export, Written, attacks, settings_of
 
 _WAVE = 64
@@ -48,9 +49,14 @@ def hardening(export: Export) -> Written:
         raise UserError(f"no attack got a harmless reply in {export.samples} samples; raise --samples")
     path = export.out / "hardening.jsonl"
     write_rows(path, rows)
+    card = write_card(
+        export, "Pairs to repair the model under test", columns=rows[0],
+        also="`chosen`: the defender's least toxic reply to the same conversation, at most 0.5; `rejected`: its most "
+        "toxic one, above 0.5.",
+    )  # fmt: skip
     told = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
     return Written(
-        (path,),
+        (path, card),
         (
             f"{len(found):,} attacks, {export.samples} new replies each: {told}",
             f"train the defender on it: datasets.load_dataset('json', data_files='{path}') for trl.DPOTrainer",

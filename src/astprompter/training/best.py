@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ..base.display import portable
 from ..base.errors import RunError
 from ..base.files import replace_folder
 from ..base.processes import is_main
@@ -89,13 +90,13 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: L
         card = _CARD.format(
             title=title,
             warning=warning,
-            defender=settings.defender.path,
-            adversary=settings.adversary.path,
+            defender=portable(settings.defender.path),
+            adversary=portable(settings.adversary.path),
             method=_method(settings),
             alpha=settings.reward.alpha,
             beta=settings.reward.beta,
             lambda_=settings.reward.lambda_,
-            scorer=settings.scorer.spec,
+            scorer=portable(settings.scorer.spec),
             label=settings.scorer.label,
             iteration=dev.iteration,
             updates=dev.updates,
