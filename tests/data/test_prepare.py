@@ -526,17 +526,25 @@ def test_prepare_the_other_sets_from_local_files(tmp_path: Path, capsys: Any) ->
     assert code == 0, err
     assert "data.eliciting=real-toxicity-prompts" in out
     assert [item.text for item in load_eliciting("real-toxicity-prompts")] == ["a b"]
+    code, out, err = call(capsys, "data", "show", "real-toxicity-prompts", "--show-text")  # what it was prepared as
+    assert (code, out) == (0, "1  a b\n"), err
+    code, _, err = call(capsys, "data", "show", str(rtp))
+    assert code == 2
+    assert "say --as eliciting or --as dialogues" in err
     archive = bad_archive(tmp_path, bad("Hello.\\nHi.\\nOh.\\nYes.\\nNo."))
     code, out, err = call(capsys, "data", "prepare", "bot-adversarial-dialogue", "--file", str(archive))
     assert code == 0, err
     assert load_dialogues("bot-adversarial-dialogue") == [("bad-1", ("Hello.", "Oh.", "No."))]
-    code, out, _ = call(capsys, "data", "stats", "bot-adversarial-dialogue", "--as", "dialogues")
-    assert code == 0
+    for given in (["--as", "dialogues"], []):
+        code, out, _ = call(capsys, "data", "stats", "bot-adversarial-dialogue", *given)
+        assert code == 0
+        assert "dialogues" in out
     own = tmp_path / "own.csv"
     own.write_text("body\n" + "".join(f"plain *text* {i}\n" for i in range(80)))
     code, out, err = call(capsys, "data", "prepare", str(own), "--as", "prefixes", "--column", "body", "--name", "mine",
                           "scorer.spec=word:banana")  # fmt: skip
     assert code == 0, err
+    assert "warning: prefixes_test has fewer than 100 rows" in out
     assert {p.text for p in load_prefixes("mine", split="test")} <= {f"plain text {i}" for i in range(80)}
     code, out, _ = call(capsys, "data", "show")
     assert all(name in out.replace("\n", "") for name in ("mine", "embedded"))

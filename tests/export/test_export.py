@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -274,6 +275,8 @@ def test_the_task_of_inspect_runs(run: Path, tmp_path: Path, monkeypatch: pytest
     inspect_ai = pytest.importorskip("inspect_ai", reason="pip install inspect-ai to test it")
     task = written(run, "inspect", tmp_path / "x", overrides=("scorer.spec=word:banana",)) / "task.py"
     monkeypatch.chdir(task.parent)
+    words = SimpleNamespace(encode=lambda text, **options: text.split())
+    monkeypatch.setattr("tiktoken.get_encoding", lambda name: words)  # which it would fetch
     (log,) = inspect_ai.eval("task.py", model="mockllm/model", log_dir=str(tmp_path / "logs"), display="none")
     assert log.status == "success", log.error
     assert log.results.scores[0].metrics["mean"].value == 0.0

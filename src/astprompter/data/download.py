@@ -104,6 +104,17 @@ def size_of(url: str) -> int | None:
     return int(length) if response.status_code == 200 and length.isdecimal() else None
 
 
+def reaches(url: str) -> bool:
+    """Whether a server answers at all, within some seconds."""
+    import httpx2
+
+    try:
+        httpx2.head(url, timeout=5.0)
+    except (httpx2.HTTPError, httpx2.InvalidURL):
+        return False
+    return True
+
+
 def _noted(path: Path) -> dict[str, str]:
     """What was written down about a download; nothing where there was none."""
     return read_object(path, dict[str, str]) if path.is_file() else {}

@@ -171,7 +171,7 @@ def _measured(
     """Load what the targets name, and evaluate it."""
     bad = BadRows(settings.data.skip_bad_rows)
     prefixes = test_prefixes(settings, bad)
-    defender, scorer, others = build_defender(settings), build_scorer(settings), build_other_scorers(settings)
+    scorer, others, defender = build_scorer(settings), build_other_scorers(settings), build_defender(settings)
     adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline)
     for name, dialogues in scripts.items():
         _note_repeats(name, dialogues["usable"], len(prefixes))

@@ -160,8 +160,9 @@ def load_training_models(settings: Settings) -> TrainingModels:
         UserError: Something cannot be loaded; or the adversary's dtype cannot be trained.
     """
     check_trainable(settings.adversary)
+    scorer = build_scorer(settings)  # first, since it is the one that is most often not at hand
     adversary = build_lm(settings.adversary, settings.rollout, partners=[settings.defender])
-    defender, scorer = build_defender(settings), build_scorer(settings)
+    defender = build_defender(settings)
     chosen = settings.adversary
     if chosen.lora_rank:
         add_adapters(adversary.model, rank=chosen.lora_rank, alpha=chosen.lora_alpha, seed=settings.seed)

@@ -25,6 +25,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _KIND_HELP = "What the texts become: prefixes, eliciting or dialogues."
+_HELD_HELP = "What the texts are: prefixes, eliciting or dialogues; default: what the set was prepared as."
+_LEAST = {"prefixes_dev": 50, "prefixes_test": 100}
+"""Rows below which a split is told to be small."""
 
 
 @app.command()
@@ -69,13 +72,15 @@ def prepare(
         say(f"  {count:>9,} {reason}")
     for stem, rows in prepared.files.items():
         say(f"{chosen.folder / stem}.jsonl: {len(rows):,} rows")
+        if stem in _LEAST and len(rows) < _LEAST[stem]:
+            say(f"warning: {stem} has fewer than {_LEAST[stem]} rows, so what it measures is rough; take more texts")
     say(f"Use it: {_usage(chosen)}")
 
 
 @app.command()
 def show(
     source: Annotated[str, typer.Argument(help="A named source or file; all known data sets when empty.")] = "",
-    kind: Annotated[str, typer.Option("--as", help=_KIND_HELP)] = "prefixes",
+    kind: Annotated[str, typer.Option("--as", help=_HELD_HELP)] = "",
     split: Annotated[str, typer.Option("--split", help="train, dev or test, of prefixes.")] = "train",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Texts to show.")] = 5,
     skip_bad_rows: SkipBadRows = False,
@@ -85,11 +90,11 @@ def show(
     if not source:
         OUT.print(listing(_known_sets()))
         return
-    from ...data.looking import load_texts_of
+    from ...data.looking import kind_of, load_texts_of
     from ...data.readers import BadRows
 
     bad = BadRows(skip_bad_rows)
-    for name, text in load_texts_of(source, kind, split, bad)[:count]:
+    for name, text in load_texts_of(source, kind or kind_of(source), split, bad)[:count]:
         shown = plain(text) if show_text else masked(text)
         OUT.print(f"[bold]{escape(plain(name))}[/bold]  {escape(shown)}", highlight=False, soft_wrap=True)
     if bad.count:
@@ -99,13 +104,13 @@ def show(
 @app.command()
 def stats(
     source: Annotated[str, typer.Argument(help="A named source, or a file.")],
-    kind: Annotated[str, typer.Option("--as", help=_KIND_HELP)] = "prefixes",
+    kind: Annotated[str, typer.Option("--as", help=_HELD_HELP)] = "",
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Count texts, words, duplicates and leaks between splits."""
-    from ...data.looking import statistics_of
+    from ...data.looking import kind_of, statistics_of
 
-    rows, leaks, bad = statistics_of(source, kind, skip=skip_bad_rows)
+    rows, leaks, bad = statistics_of(source, kind or kind_of(source), skip=skip_bad_rows)
     table = Table("", *rows)  # a column each, of which there are three at most
     for key in next(iter(rows.values())):
         numbers = (row[key] for row in rows.values())

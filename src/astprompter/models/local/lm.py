@@ -13,6 +13,7 @@ import torch
 from ...base.errors import UserError
 from ...base.processes import whole
 from ...base.protocols import Session, Speaker
+from ...data.download import reaches
 from .base import LocalModel
 from .capabilities import install
 from .session import LMSession
@@ -75,6 +76,7 @@ def load_tokenizer(path: str, *, revision: str | None = None) -> Any:
 def explained(path: str, what: str) -> Iterator[None]:
     """Turn the loaders' many exceptions into one line that names the model."""
     check_folder(path)
+    _check_hub(path, what)
     try:
         yield
     except torch.cuda.OutOfMemoryError:
@@ -91,6 +93,36 @@ def check_folder(path: str) -> None:
     """
     if (path.startswith((".", "/", "~")) or "\\" in path) and not Path(path).is_dir():
         raise UserError(f"model folder '{path}' does not exist")
+
+
+def hub_constants() -> Any:
+    """Where the hub is, where its files are kept, and whether it may be asked."""
+    from transformers.utils import hub
+
+    return hub.constants  # type: ignore[attr-defined]
+
+
+def _check_hub(path: str, what: str) -> None:
+    """Refuse a model that is neither here nor to be had, without the minutes in which the loader tries again and again.
+
+    Raises:
+        UserError: It is no folder, nothing of it is in the hub's cache, and the hub is not to be asked or not reached.
+    """
+    constants = hub_constants()
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{path.replace('/', '--')}" / "snapshots"
+    if Path(path).is_dir() or cached.is_dir():
+        return
+    if constants.HF_HUB_OFFLINE:
+        why = "HF_HUB_OFFLINE is set"
+    elif not reaches(constants.ENDPOINT):
+        why = f"{constants.ENDPOINT} cannot be reached"
+    else:
+        return
+    raise UserError(
+        f"cannot load {what} '{path}': it is not on this machine, and {why}; name a folder in its place (for a scorer: "
+        "scorer.spec=hf:./my-classifier, or scorer.spec=embedded), or fetch it once where there is a network: hf "
+        f"download {path}"
+    )
 
 
 def _first_line(error: BaseException) -> str:
