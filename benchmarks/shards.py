@@ -16,9 +16,7 @@ import torch
 
 import common
 from astprompter.base.processes import join, leave, rank, share
-from astprompter.base.progress import Silent
 from astprompter.config import load_settings
-from astprompter.runs.schema.run import Progression
 from astprompter.training.optimizer import Updater
 from astprompter.training.packing import pack, sequences_of
 
@@ -54,7 +52,7 @@ def measure(shape: common.Shape, *, shard: bool) -> dict[str, Any]:
     lm = common.make_lm(shape, device="cuda" if torch.cuda.is_available() else "cpu")
     count = sum(parameter.numel() for parameter in lm.model.parameters())
     settings = load_settings("embedded", [f"training.shard={str(shard).lower()}"]).training
-    updater = Updater(settings, lm, Progression(), Silent())
+    updater = Updater(settings, lm)
     pairs, _ = common.made_pairs(shape, 2, horizon=1)
     prefixes = [prefix.text for prefix in common.make_prefixes(shape, 2)]
 
@@ -65,7 +63,7 @@ def measure(shape: common.Shape, *, shard: bool) -> dict[str, Any]:
     def updating() -> None:
         packed = pack(sequences_of(share(pairs)), share=lm.packs)
         updater.placement.logps(packed).sum().backward()
-        updater.apply(0.0)
+        updater.step(0.0, 0)
 
     peaks: dict[str, int] = {}
     for _ in range(2):

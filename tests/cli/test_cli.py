@@ -112,10 +112,17 @@ def test_a_model_that_is_not_at_hand_is_refused_at_once_with_a_remedy(
 
 def test_resume_through_the_command_line(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     run = str(tmp_path / "run")
-    assert call(capsys, "train", "-o", run, *settings(files))[0] == 0
+    assert call(capsys, "train", "-o", run, *settings(files), "training.schedule=constant")[0] == 0
     before = (Path(run) / "log.jsonl").read_text()
     assert call(capsys, "train", "-o", run, "--resume")[0] == 0
     assert (Path(run) / "log.jsonl").read_text() == before  # nothing left to do
+    recorded = json.loads((Path(run) / "config.json").read_text())
+    done = recorded["settings"]["training"]["updates"]
+    code, _, err = call(capsys, "train", "-o", run, "--resume", f"training.updates={done + 1}")
+    assert code == 0, err
+    assert json.loads((Path(run) / "log.jsonl").read_text().splitlines()[-1])["updates"] == done + 1
+    recorded["settings"]["training"]["updates"] += 1
+    assert json.loads((Path(run) / "config.json").read_text()) == recorded
     code, _, err = call(capsys, "train", "-o", run, "--resume", *settings(files, **{"loss.tau": "0.3"}))
     assert code == 2
     assert "loss.tau: 0.05 in the run, 0.3 now" in err

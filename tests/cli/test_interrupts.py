@@ -60,7 +60,7 @@ def test_an_interrupted_training_goes_on_as_if_unbroken(
     assert last.startswith(f"interrupted by {number.name}: ")
     assert last.endswith(f"go on with 'astprompter train --out {run} --resume'")
     assert "Traceback" not in process.err
-    assert 0 < json.loads((run / "checkpoint" / "state.json").read_text())["progression"]["updates"] < 12
+    assert 0 < json.loads((run / "checkpoint" / "state.json").read_text())["counters"]["updates"] < 12
     code, _, err = forks.run("train", "-o", str(run), "--resume")
     assert code == 0, err
     assert [name for name in FILES if (run / name).read_bytes() != (whole / name).read_bytes()] == []

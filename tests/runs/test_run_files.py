@@ -25,12 +25,12 @@ from astprompter.runs.schema.common import FORMAT, File, Interval, Number, read_
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
 from astprompter.runs.schema.run import (
     ConfigFile,
+    Counters,
     FrozenFile,
     Hashes,
     LogRow,
     ManifestFile,
     PairRow,
-    Progression,
     StateFile,
     TreeRow,
 )  # fmt: skip
@@ -215,7 +215,7 @@ def learner() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-STATE = StateFile(progression=Progression(updates=3, iteration=1), log_bytes={"log.jsonl": 5})
+STATE = StateFile(counters=Counters(updates=3, iteration=1), log_bytes={"log.jsonl": 5})
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +259,7 @@ def test_a_state_of_another_shape_is_refused_though_its_hash_fits(tmp_path: Path
     found = taken(lambda: load_checkpoint(folder, *learner()), str(folder))
     if found is not None:
         assert {**STATE.plain(), **state}.keys() >= found.plain().keys()
-        assert isinstance(found.progression.updates, int)
+        assert isinstance(found.counters.updates, int)
         assert all(isinstance(size, int) for size in found.log_bytes.values())
 
 
@@ -312,13 +312,13 @@ def test_strict_json_gives_back_what_was_written(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "shape", "reason"),
     [
-        ({"updates": 1}, Progression, ""),
-        ({"updates": 1, "best_reward": None, "seen": 2.5}, Progression, ""),
+        ({"updates": 1}, Counters, ""),
+        ({"updates": 1, "best_reward": None, "seen": 2.5}, Counters, ""),
         ({}, PairRow, "'iteration': Field required"),
-        ({"updates": 1, "best_reward": "x"}, Progression, "'best_reward': Input should be a valid number"),
-        ({"updates": True}, Progression, "'updates': Input should be a valid integer"),
-        ({"updates": 1.0}, Progression, "'updates': Input should be a valid integer"),
-        ({"updates": 2**60}, Progression, "'updates': Input should be less than or equal to 9007199254740992"),
+        ({"updates": 1, "best_reward": "x"}, Counters, "'best_reward': Input should be a valid number"),
+        ({"updates": True}, Counters, "'updates': Input should be a valid integer"),
+        ({"updates": 1.0}, Counters, "'updates': Input should be a valid integer"),
+        ({"updates": 2**60}, Counters, "'updates': Input should be less than or equal to 9007199254740992"),
         (PAIR | {"unknown": 1}, PairRow, ""),
         (PAIR | {"prompt_ids": [1, "x"]}, PairRow, "'prompt_ids[1]': Input should be a valid integer"),
         (PAIR | {"margin": float("inf")}, PairRow, "'margin': Input should be a finite number"),

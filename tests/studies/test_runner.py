@@ -47,7 +47,7 @@ if arguments[0] == "train":
     write(out / "config.json", config | {"settings": settings})
     stop = (out.parents[3] / f"stop-{out.name}").exists()
     updates = 3 if stop else settings["training"]["updates"]
-    state = {"format": config["format"], "progression": {"updates": updates}, "log_bytes": {}}
+    state = {"format": config["format"], "counters": {"updates": updates}, "log_bytes": {}}
     write(out / "checkpoint" / "state.json", state)
     if stop:
         time.sleep(60)

@@ -34,13 +34,13 @@ signal.signal(signal.SIGTERM, stop)
 note("resumed" if "--resume" in arguments else "begun")
 if arguments[0] == "train":
     write(out / "config.json", {"settings": settings})
-    write(out / "checkpoint" / "state.json", {"progression": {"updates": 3}})
+    write(out / "checkpoint" / "state.json", {"counters": {"updates": 3}})
     (root / "pids").mkdir(exist_ok=True)
     write(root / "pids" / f"{out.name}-{settings['seed']}", __import__("os").getpid())
     while (root / f"hold-{out.name}").exists():
         time.sleep(0.01)
     (out / "best").mkdir(exist_ok=True)
-    write(out / "checkpoint" / "state.json", {"progression": {"updates": settings["training"]["updates"]}})
+    write(out / "checkpoint" / "state.json", {"counters": {"updates": settings["training"]["updates"]}})
     write(out / "frozen.json", {"before": {}, "after": {}})
 else:
     config = {"settings": settings, "targets": [arguments[1]], "prefixes": {}}

@@ -13,7 +13,7 @@ import torch
 from astprompter.base import files
 from astprompter.base.errors import UserError
 from astprompter.runs.schema import common
-from astprompter.runs.schema.run import Progression, StateFile
+from astprompter.runs.schema.run import Counters, StateFile
 from astprompter.training import checkpoint
 from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint
 
@@ -31,7 +31,7 @@ def learner(value: float) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 
 
 def state(updates: int) -> StateFile:
-    return StateFile(progression=Progression(updates=updates), log_bytes={})
+    return StateFile(counters=Counters(updates=updates), log_bytes={})
 
 
 def saved(folder: Path, value: float, updates: int) -> torch.nn.Module:
@@ -43,7 +43,7 @@ def saved(folder: Path, value: float, updates: int) -> torch.nn.Module:
 def loaded(folder: Path) -> tuple[int, torch.nn.Module]:
     model, optimizer = learner(0.0)
     found = load_checkpoint(folder, model, optimizer)
-    return found.progression.updates, model
+    return found.counters.updates, model
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:

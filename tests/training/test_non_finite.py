@@ -162,7 +162,7 @@ def test_ten_in_a_row_stop_the_run_even_over_several_iterations(
     assert weights_hash(run.models.adversary.model) == before
     checkpoint = tmp_path / "run" / "checkpoint"
     assert damage(checkpoint) is None
-    assert 6 <= json.loads((checkpoint / "state.json").read_text())["progression"]["skipped_in_a_row"] < 10
+    assert 6 <= json.loads((checkpoint / "state.json").read_text())["counters"]["skipped_in_a_row"] < 10
     assert all(row["skipped_updates"] > 0 for row in read_rows(tmp_path / "run" / LOG) if row["type"] == "iteration")
     assert bool(load_model(str(tmp_path / "run" / "best")))
 

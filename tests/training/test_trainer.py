@@ -12,9 +12,12 @@ from safetensors import SafetensorError
 
 from astprompter.base.errors import RunError, UserError
 from astprompter.base.files import append_rows
+from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
 from astprompter.config import settings_from
 from astprompter.models.local.lm import load_model, weights_hash
 from astprompter.runs.directory import LOG
+from astprompter.training.metrics import why_no_pairs
+from astprompter.training.optimizer import learning_rate
 from astprompter.training.preference import PreferenceTrainer
 from astprompter.training.state import Clock
 from helpers.files import read_rows
@@ -85,6 +88,23 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
         assert a["step"] == b["step"]
 
 
+def test_a_run_that_is_trained_longer_is_the_longer_run(tmp_path: Path, tokenizer: Any) -> None:
+    straight = trainer(tmp_path / "a", tokenizer, settings(updates=9))
+    straight.run()
+    first = trainer(tmp_path / "b", tokenizer, settings(updates=6))
+    first.run()
+    ends = [row["updates"] for row in read_rows(tmp_path / "a" / LOG) if row["type"] == "iteration"]
+    assert 6 in ends  # an iteration ends where the shorter run did
+    longer = trainer(tmp_path / "b", tokenizer, settings(updates=9), resume=True)
+    assert longer.state == first.state
+    longer.run()
+    assert longer.state == straight.state
+    assert weights_hash(longer.models.adversary.model) == weights_hash(straight.models.adversary.model)
+    assert stable(read_rows(tmp_path / "a" / LOG)) == stable(read_rows(tmp_path / "b" / LOG))
+    best = [(tmp_path / name / "best" / "model.safetensors").read_bytes() for name in "ab"]
+    assert best[0] == best[1]
+
+
 @pytest.mark.slow
 def test_resuming_before_the_first_iteration_evaluates_the_untuned_policy_once(tmp_path: Path, tokenizer: Any) -> None:
     straight = trainer(tmp_path / "a", tokenizer, settings())
@@ -102,12 +122,9 @@ def test_resuming_before_the_first_iteration_evaluates_the_untuned_policy_once(t
     ("schedule", "expected"),
     [("constant", [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.25, 0.5, 0.75, 1.0, 1.0, 0.5, 0.25])],
 )
-def test_learning_rate_by_hand(tmp_path: Path, tokenizer: Any, schedule: str, expected: list[float]) -> None:
-    run = trainer(tmp_path / "run", tokenizer, settings(warmup_updates=4, updates=12, schedule=schedule))
-    rates = []
-    for done in (0, 1, 2, 3, 4, 8, 10):
-        run.state.updates = done
-        rates.append(run.updater.learning_rate() / 1e-3)
+def test_learning_rate_by_hand(schedule: str, expected: list[float]) -> None:
+    training = settings(warmup_updates=4, updates=12, schedule=schedule).training
+    rates = [learning_rate(training, done) / 1e-3 for done in (0, 1, 2, 3, 4, 8, 10)]
     assert rates == pytest.approx(expected)
 
 
@@ -194,7 +211,40 @@ def test_non_finite_losses_change_nothing_and_stop_after_ten(tmp_path: Path, tok
     assert weights_hash(run.models.adversary.model) == before
 
 
-def test_a_reward_that_never_differs_stops_the_run(tmp_path: Path, tokenizer: Any) -> None:
+@pytest.mark.parametrize(
+    ("turns", "margin", "why", "remedy"),
+    [
+        ([(0.5, 1, None), (0.5, 2, None)], 0.0, "equal rewards 1 times", "livelier data.train"),
+        (
+            [(0.5, 1, None), (0.6, 2, None)],
+            0.5,
+            "margin below training.min_margin 1 times",
+            "lower training.min_margin",
+        ),
+        ([(0.5, 1, None), (0.6, 1, None)], 0.0, "equal utterances 1 times", "rollout.temperature"),
+        ([(0.5, 1, None), (0.6, 2, "timeout")], 0.0, "error turn 1 times; 1 turns: 'timeout'", "mend"),
+    ],
+)
+def test_why_no_pair_came_out_is_counted(turns: list[Any], margin: float, why: str, remedy: str) -> None:
+    nodes = [
+        Node(Turn(Speech(" a", (token,)), Speech(" b"), 1.0, (-1.0,), 0.0, 0.0, 0.0, reward, error), (1,))
+        for reward, token, error in turns
+    ]
+    errors = {error: 1 for _, _, error in turns if error}
+    said = why_no_pairs([RolloutTree(Prefix("p", "x"), nodes)], margin, errors)
+    assert said.startswith(f"{why}. ")
+    assert remedy in said
+
+
+def test_a_run_whose_best_is_its_start_says_so(tmp_path: Path, tokenizer: Any, caplog: Any) -> None:
+    run = trainer(tmp_path / "a", tokenizer, settings(updates=1))
+    run.state.best_reward, run.state.best_iteration = 1e6, 0
+    run.resumed = True
+    run.run()
+    assert "training kept its start" in caplog.text
+
+
+def test_a_reward_that_never_differs_stops_the_run(tmp_path: Path, tokenizer: Any, caplog: Any) -> None:
     class Flat(WordScorer):
         def score(self, texts: Any) -> list[float]:
             return [0.25 for _ in texts]
@@ -202,8 +252,13 @@ def test_a_reward_that_never_differs_stops_the_run(tmp_path: Path, tokenizer: An
     few = settings(pairs_per_iteration=3, dev_every=30).as_dict()
     values = few | {"supervision": {"q": 0}, "reward": {"lambda": 0}}
     run = trainer(tmp_path / "a", tokenizer, settings_from(values), scorer=Flat())
-    with pytest.raises(UserError, match="20 iterations in a row gave no preference pair"):
+    with pytest.raises(UserError, match="20 iterations in a row gave no preference pair: equal rewards 3 times"):
         run.run()
+    (said,) = [record for record in caplog.records if "gave no preference pair" in record.message]
+    assert (said.levelname, said.message.partition(".")[0]) == (
+        "WARNING", "iteration 1 gave no preference pair: equal rewards 3 times"
+    )  # fmt: skip
+    assert "reward.lambda above 0" in said.message
 
 
 def test_supervision_without_texts_is_refused(tmp_path: Path, tokenizer: Any) -> None:
@@ -215,7 +270,7 @@ def test_best_folder_is_a_normal_model_folder(tmp_path: Path, tokenizer: Any) ->
     trainer(tmp_path / "a", tokenizer, settings(updates=3)).run()
     best = tmp_path / "a" / "best"
     generation = json.loads((best / "generation_config.json").read_text())
-    assert (generation["max_new_tokens"], generation["top_p"], generation["temperature"]) == (24 - 18, 0.9, 0.7)
+    assert (generation["max_new_tokens"], generation["top_p"], generation["temperature"]) == (6, 0.9, 0.7)
     assert generation["min_new_tokens"] == 2
     assert "Content warning" in (best / "README.md").read_text()
     assert (best / "tokenizer.json").exists()
@@ -227,7 +282,7 @@ def test_a_full_disk_leaves_the_previous_best(
     tmp_path: Path, tokenizer: Any, error: Exception, monkeypatch: Any
 ) -> None:
     run = trainer(tmp_path / "a", tokenizer, settings(updates=1))
-    run._evaluate_dev()
+    run.measure_dev()
     before = {path.name: path.read_bytes() for path in run.directory.best.iterdir()}
 
     def full(*args: Any, **options: Any) -> None:
@@ -236,7 +291,7 @@ def test_a_full_disk_leaves_the_previous_best(
     monkeypatch.setattr(run.models.adversary.model, "save_pretrained", full)
     run.state.best_reward = -9.0
     with pytest.raises(RunError, match=r"cannot write the best adversary to '.*best': No space left on device"):
-        run._evaluate_dev()
+        run.measure_dev()
     assert {path.name: path.read_bytes() for path in run.directory.best.iterdir()} == before
 
 
@@ -255,7 +310,7 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, tokenizer: Any) ->
 
 def test_batches_of_trees_hold_the_same_pairs(tmp_path: Path, tokenizer: Any) -> None:
     runs = [trainer(tmp_path / name, tokenizer, settings(batching=name)) for name in ("pairs", "trees")]
-    pairs = [run.collector.collect(Clock())[1] for run in runs]
+    pairs = [run.collector.collect(run.state, Clock()).pairs for run in runs]
     assert pairs[0] != pairs[1]
     assert sorted(pairs[0], key=repr) == sorted(pairs[1], key=repr)
 

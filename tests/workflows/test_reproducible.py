@@ -65,7 +65,7 @@ def test_two_processes_write_the_same_bytes(forks: Zygote, others: Zygote, input
     differ = [name for name, content in contents[0].items() if contents[1][name] != content]
     # A checkpoint keeps the length of the log, seconds included.
     assert {Path(name).name for name in differ} <= {"state.json", "manifest.json"}
-    states = [json.loads(content["run/checkpoint/state.json"])["progression"] for content in contents]
+    states = [json.loads(content["run/checkpoint/state.json"])["counters"] for content in contents]
     assert states[0] == states[1]
 
 

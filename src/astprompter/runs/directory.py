@@ -95,6 +95,11 @@ class RunDirectory:
         """
         return ConfigFile.read(self.path / CONFIG)
 
+    def record(self, settings: Settings) -> None:
+        """Write the settings that the run goes on with to ``config.json``, and lock that file anew."""
+        self.config().model_copy(update={"settings": settings.as_dict()}).write(self.path / CONFIG)
+        self.lock()
+
     def settings(self, overrides: Iterable[str] = ()) -> Settings:
         """The run's settings, with overrides.
 
@@ -135,7 +140,7 @@ class RunDirectory:
         """Optimizer steps of the last checkpoint; ``None`` before the first."""
         for folder in (self.checkpoint, self.checkpoint.with_name("checkpoint.old")):
             try:
-                return StateFile.read(folder / "state.json").progression.updates
+                return StateFile.read(folder / "state.json").counters.updates
             except UserError:
                 continue
         return None

@@ -15,21 +15,35 @@ from ..config import Settings
 from ..models.local.memory import batch_of_trees
 from ..rollout.pairs import pairs_of_tree, supervised_pairs, swap_per_pair
 from ..rollout.run import roll_out
-from ..runs.schema.run import Progression
+from ..runs.schema.run import Counters
 from .packing import trees_together
 from .state import Clock, TrainingModels
 
 
 @dataclass(frozen=True, slots=True)
+class Collected:
+    """What one iteration collected.
+
+    Attributes:
+        trees: The trees grown.
+        pairs: Preference pairs in the order of the updates, supervised ones swapped in.
+        eliciting: Eliciting texts drawn.
+    """
+
+    trees: list[RolloutTree]
+    pairs: list[PreferencePair]
+    eliciting: int
+
+
+@dataclass(frozen=True, slots=True)
 class Collector:
-    """Collects with the current policy; what it draws depends on the counters of ``state`` alone.
+    """Collects with the current policy; what it draws depends on the counters alone.
 
     Attributes:
         settings: All settings.
         models: Models and scorer.
         prefixes: Training prefixes.
         eliciting: Texts for weak supervision; may be empty when q is 0.
-        state: Counters of the run; collecting moves those of trees and eliciting texts on.
         progress: Where progress is shown.
     """
 
@@ -37,33 +51,32 @@ class Collector:
     models: TrainingModels
     prefixes: Sequence[Prefix]
     eliciting: Sequence[ElicitingText]
-    state: Progression
     progress: Progress
 
-    def collect(self, clock: Clock) -> tuple[list[RolloutTree], list[PreferencePair]]:
-        """Rollout trees of this iteration, and its shuffled pairs with the supervised ones swapped in."""
-        settings, horizon = self.settings, self.settings.rollout.horizon
-        wanted, full = settings.training.pairs_per_iteration, 2**horizon - 1
-        rng = generator(settings.seed, "iteration", self.state.iteration)
+    def collect(self, done: Counters, clock: Clock) -> Collected:
+        """Rollout trees of the iteration after ``done``, and its shuffled pairs with the supervised ones swapped in."""
+        settings, models = self.settings, self.models
+        wanted, full = settings.training.pairs_per_iteration, 2**settings.rollout.horizon - 1
+        rng = generator(settings.seed, "iteration", done.iteration)
         per_episode = settings.supervision.unit == "episode"
         count, swaps = self._episodes(rng, wanted, full) if per_episode else (math.ceil(wanted / full), 0)
-        trees = self._grow(count)
+        trees = self._grow(done.trees, count)
         clock.lap("collect")
+        margin = settings.training.min_margin
         pairs = [
             pair
             for tree in trees
-            for pair in pairs_of_tree(
-                tree, min_margin=settings.training.min_margin, free_reference=self.models.free_reference
-            )
+            for pair in pairs_of_tree(tree, min_margin=margin, free_reference=models.free_reference)
         ]
         pairs = [pairs[i] for i in rng.permutation(len(pairs))][:wanted]
         mask = [] if per_episode else (rng.random(len(pairs)) < settings.supervision.q).tolist()
-        supervised = self._supervised(swaps if per_episode else sum(mask), rng)
+        drawn = swaps if per_episode else sum(mask)
+        supervised = self._supervised(done.eliciting, drawn, rng)
         clock.lap("supervise")
         pairs = pairs + supervised if per_episode else swap_per_pair(pairs, iter(supervised), mask)
         together = settings.training.batching == "trees"
         order = trees_together(pairs, rng) if together else rng.permutation(len(pairs)).tolist()
-        return trees, [pairs[i] for i in order][:wanted]
+        return Collected(trees, [pairs[i] for i in order][:wanted], drawn)
 
     def _episodes(self, rng: np.random.Generator, wanted: int, full: int) -> tuple[int, int]:
         """Trees to grow and supervised pairs to make when q swaps whole episodes."""
@@ -73,22 +86,19 @@ class Collector:
             trees, swaps = trees + (not swap), swaps + swap
         return trees, swaps
 
-    def _grow(self, count: int) -> list[RolloutTree]:
-        settings, models, first = self.settings, self.models, self.state.trees
+    def _grow(self, first: int, count: int) -> list[RolloutTree]:
+        settings, models = self.settings, self.models
         order = shuffled_epochs(len(self.prefixes), first, count, settings.seed, "prefixes")
-        self.state.trees += count
         return roll_out(
             models.adversary, models.defender, models.scorer, [self.prefixes[i] for i in order],
             keys_of(settings.seed, "tree", first, count), settings,
             branching=2, task="collecting", progress=self.progress,
         )  # fmt: skip
 
-    def _supervised(self, count: int, rng: np.random.Generator) -> list[PreferencePair]:
+    def _supervised(self, first: int, count: int, rng: np.random.Generator) -> list[PreferencePair]:
         if count == 0:
             return []
-        first = self.state.eliciting
         order = shuffled_epochs(len(self.eliciting), first, count, self.settings.seed, "eliciting")
-        self.state.eliciting += count
         keys = keys_of(self.settings.seed, "eliciting", first, count)
         trees_per_batch = batch_of_trees(self.settings.rollout, (self.models.adversary,), branching=2)
         return supervised_pairs(

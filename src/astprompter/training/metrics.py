@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..base.records import FAILURE_THRESHOLD, Node, PreferencePair, RolloutTree, Turn
+from ..base.records import FAILURE_THRESHOLD, Node, RolloutTree, Turn
 from ..config import RewardSettings
-from ..rollout.pairs import ranked
+from ..rollout.pairs import no_pair, ranked
 from ..runs.schema.run import Choice, LogRow, NllMean, NodeRow, RewardMeans, Toxicity, TreeRow, scored
 
 
@@ -53,15 +53,43 @@ def mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def rates(turns: Sequence[Turn], pairs: Sequence[PreferencePair], laps: dict[str, float]) -> dict[str, float]:
-    """Work per second of an iteration, from its wall seconds by stage."""
+def per_second(count: int, seconds: float) -> float:
+    """Work per second."""
+    return round(count / seconds, 2) if seconds else 0.0
+
+
+def speaking_rates(turns: Sequence[Turn], seconds: float) -> dict[str, float]:
+    """Turns and tokens of both speakers per second of collecting."""
     spoken = sum(len(turn.utterance.token_ids or ()) + len(turn.reply.token_ids or ()) for turn in turns)
-    amounts = {
-        "turns_per_s": (len(turns), laps["collect"]),
-        "sampled_tokens_per_s": (spoken, laps["collect"]),
-        "updated_pairs_per_s": (len(pairs), laps["update"]),
-    }
-    return {name: round(count / seconds, 2) if seconds else 0.0 for name, (count, seconds) in amounts.items()}
+    return {"turns_per_s": per_second(len(turns), seconds), "sampled_tokens_per_s": per_second(spoken, seconds)}
+
+
+_REMEDIES = {
+    "equal rewards": "use livelier data.train, another scorer, or reward.lambda above 0",
+    "margin below training.min_margin": "lower training.min_margin",
+    "equal utterances": "raise rollout.temperature or rollout.top_p",
+    "error turn": "mend what the errors say",
+}
+
+
+def why_no_pairs(trees: Sequence[RolloutTree], min_margin: float, errors: Mapping[str, int]) -> str:
+    """Why trees gave no pair, counted, and what to change about the commonest reason."""
+    siblings = [children for tree in trees for children in families_of(tree.children) if len(children) == 2]
+    reasons = Counter(no_pair(first, second, min_margin) or "no tokens" for first, second in siblings)
+    if not reasons:
+        return "no eliciting text gave one; use other data.eliciting, or supervision.unit=pair"
+    counts = ", ".join(f"{reason} {count:,} times" for reason, count in reasons.most_common())
+    told = "".join(f"; {count:,} turns: '{error}'" for error, count in errors.items())
+    remedy = _REMEDIES.get(reasons.most_common(1)[0][0], "use a local adversary")
+    return f"{counts}{told}. To change it, {remedy}"
+
+
+def families_of(children: Sequence[Node]) -> Iterator[Sequence[Node]]:
+    """The siblings of every place in a tree, parents first."""
+    if children:
+        yield children
+    for child in children:
+        yield from families_of(child.children)
 
 
 def tree_row(iteration: int, tree: RolloutTree, *, min_margin: float) -> TreeRow:

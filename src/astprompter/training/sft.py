@@ -7,47 +7,41 @@ them: ``best/`` is the last policy. Dev evaluations are logged for comparison on
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from ..base.processes import share, sum_over_processes
 from ..base.randomness import shuffled_epochs
-from ..runs.schema.run import LogRow
 from .packing import groups_of, pack
+from .state import Clock
 from .trainer import Trainer
 
+Tokens = tuple[int, ...]
 
-class SFTTrainer(Trainer):
+
+class SFTTrainer(Trainer[Tokens]):
     """Tunes on eliciting texts; an iteration is ``training.pairs_per_iteration`` texts."""
 
-    def iterate(self) -> LogRow:
-        """Draw texts, update once over; returns the iteration's log row."""
-        begun, settings = time.perf_counter(), self.settings
-        count, first = settings.training.pairs_per_iteration, self.state.eliciting
-        order = shuffled_epochs(len(self.eliciting), first, count, settings.seed, "eliciting")
-        policy = self.models.adversary
-        texts = [policy.encode_prefix(self.eliciting[i].text, turns=1) for i in order]
-        self.state.eliciting += count
-        learned = self.updater.over(count, lambda part: self._learn([ids for ids in texts[part] if len(ids) > 1]))
-        self.state.iteration += 1
-        seconds = round(time.perf_counter() - begun, 4)
-        return LogRow(
-            type="iteration",
-            iteration=self.state.iteration,
-            updates=self.state.updates,
-            texts=count,
-            **learned,
-            seconds={"update": seconds},
-            rates={"updated_texts_per_s": round(count / seconds, 2)},
-        )
+    examples = "texts"
 
-    def _learn(self, texts: list[tuple[int, ...]]) -> dict[str, float] | None:
+    def collect(self, clock: Clock) -> tuple[list[Tokens], dict[str, Any]]:
+        """The next eliciting texts, as tokens."""
+        del clock
+        count, first = self.settings.training.pairs_per_iteration, self.state.eliciting
+        order = shuffled_epochs(len(self.eliciting), first, count, self.settings.seed, "eliciting")
+        texts = [self.models.adversary.encode_prefix(self.eliciting[i].text, turns=1) for i in order]
+        self.state.eliciting += count
+        return texts, {"texts": count}
+
+    def update(self, batch: Sequence[Tokens]) -> dict[str, float] | None:
         """One optimizer step on L = mean over all tokens of −log π_θ(token | text before it), nats.
 
         The whole text counts, prompt and continuation; its first token has nothing before it and is not scored.
         ``None`` when there is nothing to learn, or loss or gradient is not finite.
         """
+        texts = [ids for ids in batch if len(ids) > 1]
         placement, tokens = self.updater.placement, sum(len(ids) - 1 for ids in texts)
         if not tokens:
             return None
@@ -60,10 +54,10 @@ class SFTTrainer(Trainer):
             part.backward()  # type: ignore[no-untyped-call]
             total += part.detach()
         loss = float(sum_over_processes(total))
-        norm = self.updater.apply(loss)
+        norm = self.updater.step(loss, self.state.updates)
         return None if norm is None else {"loss": loss, "gradient_norm": norm}
 
-    def _is_best(self, reward: float | None) -> bool:
+    def is_best(self, reward: float | None) -> bool:
         """The last policy is kept, whatever its reward."""
         del reward
-        return self.state.updates >= self.settings.training.updates
+        return self.done

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..base.errors import RunError, UserError
 from ..base.processes import barrier, is_main
 from ..base.progress import Progress, Silent
 from ..base.randomness import keys_of
-from ..base.records import ElicitingText, Prefix, Turn
+from ..base.records import ElicitingText, Prefix, RolloutTree, Turn
 from ..config import Settings
 from ..rollout.run import roll_out
-from ..runs.directory import FROZEN, LOG, RunDirectory
+from ..runs.directory import FROZEN, KEPT_START, LOG, TREES, RunDirectory
 from ..runs.schema.common import Part
-from ..runs.schema.run import FrozenFile, Hashes, LogRow, Progression, StateFile
+from ..runs.schema.run import Counters, FrozenFile, Hashes, LogRow, StateFile
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
-from .metrics import summary_line, turn_metrics, turns_of
-from .optimizer import Updater
-from .state import TrainingModels
+from .metrics import mean, per_second, summary_line, tree_row, turn_metrics, turns_of
+from .optimizer import Updater, learning_rate
+from .state import Clock, TrainingModels
 
 _log = logging.getLogger(__package__)
+_BAD_UPDATES_IN_A_ROW = 10
+Example = TypeVar("Example")
+
+
+def minibatches(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
+    """The examples in their order, ``size`` at a time."""
+    return (examples[start : start + size] for start in range(0, len(examples), size))
 
 
 @dataclass(slots=True)
-class Trainer(ABC):
-    """Runs a training; :meth:`run` is the main loop, and what an iteration is, is for subclasses to say.
+class Trainer(ABC, Generic[Example]):
+    """Runs a training; :meth:`run` is the main loop, and what it learns from is for subclasses to say.
 
     Attributes:
         settings: All settings.
@@ -40,10 +47,14 @@ class Trainer(ABC):
         directory: Where everything is written.
         progress: Where progress is shown.
         watch: Called with every row of ``log.jsonl``, for trackers.
-        state: Counters of the run.
-        updater: Optimizer and updates.
+        state: How far the run is.
+        updater: The optimizer.
+        tree: First tree that the last iteration grew, if any.
         resumed: Whether it goes on from a checkpoint.
     """
+
+    examples: ClassVar[str]
+    """What an example is, in the log."""
 
     settings: Settings
     models: TrainingModels
@@ -53,8 +64,9 @@ class Trainer(ABC):
     directory: RunDirectory
     progress: Progress = field(default_factory=Silent)
     watch: Callable[[LogRow], None] = lambda row: None
-    state: Progression = field(default_factory=Progression)
+    state: Counters = field(default_factory=Counters)
     updater: Updater = field(init=False)
+    tree: RolloutTree | None = field(init=False, default=None)
     resumed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +74,7 @@ class Trainer(ABC):
             raise UserError(
                 "data.eliciting holds no text, and weak supervision or SFT needs some; add texts or set supervision.q=0"
             )
-        self.updater = Updater(self.settings.training, self.models.adversary, self.state, self.progress)
+        self.updater = Updater(self.settings.training, self.models.adversary)
 
     def run(self) -> None:
         """Train until ``training.updates``; saves every iteration, evaluates every ``training.dev_every`` ones."""
@@ -77,23 +89,147 @@ class Trainer(ABC):
             self._prove_frozen()
         finally:
             self.directory.unlock()
+        if self.state.best_iteration == 0:
+            _log.warning(f"{KEPT_START}; train longer, or raise training.learning_rate")
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are taken."""
+        return self.state.updates >= self.settings.training.updates
 
     def _loop(self) -> None:
         training = self.settings.training
         if not self.resumed:
-            self._evaluate_dev()  # the untuned policy is the first candidate
+            self.measure_dev()  # the untuned policy is the first candidate
             self._save()
         with self.progress.task("training", training.updates, "updates") as advance:
             advance(self.state.updates)
-            while self.state.updates < training.updates:
+            while not self.done:
                 before = self.state.updates
-                row = self.iterate()
+                self._log(LOG, [row := self.iterate()])
                 advance(self.state.updates - before)
-                self._log(LOG, [row])
                 _log.info(summary_line(row))
-                if self._dev_due():
-                    self._evaluate_dev()
+                if self.done or self.state.iteration % training.dev_every == 0:
+                    if self.tree is not None:
+                        self._log(TREES, [tree_row(self.state.iteration, self.tree, min_margin=training.min_margin)])
+                    self.measure_dev()
                 self._save()
+
+    def iterate(self) -> LogRow:
+        """Collect examples with the current policy, and update once over them; returns the iteration's log row.
+
+        Raises:
+            RunError: Too many updates in a row changed nothing.
+        """
+        training, clock = self.settings.training, Clock()
+        examples, facts = self.collect(clock)
+        steps: list[dict[str, float]] = []
+        skipped = 0
+        with self.progress.task("updating", len(examples), "examples") as advance:
+            for batch in minibatches(examples, training.batch_size):
+                if self.done:
+                    break
+                step = self.update(batch)
+                advance(len(batch))
+                if step is None:
+                    skipped += 1
+                    self._count_skipped()
+                    continue
+                steps.append(step)
+                self.state.updates += 1
+                self.state.skipped_in_a_row = 0
+        clock.lap("update")
+        self.state.iteration += 1
+        learned: dict[str, Any] = {key: mean([step[key] for step in steps]) for key in (steps[0] if steps else ())}
+        rates = facts.pop("rates", {}) | {
+            f"updated_{self.examples}_per_s": per_second(len(examples), clock.laps["update"])
+        }
+        return LogRow(
+            type="iteration",
+            iteration=self.state.iteration,
+            updates=self.state.updates,
+            **facts,
+            **learned,
+            learning_rate=learning_rate(training, self.state.updates),
+            skipped_updates=skipped,
+            seconds=clock.laps,
+            rates=rates,
+        )
+
+    @abstractmethod
+    def collect(self, clock: Clock) -> tuple[list[Example], dict[str, Any]]:
+        """Examples of the next iteration, made with the current policy, and the log row's fields that tell of them."""
+
+    @abstractmethod
+    def update(self, batch: Sequence[Example]) -> dict[str, float] | None:
+        """One optimizer step on a minibatch; returns its metrics, or ``None`` where it changed nothing."""
+
+    def _count_skipped(self) -> None:
+        """Count an update that changed nothing; the count goes on from one iteration to the next."""
+        self.state.skipped_in_a_row += 1
+        if self.state.skipped_in_a_row >= _BAD_UPDATES_IN_A_ROW:
+            raise RunError(
+                f"{self.state.skipped_in_a_row} updates in a row had a non-finite loss or gradient; the last "
+                "checkpoint is good: lower training.learning_rate, or use adversary.dtype=float32"
+            )
+
+    def measure_dev(self) -> None:
+        """Mean reward on held-out prefixes with fixed random keys; a new best is saved at once."""
+        settings, models = self.settings, self.models
+        prefixes = self.dev[: settings.training.dev_prefixes]
+        with self.updater.placement.gathered():
+            trees = roll_out(
+                models.adversary, models.defender, models.scorer, prefixes,
+                keys_of(settings.seed, "dev", 0, len(prefixes)), settings,
+                branching=1, task="dev evaluation", progress=self.progress,
+            )  # fmt: skip
+        metrics = self._turn_metrics([turn for tree in trees for turn in turns_of(tree.children)])
+        reward = metrics["reward"].mean
+        best = self.is_best(reward)
+        row = LogRow(type="dev", iteration=self.state.iteration, updates=self.state.updates, best=best, **metrics)
+        self._log(LOG, [row])
+        _log.info(summary_line(row))
+        if best:
+            self.state.best_iteration, self.state.best_reward = self.state.iteration, reward
+            save_best(self.directory.best, self.models.adversary, self.settings, row)
+
+    def is_best(self, reward: float | None) -> bool:
+        """Whether a policy of this mean dev reward (``None``: every turn was an error) is to be kept."""
+        return reward is not None and (self.state.best_reward is None or reward > self.state.best_reward)
+
+    def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        """Means over turns; where another model's likelihood stands in, the nll says whose it is."""
+        return turn_metrics(turns, self.settings.reward, self.models.defender.likelihood_proxy)
+
+    def resume(self) -> None:
+        """Continue from the run's checkpoint; what was logged after it is dropped and made again.
+
+        A run that stopped before its first checkpoint begins again.
+        """
+        if not self.directory.begun():
+            _log.info("the run stopped before its first checkpoint; it begins again")
+            barrier()
+            if is_main():
+                self.directory.cut_logs({})
+            return
+        saved = load_checkpoint(self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer)
+        barrier()
+        if is_main():
+            self.directory.cut_logs(saved.log_bytes)
+        self.state, self.resumed = saved.counters, True
+
+    def _save(self) -> None:
+        state = StateFile(counters=self.state, log_bytes=self.directory.sizes())
+        save_checkpoint(self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer, state)
+        barrier()
+
+    def _log(self, name: str, rows: Sequence[Part]) -> None:
+        """Append rows; among several processes the first one writes for all."""
+        if is_main():
+            self.directory.append(name, rows)
+            for row in rows:
+                if isinstance(row, LogRow):
+                    self.watch(row)
 
     def _prove_frozen(self) -> None:
         """Write down that defender and reference are what they were when the run began (``frozen.json``).
@@ -111,72 +247,3 @@ class Trainer(ABC):
         changed = [name for name in before if before[name] != after[name]]
         if changed:
             raise RunError(f"training changed the weights of the {' and the '.join(changed)}; this should not happen")
-
-    def resume(self) -> None:
-        """Continue from the run's checkpoint; what was logged after it is dropped and made again.
-
-        A run that stopped before its first checkpoint begins again.
-        """
-        if not self.directory.begun():
-            _log.info("the run stopped before its first checkpoint; it begins again")
-            barrier()
-            if is_main():
-                self.directory.cut_logs({})
-            return
-        saved = load_checkpoint(self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer)
-        barrier()
-        if is_main():
-            self.directory.cut_logs(saved.log_bytes)
-        self.resumed = True
-        for name, value in saved.progression:
-            setattr(self.state, name, value)  # in place: updater and collector count on the same one
-
-    @abstractmethod
-    def iterate(self) -> LogRow:
-        """Get data and update once over; returns the iteration's log row."""
-
-    def _dev_due(self) -> bool:
-        training = self.settings.training
-        return self.state.updates >= training.updates or self.state.iteration % training.dev_every == 0
-
-    def _evaluate_dev(self) -> None:
-        """Mean reward on held-out prefixes with fixed random keys; a new best is saved at once."""
-        settings, models = self.settings, self.models
-        prefixes = self.dev[: settings.training.dev_prefixes]
-        with self.updater.placement.gathered():
-            trees = roll_out(
-                models.adversary, models.defender, models.scorer, prefixes,
-                keys_of(settings.seed, "dev", 0, len(prefixes)), settings,
-                branching=1, task="dev evaluation", progress=self.progress,
-            )  # fmt: skip
-        metrics = self._turn_metrics([turn for tree in trees for turn in turns_of(tree.children)])
-        reward = metrics["reward"].mean
-        best = self._is_best(reward)
-        row = LogRow(type="dev", iteration=self.state.iteration, updates=self.state.updates, best=best, **metrics)
-        self._log(LOG, [row])
-        _log.info(summary_line(row))
-        if best:
-            self.state.best_iteration = self.state.iteration
-            self.state.best_reward = reward
-            save_best(self.directory.best, self.models.adversary, self.settings, row)
-
-    def _is_best(self, reward: float | None) -> bool:
-        """Whether a policy of this mean dev reward (``None``: every turn was an error) is to be kept."""
-        return reward is not None and (self.state.best_reward is None or reward > self.state.best_reward)
-
-    def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        """Means over turns; where another model's likelihood stands in, the nll says whose it is."""
-        return turn_metrics(turns, self.settings.reward, self.models.defender.likelihood_proxy)
-
-    def _save(self) -> None:
-        state = StateFile(progression=self.state, log_bytes=self.directory.sizes())
-        save_checkpoint(self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer, state)
-        barrier()
-
-    def _log(self, name: str, rows: Sequence[Part]) -> None:
-        """Append rows; among several processes the first one writes for all."""
-        if is_main():
-            self.directory.append(name, rows)
-            for row in rows:
-                if isinstance(row, LogRow):
-                    self.watch(row)

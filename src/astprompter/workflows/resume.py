@@ -59,6 +59,8 @@ def refuse_changed(recorded: ConfigFile, now: ConfigFile) -> None:
 def check_resumable(settings: Settings, recorded: Settings) -> Settings:
     """Refuse to continue a run under other settings; only those of :data:`MAY_CHANGE` may change.
 
+    With a constant schedule ``training.updates`` may grow: the run is trained longer.
+
     Returns:
         The settings to go on with.
 
@@ -66,8 +68,13 @@ def check_resumable(settings: Settings, recorded: Settings) -> Settings:
         UserError: Names each setting that changed.
     """
     old, new = dotted(recorded.as_dict()), dotted(settings.as_dict())
-    kept = [key for key in old if key not in MAY_CHANGE]
-    changed = [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in kept if old[key] != new[key]]
+    longer = new["training.updates"] > old["training.updates"]
+    may = MAY_CHANGE | {"training.updates"} if longer and recorded.training.schedule == "constant" else MAY_CHANGE
+    changed = [
+        f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in old if key not in may and old[key] != new[key]
+    ]
+    if changed and longer and recorded.training.schedule == "linear":
+        changed.append("a linear schedule's rates depend on the number of updates, so it cannot be trained longer")
     if changed:
         raise UserError(
             f"cannot resume under other settings ({'; '.join(changed)}); start a new run with another --out"

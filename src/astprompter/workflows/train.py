@@ -43,6 +43,8 @@ from .objects import (
 from .resume import check_resumable, refuse_changed, texts_hash
 
 _log = logging.getLogger(__package__)
+_FEW = 32
+"""Fewer prefixes in a set are told to be too few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,21 @@ def load_texts(settings: Settings) -> RunTexts:
     return RunTexts(train, dev, eliciting, bad)
 
 
-def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progress | None = None) -> Trainer:
+def _warn_of_splits(settings: Settings, prefixes: Sequence[Prefix], dev: Sequence[Prefix]) -> None:
+    shared = overlap(prefixes, dev)
+    if shared:
+        _log.warning(f"{len(shared)} prefixes stand in both training and dev; dev figures will flatter")
+    used = min(len(dev), settings.training.dev_prefixes)
+    if used < _FEW:
+        _log.warning(
+            f"best/ is chosen by {used} dev prefixes, so mostly by chance: give at least {_FEW} "
+            "(data.dev, training.dev_prefixes)"
+        )
+    if len(prefixes) < _FEW:
+        _log.warning(f"data.train holds {len(prefixes)} prefixes: an adversary learns them rather than the defender")
+
+
+def new_trainer(settings: Settings, out: Path, *, resume: bool, progress: Progress | None = None) -> Trainer[Any]:
     """Load everything that settings name for a run, new or resumed.
 
     Raises:
@@ -177,7 +193,7 @@ def sft(
     return train(adversary, defender, scorer, prefixes, settings=chosen, **options)
 
 
-def finish(trainer: Trainer) -> Run:
+def finish(trainer: Trainer[Any]) -> Run:
     """Run a training to its end.
 
     Raises:
@@ -194,15 +210,13 @@ def finish(trainer: Trainer) -> Run:
 
 def begin(
     settings: Settings, models: TrainingModels, texts: RunTexts, out: Path, *, resume: bool, progress: Progress | None
-) -> Trainer:
+) -> Trainer[Any]:
     """Check that all fits together, and make or open the run directory.
 
     Raises:
         UserError: Bad input, or an output folder in use.
     """
-    shared = overlap(texts.train, texts.dev)
-    if shared:
-        _log.warning(f"{len(shared)} prefixes stand in both training and dev; dev figures will flatter")
+    _warn_of_splits(settings, texts.train, texts.dev)
     if settings.training.objective == "sft" and models.adversary.chat:
         raise UserError("training.objective=sft tunes on plain text; use adversary.chat=off")
     for speaker in (models.adversary, models.defender):
@@ -229,6 +243,8 @@ def begin(
         directory = RunDirectory(out)
     if is_main():
         directory.lock()
+        if resume and directory.settings().training.updates != settings.training.updates:
+            directory.record(settings)
     kind = SFTTrainer if settings.training.objective == "sft" else PreferenceTrainer
     trainer = kind(settings, models, texts.train, texts.dev, texts.eliciting, directory, progress_of(progress))
     if resume:

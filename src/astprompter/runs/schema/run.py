@@ -85,7 +85,7 @@ class FrozenFile(File):
     """Computed from the models in memory when training was done."""
 
 
-class Progression(Part):
+class Counters(Part):
     """Counters of a training."""
 
     model_config = ConfigDict(frozen=False)  # the training counts on this very object
@@ -109,7 +109,7 @@ class Progression(Part):
 class StateFile(File):
     """Counters that a resumed run goes on from, and how long the logs were."""
 
-    progression: Progression
+    counters: Counters
     """The counters."""
     log_bytes: dict[str, Whole]
     """Bytes of each log, so that ``--resume`` drops rows logged after the checkpoint and makes them again."""
