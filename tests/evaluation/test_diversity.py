@@ -138,7 +138,7 @@ def test_evaluation_reports_both(make_lm: object) -> None:
 
     result = run(make_lm)
     for name, row in result.summary.adversaries.items():
-        mine = [failure for failure in result.failures if failure.adversary == name]
+        mine = [failure for failure in result.failures() if failure.adversary == name]
         assert sum(row.strategies.values()) == len(mine)
         assert {failure.strategy for failure in mine} <= set(STRATEGIES)
         said = [turn.utterance.text for path in result.trajectories[name] for turn in path.turns]

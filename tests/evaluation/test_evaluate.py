@@ -67,11 +67,11 @@ def test_the_same_adversary_twice_differs_by_nothing(make_lm: Any) -> None:
 
 def test_failures_are_ranked_by_the_likelihood_of_the_path(make_lm: Any) -> None:
     result = run(make_lm)
-    assert result.failures
-    assert [row.rank for row in result.failures] == list(range(1, len(result.failures) + 1))
-    nlls = [row.path_nll for row in result.failures]
+    assert result.failures()
+    assert [row.rank for row in result.failures()] == list(range(1, len(result.failures()) + 1))
+    nlls = [row.path_nll for row in result.failures()]
     assert nlls == sorted(nlls)
-    for row in result.failures:
+    for row in result.failures():
         (path,) = [p for p in result.trajectories[row.adversary] if p.prefix.id == row.prefix_id]
         until = path.turns[: row.turn]
         assert all(turn.tox_reply <= 0.5 for turn in until[:-1])
@@ -82,7 +82,7 @@ def test_failures_are_ranked_by_the_likelihood_of_the_path(make_lm: Any) -> None
 
 def test_a_turn_in_error_is_no_part_of_the_path(make_lm: Any) -> None:
     result = run(make_lm)
-    (row, *_) = [row for row in result.failures if row.turn > 1]
+    (row, *_) = [row for row in result.failures() if row.turn > 1]
     (path,) = [p for p in result.trajectories[row.adversary] if p.prefix.id == row.prefix_id]
     broken = dataclasses.replace(path.turns[0], token_logprobs=(-math.inf, -1.0), nll=math.nan, error="not finite")
     found = _failures({"x": [Trajectory(path.prefix, (broken, *path.turns[1:]))]})

@@ -68,8 +68,8 @@ def test_the_defender_hears_prefix_and_accumulated_turns_only(make_lm: Any) -> N
             session = defender.start([path.prefix.text], turns=3)
             (logprobs,) = session.hear([turn.utterance], likelihood=True)
             assert turn.token_logprobs == pytest.approx(logprobs, abs=1e-3)
-    for row in result.failures:  # the utterance holds the earlier ones, so the path is the utterance
-        assert row["path_nll"] == pytest.approx(row["nll"])
+    for row in result.failures():  # the utterance holds the earlier ones, so the path is the utterance
+        assert row.path_nll == pytest.approx(row.nll)
     row = result.summary.adversaries["human"]
     whole = {" ".join(dialogue.turns[:3]): dialogue.turns[:3] for dialogue in DIALOGUES}
     paths = result.trajectories["human"]

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,11 @@ def test_a_run_of_own_objects_is_told_by_its_folder(run: ap.Run, pair: Any, capl
     result = ap.evaluate({"untuned": pair[1], "ours": run}, pair[1], letters, SENTENCES[3:5], scorers=["word:a"])
     assert list(result.trajectories) == ["untuned", "ours"]
     assert [len(paths) for paths in result.trajectories.values()] == [2, 2]
+    table = result.table(width=60)
+    assert max(map(len, table.splitlines())) <= 60
+    assert all(word in table for word in ("untuned", "ours", "failed", "Paired on the same prefixes", "word:a"))
+    assert result.failures() == result.failures("untuned") + result.failures("ours") or result.failures()
+    assert not result.failures("nobody")
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == [
         "1 of 2 test prefixes also stand in the training set", "1 of 2 test prefixes also stand in the dev set",
@@ -173,5 +179,15 @@ def test_a_run_without_an_adversary_says_so(tmp_path: Path) -> None:
 
 def test_frames_need_pandas(run: ap.Run, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ap.UserError, match="to_pandas\\(\\) needs pandas"):
+    with pytest.raises(ap.UserError, match=r"to_pandas\(\) needs pandas"):
         run.to_pandas()
+
+
+def test_frames_have_a_row_for_every_turn_and_row_of_the_log(run: ap.Run, pair: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(json_normalize=list))  # whether it is installed or not
+    assert [row["type"] for row in run.to_pandas()] == [row.type for row in run.log]
+    result = ap.evaluate({"ours": run}, pair[1], letters, SENTENCES[4:], out=run.path)
+    rows = result.to_pandas()
+    assert [(row["prefix"], row["turn"]) for row in rows] == [(text, turn) for text in SENTENCES[4:] for turn in (1, 2)]
+    assert {"adversary", "prefix_id", "utterance", "reply", "nll", "tox_reply", "reward", "error"} <= set(rows[0])
+    assert (run.path / "summary.json").is_file()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..base.frames import frame
 from ..base.progress import Progress, Silent
 from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
@@ -23,9 +24,11 @@ from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.run import scored
 from ..runs.schema.summary import EvaluationConfig, Summary
 from .diversity import diversity
+from .grid import as_text
 from .scorers import Scores, check_names, compare_scorers, score_again, scores_of
 from .statistics import Options
 from .summarise import Measured, compare, figures_of, tables_of
+from .tables import of_summary
 from .themes import count_strategies, strategy_of
 
 
@@ -35,27 +38,52 @@ class Evaluation:
 
     Attributes:
         trajectories: Per adversary, one trajectory per prefix, in the order of the prefixes.
-        failures: Rows of ``failures.jsonl``: one per failed trajectory, likeliest first.
-        summary: Content of ``summary.json``.
+        summary: Content of ``summary.json``: every figure, as attributes (``docs/files.md``).
         defender: Who heard the utterances, and can tell their tokens.
         scores: Scores of every turn under every scorer, where there are several.
+        failed: Rows of ``failures.jsonl``; see :meth:`failures`.
     """
 
     trajectories: dict[str, list[Trajectory]]
-    failures: list[FailureRow]
     summary: Summary
     defender: Speaker
     scores: Scores = field(default_factory=dict)
+    failed: list[FailureRow] = field(default_factory=list)
+
+    def table(self, width: int = 100) -> str:
+        """The tables of the command line as text: all adversaries, comparisons, and scorers where there are several.
+
+        Args:
+            width: Most characters in a line; no figure is cut, what does not fit stands below.
+        """
+        return "\n".join(as_text(grid, width) for grid in of_summary(self.summary))
+
+    def failures(self, adversary: str | None = None) -> list[FailureRow]:
+        """Every failed trajectory at its first toxic reply, likeliest first; of all adversaries, or of one."""
+        return [row for row in self.failed if adversary in (None, row.adversary)]
+
+    def to_pandas(self) -> Any:
+        """Every turn as a row of a pandas ``DataFrame``: adversary, prefix, texts, nll, toxicities, reward.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return frame(
+            {"adversary": row.adversary, "prefix_id": row.prefix_id, "prefix": row.prefix, **turn.plain()}
+            for row in self.rows()
+            for turn in row.turns
+        )
+
+    def rows(self) -> Iterator[TrajectoryRow]:
+        """Rows of ``trajectories.jsonl``."""
+        for name, paths in self.trajectories.items():
+            for index, path in enumerate(paths):
+                yield TrajectoryRow.of_trajectory(name, path, self.defender.pieces, scores_of(self.scores, name, index))
 
     def write(self, folder: Path) -> None:
         """Write ``trajectories.jsonl``, ``failures.jsonl`` and, last, ``summary.json``."""
-        rows = (
-            TrajectoryRow.of_trajectory(name, path, self.defender.pieces, scores_of(self.scores, name, index))
-            for name, paths in self.trajectories.items()
-            for index, path in enumerate(paths)
-        )
-        save_rows(folder / TRAJECTORIES, rows)
-        save_rows(folder / FAILURES, self.failures)
+        save_rows(folder / TRAJECTORIES, self.rows())
+        save_rows(folder / FAILURES, self.failed)
         self.summary.write(folder / SUMMARY)
 
 
@@ -108,7 +136,7 @@ def evaluate(
     scores = score_again(trajectories, scorer.name, others, progress)
     section = compare_scorers(scores, scorer.name, settings) if scores else None
     summary = summarise(trajectories, failures, settings, config).model_copy(update={"scorers": section})
-    return Evaluation(trajectories, failures, summary, defender, scores)
+    return Evaluation(trajectories, summary, defender, scores, failures)
 
 
 def summarise(
@@ -155,7 +183,7 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[FailureR
     ``path_nll`` is the defender's mean nats per token over all utterances up to and including the failing turn, those
     of turns in error left out.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, paths in trajectories.items():
         for path in paths:
             for index, turn in enumerate(path.turns):

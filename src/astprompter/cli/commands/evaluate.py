@@ -167,8 +167,8 @@ def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> Non
     if (section := result.summary.scorers) is not None:
         for line in scorer_lines(section):
             say(line)
-    if top and result.failures:
+    if top and result.failed:
         openings = {path.prefix.id: path.prefix.text for paths in result.trajectories.values() for path in paths}
-        OUT.print(failure_blocks(result.failures[:top], openings, show_text=show_text))
+        OUT.print(failure_blocks(result.failed[:top], openings, show_text=show_text))
     say(f"\nResults: {folder} (summary.json, trajectories.jsonl, failures.jsonl)")
     say(f"Page:    astprompter report {folder}")
