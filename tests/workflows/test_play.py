@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from astprompter.cli.app import main
 from astprompter.config import settings_from
 from astprompter.models.local.chat import ChatModel
 from astprompter.rollout.reward import mean_nll
+from astprompter.runs.directory import RunDirectory
 from astprompter.workflows.play import Game, Table, figures
+from helpers.files import config_file
 from helpers.tiny import PREFIXES, SHORT, WordScorer, make_chat_tokenizer, make_model
 
 SETTINGS = settings_from({"rollout": {"horizon": 2, "max_new_tokens": 6}})
@@ -82,13 +83,12 @@ def test_a_chat_adversary_takes_own_words_as_its_message() -> None:
 
 @pytest.mark.slow
 def test_a_run_is_played_from_the_command_line(make_lm: Any, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    lm = make_lm()
+    lm, model = make_lm(), {"path": str(tmp_path / "model")}
+    settings = {"adversary": model, "defender": model, "scorer": {"spec": "word:a"}, "rollout": {"horizon": 2}}
+    RunDirectory.create(tmp_path / "run", config_file(settings_from(settings)))
     for folder in (tmp_path / "model", tmp_path / "run" / "best"):
         lm.model.save_pretrained(folder)
         lm.tokenizer.save_pretrained(folder)
-    model = {"path": str(tmp_path / "model")}
-    settings = {"adversary": model, "defender": model, "scorer": {"spec": "word:a"}, "rollout": {"horizon": 2}}
-    (tmp_path / "run" / "config.json").write_text(json.dumps({"settings": settings}))
     shown = {}
     for flags in ((), ("--show-text",)):
         monkeypatch.setattr("sys.argv", ["astprompter", "play", str(tmp_path / "run"), *flags])
