@@ -33,6 +33,13 @@ def _object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found if len(found) == len(pairs) else Twice(pairs)
 
 
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Repeated(twice_in(Twice(pairs)))
+    return found
+
+
 def twice_in(value: object) -> str:
     """What is wrong where an object in the value holds a key twice; empty where none does."""
     twice = next((item for item in _inside(value) if isinstance(item, Twice)), None)
@@ -68,18 +75,27 @@ class Malformed(ValueError):
         self.why, self.line, self.column = why, line, column
 
 
-def loads(text: str, *, nan: bool = False) -> Any:
-    """The JSON value of a text; an object that holds a key twice is marked, for :func:`twice_in` to find.
+class Repeated(ValueError):
+    """An object holds a key twice."""
+
+
+def loads(text: str, *, published: bool = False) -> Any:
+    """The JSON value of a text.
 
     Args:
         text: The text.
-        nan: Whether to read NaN and Infinity, which published data hold.
+        published: Whether it is data that somebody published: NaN and Infinity are read, and an object that holds a key
+            twice is marked, for :func:`twice_in` to find, so that the row that it stands in can be left out.
 
     Raises:
         Malformed: It is not JSON.
+        Repeated: An object holds a key twice.
     """
+    hook, constant = (_object_of, float) if published else (_unique, _refuse)
     try:
-        return json.loads(text, object_pairs_hook=_object_of, parse_constant=float if nan else _refuse)
+        return json.loads(text, object_pairs_hook=hook, parse_constant=constant)
+    except Repeated:
+        raise
     except json.JSONDecodeError as error:
         raise Malformed(error.msg, error.lineno, error.colno) from None
     except RecursionError:
@@ -101,8 +117,6 @@ def parse(text: str | bytes) -> Any:
     value = loads(content)
     if "\\u" in content and not all(encodable(item) for item in _inside(value) if isinstance(item, str)):
         raise ValueError("it holds half a character (a lone surrogate)")
-    if reason := twice_in(value):
-        raise ValueError(reason)
     return value
 
 

@@ -155,7 +155,7 @@ def parsed(row: Row) -> Row:
     """The row with its text read as JSON; NaN is read, since published data hold it."""
     value, number = None, row.number
     try:
-        value, fault = loads(row.value, nan=True), ""
+        value, fault = loads(row.value, published=True), ""
     except Malformed as error:
         number += max(0, error.line - 1)
         where = f", column {error.column}" if error.column else ""

@@ -51,7 +51,7 @@ class Part(BaseModel):
     """A JSON object of a file; what it does not describe cannot be written, and is not looked at when read."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
     )
 
     @classmethod
