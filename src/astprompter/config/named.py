@@ -53,7 +53,7 @@ def plain_yaml(text: str) -> Any:
         yaml.YAMLError: It is not YAML, or a key occurs twice, or a value cannot be read.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - it makes plain values only
+        return _Loader(text).get_single_data()  # type: ignore[no-untyped-call]
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
     except ValueError as error:  # a number of thousands of digits
