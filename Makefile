@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= runs/demo
 STAMP  := $(VENV)/.installed
 BENCH  := .venv-bench
+LOWEST := .venv-lowest
 PYTEST := $(BIN)/python -m pytest
 COVER  := $(BIN)/coverage run -m pytest -n auto
 
@@ -13,7 +14,7 @@ test check fast covered branches properties mutants: export HF_HUB_OFFLINE = 1
 test check fast covered branches properties mutants: export OMP_NUM_THREADS = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help install demo test check lint types fast covered branches properties mutants files audit bench stress soak clean
+.PHONY: docs package pins lowest help install demo test check lint types fast covered branches properties mutants files audit bench stress soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -81,6 +82,27 @@ audit: $(STAMP)  ## Look the installed packages up in a list of known vulnerabil
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[audit]'
 	$(BIN)/pip-audit --local --skip-editable
 
+docs: $(STAMP)  ## The documentation site in site/, strict and offline once installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+
+package: $(STAMP)  ## The source and wheel packages in dist/, checked
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+pins: $(STAMP)  ## Write the versions of all that CI installs to constraints.txt, after a change of dependencies
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --editable '.[dev,docs,release,audit,mutants]' uv
+	$(BIN)/python scripts/pins.py > constraints.new && mv constraints.new constraints.txt
+
+lowest:  ## The fast tests at the lowest versions that pyproject.toml declares
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" -n auto -W ignore
+
 $(BENCH)/.installed: pyproject.toml benchmarks/constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt \
@@ -97,5 +119,5 @@ soak: $(STAMP)  ## Train for two hours; neither memory nor the time of an iterat
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py 2
 
 clean:  ## Remove the environment and caches (runs stay)
-	rm -rf $(VENV) $(BENCH) \
+	rm -rf $(VENV) $(BENCH) $(LOWEST) site dist \
 	    .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants .coverage .coverage.* coverage.json
