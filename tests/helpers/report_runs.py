@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,15 @@ def write_run(folder: Path, *, count: int = 30, text: str = "pear", share: float
         if content:
             (folder / file).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content), "utf-8")
     return folder
+
+
+def write_templates(folder: Path) -> None:
+    """A ``config.json`` and a ``summary.json`` of one adversary, for programs that pretend to train and to evaluate."""
+    from astprompter.config import load_settings
+
+    config_file(load_settings("embedded"), data_sha256={}).write(folder / "config.json")
+    run = write_run(folder / "measured", count=1)
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    summary |= {"adversaries": {"x": adversary(0.1, 2.0)}, "comparisons": []}
+    (folder / "summary.json").write_text(json.dumps(summary), "utf-8")
+    shutil.rmtree(run)

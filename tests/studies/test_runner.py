@@ -15,7 +15,6 @@ import pytest
 
 from astprompter.base.errors import UserError
 from astprompter.base.progress import Silent
-from astprompter.config import load_settings
 from astprompter.data import load_dialogues, load_prefixes
 from astprompter.studies import runner as module
 from astprompter.studies.done import is_done
@@ -25,9 +24,8 @@ from astprompter.studies.plan import (
 )
 from astprompter.studies.runner import Runner, output_file
 from astprompter.workflows.resume import texts_hash
-from helpers.files import config_file, read_rows
-from helpers.report_runs import adversary as adversary_row
-from helpers.report_runs import write_run
+from helpers.files import read_rows
+from helpers.report_runs import write_templates
 
 FAKE = """
 import json, pathlib, sys, time, yaml
@@ -64,9 +62,7 @@ else:
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: Any) -> Any:
     (tmp_path / "fake.py").write_text(FAKE)
-    (write_run(tmp_path / "measured") / "summary.json").rename(tmp_path / "summary.json")
-    config_file(load_settings("embedded"), data_sha256={}).write(tmp_path / "config.json")
-    rewrite(tmp_path / "summary.json", adversaries={"x": adversary_row(0.1, 2.0)}, comparisons=[])
+    write_templates(tmp_path)
     monkeypatch.setattr(module, "PROGRAM", (sys.executable, str(tmp_path / "fake.py")))
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     plan = tmp_path / "mine.yaml"

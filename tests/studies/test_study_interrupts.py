@@ -11,6 +11,7 @@ import pytest
 
 from astprompter.studies import runner as module
 from helpers.files import read_rows
+from helpers.report_runs import write_templates
 from helpers.zygote import Process, Zygote
 
 pytestmark = pytest.mark.slow
@@ -33,27 +34,33 @@ signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)
 note("resumed" if "--resume" in arguments else "begun")
 if arguments[0] == "train":
-    write(out / "config.json", {"settings": settings})
-    write(out / "checkpoint" / "state.json", {"counters": {"updates": 3}})
+    config = json.loads((root / "config.json").read_text())
+    state = {"format": config["format"], "counters": {"updates": 3}, "log_bytes": {}}
+    write(out / "config.json", config | {"settings": settings})
+    write(out / "checkpoint" / "state.json", state)
     (root / "pids").mkdir(exist_ok=True)
     write(root / "pids" / f"{out.name}-{settings['seed']}", __import__("os").getpid())
     while (root / f"hold-{out.name}").exists():
         time.sleep(0.01)
     (out / "best").mkdir(exist_ok=True)
-    write(out / "checkpoint" / "state.json", {"counters": {"updates": settings["training"]["updates"]}})
-    write(out / "frozen.json", {"before": {}, "after": {}})
+    state["counters"]["updates"] = settings["training"]["updates"]
+    write(out / "checkpoint" / "state.json", state)
+    hashes = {"defender": "a", "reference": "a"}
+    write(out / "frozen.json", {"format": config["format"], "before": hashes, "after": hashes})
 else:
-    config = {"settings": settings, "targets": [arguments[1]], "prefixes": {}}
-    write(out / "summary.json", {"config": config, "adversaries": {out.name: {"tox_reply": {"valid": 1}}}})
+    summary = json.loads((root / "summary.json").read_text())
+    summary["config"] |= {"settings": settings, "targets": [arguments[1]]}
+    write(out / "summary.json", summary)
 note("done")
 """
 RUN = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from astprompter.cli import app as cli
 from astprompter.studies import runner, summary
 runner.PROGRAM, runner._POLL_SECONDS = (sys.executable, sys.argv.pop(1)), 0.01
-summary.summarise = lambda plan, out: {"cases": {}}
+summary.experiment_of = lambda plan, out, command: SimpleNamespace(cases={})
 cli.main()
 """
 
@@ -69,6 +76,7 @@ class Study:
         self.plan.write_text("{summary: s, why: w, seeds: [0, 1], attacks: [untuned], train: {ours: {}}}")
         self.out.mkdir()
         (self.out / "calls.txt").touch()
+        write_templates(self.out)
         self.hold = self.out / "hold-ours"
 
     def start(self) -> Process:

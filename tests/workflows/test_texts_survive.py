@@ -23,7 +23,7 @@ from astprompter.models.local.replay import Replay
 from astprompter.report.page import write_report
 from astprompter.rollout.pairs import supervised_pairs
 from astprompter.runs.directory import LOG
-from helpers.files import read_rows
+from helpers.files import config_file, read_rows
 from helpers.tiny import keys_for, make_model, make_tokenizer
 
 ODD = [
@@ -86,7 +86,7 @@ def test_from_the_rollout_to_every_file(lm: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result.write(run)
     write_rows(run / LOG, [])
-    (run / "config.json").write_text(json.dumps({"settings": chosen.as_dict()}))
+    config_file(chosen).write(run / "config.json")
     stored = read_rows(run / "trajectories.jsonl")
     assert {row["prefix"] for row in stored} == {prefix.text for prefix in prefixes}
     said = {turn["utterance"] for row in stored if row["adversary"] == "human" for turn in row["turns"]}
