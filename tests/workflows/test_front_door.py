@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,20 @@ def test_a_run_of_own_objects_is_told_by_its_folder(run: ap.Run, pair: Any, capl
     assert warnings == [
         "1 of 2 test prefixes also stand in the training set", "1 of 2 test prefixes also stand in the dev set",
     ]  # fmt: skip
+
+
+def test_it_is_said_whose_settings_count_where_runs_differ(run: ap.Run, pair: Any, tmp_path: Path, caplog: Any) -> None:
+    other = Path(shutil.copytree(run.path, tmp_path / "other"))
+    content = json.loads((other / "config.json").read_text())
+    content["settings"]["rollout"]["temperature"] = 0.5
+    content["settings"]["training"]["updates"] = 9  # decides nothing of what is measured
+    (other / "config.json").write_text(json.dumps(content))
+    both: dict[str, Any] = {"one": run, "two": ap.Run(other)}
+    result = ap.evaluate(both, pair[1], letters, SENTENCES[4:])
+    assert "'two' was trained under other settings than 'one', which count for all: rollout.temperature" in caplog.text
+    assert result.summary.config.settings["rollout"]["temperature"] == 0.7
+    assert "all under the settings of one" in " ".join(result.table().split())
+    assert ap.evaluate(both, pair[1], letters, SENTENCES[4:], settings=SMALL).summary.config.settings_of is None
 
 
 def test_a_run_goes_on_with_what_it_began_with(run: ap.Run, tokenizer: Any) -> None:

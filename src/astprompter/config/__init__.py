@@ -3,7 +3,7 @@
 ``astprompter train --print-config`` shows them all with their help texts.
 """
 
-from .loading import dotted, load_preset, load_settings, merge, nested, preset_names, settings_from
+from .loading import changed, dotted, load_preset, load_settings, merge, nested, preset_names, settings_from
 from .settings import (
     AdversarySettings,
     EvaluationSettings,
@@ -32,6 +32,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "TrainingSettings",
+    "changed",
     "dotted",
     "known_keys",
     "load_preset",

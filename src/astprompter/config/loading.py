@@ -133,6 +133,15 @@ def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings with other values, by dotted keys."""
+    merged: dict[str, Any] = {}
+    merge(merged, values)
+    for key, value in changes.items():
+        merge(merged, nested(key.split("."), value))
+    return merged
+
+
 def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their dotted keys: the opposite of :func:`nested`."""
     flat: dict[str, Any] = {}

@@ -27,6 +27,8 @@ def of_summary(summary: Summary) -> list[Grid]:
     """All tables of an evaluation, for the terminal."""
     likelihood = summary.config.likelihood
     note = f"{_NOTE}; nll and perplexity are a {likelihood}" if likelihood.startswith("stand-in") else _NOTE
+    if summary.config.settings_of is not None:
+        note += f"; all under the settings of {summary.config.settings_of}, though others were trained under others"
     grids = [adversaries(list(summary.adversaries.items()), "All adversaries on held-out test prefixes", note=note)]
     compared = [row for row in summary.comparisons if not is_start(summary, row)]
     grids += [comparisons(compared)] if compared else []

@@ -10,11 +10,12 @@ from typing import Any
 
 from ..base.errors import UserError, nearest
 from ..base.progress import Progress
-from ..config import Settings, settings_from
+from ..config import Settings
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory
 from ..runs.schema.common import R, read_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow
 from ..runs.schema.summary import Summary
+from ..runs.started import settings_here
 
 _log = logging.getLogger(__package__)
 CONTENT_WARNING = (
@@ -147,7 +148,7 @@ def settings_of(export: Export) -> Settings:
     path = export.run / SUMMARY
     if not path.is_file():
         return RunDirectory.open(export.run).settings(export.overrides)
-    return settings_from(Summary.read(path).config.settings, list(export.overrides), source=f"'{path}'")
+    return settings_here(Summary.read(path).config, path.parent, export.overrides, source=f"'{path}'")
 
 
 def best_of(export: Export) -> Path:

@@ -15,10 +15,11 @@ from pathlib import Path
 from .. import __version__
 from ..base.errors import RunError, UserError
 from ..base.files import append_rows, hold
-from ..config import Settings, settings_from
+from ..config import Settings
 from .schema.common import Part, read_rows
 from .schema.run import ConfigFile, LogRow, StateFile
 from .schema.summary import Summary
+from .started import settings_here
 
 _log = logging.getLogger(__package__)
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
@@ -106,7 +107,7 @@ class RunDirectory:
         Raises:
             UserError: ``config.json`` is damaged or of another version, or an override does not fit.
         """
-        return settings_from(self.config().settings, list(overrides), source=f"'{self.path / CONFIG}'")
+        return settings_here(self.config(), self.path, overrides, source=f"'{self.path / CONFIG}'")
 
     def append(self, name: str, rows: Iterable[Part]) -> None:
         """Append rows to a JSON-lines file.

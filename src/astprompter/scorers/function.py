@@ -22,15 +22,17 @@ class FunctionScorer(RememberingScorer):
 
     @classmethod
     def load(cls, argument: str) -> FunctionScorer:
-        """Import ``module:function``; the working directory is searched too.
+        """Import ``module:function`` or ``FOLDER/module:function``; FOLDER is searched too, else the working directory.
 
         Raises:
             UserError: It cannot be imported, or is not callable.
         """
         module, _, attribute = argument.partition(":")
+        folder, _, module = module.rpartition("/")
+        place = str(Path.cwd() / folder)
         if not module or not attribute:
             raise UserError("scorer 'python:' needs a module and a function, for instance python:my_scorers:rudeness")
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.insert(0, place)
         try:
             function: Any = importlib.import_module(module)
             for part in attribute.split("."):
@@ -39,7 +41,7 @@ class FunctionScorer(RememberingScorer):
             reason = words_of(error, kind=True)
             raise UserError(f"scorer 'python:{argument}' cannot be imported ({reason})") from error
         finally:
-            sys.path.remove(str(Path.cwd()))
+            sys.path.remove(place)
         if not callable(function):
             raise UserError(f"scorer 'python:{argument}' is not a function")
         return cls(function, f"python:{argument}")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ..base.errors import UserError
 from ..base.names import dialogues_of
-from ..config import settings_from
 from ..data import BadRows, load_dialogues, load_prefixes, read_eliciting
 from ..runs.directory import CONFIG, FROZEN, SUMMARY, RunDirectory
 from ..runs.schema.run import FrozenFile
 from ..runs.schema.summary import Summary
+from ..runs.started import settings_here
 from ..workflows.resume import check_resumable, texts_hash
 from .jobs import Job, Measurement, Training
 
@@ -94,7 +94,7 @@ def _is_measured(job: Measurement, summary: Summary) -> bool:
             known = (config.dialogues or {}).get(job.target)
             if _differ(known.sha256 if known else None, _hash_of("dialogues", source, data.skip_bad_rows)):
                 return False
-    return settings_from(config.settings) == job.settings
+    return settings_here(config, job.folder) == job.settings
 
 
 def _differ(recorded: str | None, now: str | None) -> bool:

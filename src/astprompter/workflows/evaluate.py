@@ -21,6 +21,7 @@ from ..models.local.lm import check_folder
 from ..models.local.replay import Replay
 from ..runs.directory import LOG, RunDirectory, results_folder
 from ..runs.run import Run
+from ..runs.started import started_in
 from .load import build_defender, build_lm, build_other_scorers, build_scorer
 from .objects import (
     ModelLike,
@@ -73,7 +74,8 @@ def evaluate(
     if not isinstance(adversaries, Mapping) or not adversaries:
         raise UserError("name the adversaries: give a mapping such as {'untuned': defender, 'ours': run}")
     runs = {name: RunDirectory(given.path) for name, given in adversaries.items() if isinstance(given, Run)}
-    chosen = as_settings(settings, _settings_of_first(runs))
+    first, odd = _settings_of_first(runs)
+    chosen = as_settings(settings, first)
     held_out = as_prefixes(prefixes, "test")[: chosen.evaluation.prefixes]
     for run in runs.values():
         warn_of_seen(held_out, run.settings())
@@ -90,6 +92,8 @@ def evaluate(
         **_facts(
             held_out, str(prefixes) if isinstance(prefixes, str | Path) else "given in Python", BadRows(), replying
         ),
+        "settings_of": odd if settings is None else None,
+        "started_in": None if out is None else started_in(Path(out)),
     }
     return _written(
         lambda: measure(
@@ -128,7 +132,8 @@ def measure_targets(
     """
     # A model folder has a config.json too; only a run's has settings beside a log.
     runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
-    settings = _settings_of_first(runs, overrides) or load_settings(preset, overrides)
+    first, odd = _settings_of_first(runs, overrides)
+    settings = first or load_settings(preset, overrides)
     if out is None:
         if not runs:
             raise UserError("name a folder for the results with --out")
@@ -136,7 +141,8 @@ def measure_targets(
     for target in targets:
         if not target.startswith(f"{HUMAN}:"):
             check_folder(target)
-    return _written(lambda: _measured(targets, runs, settings, baseline, progress_of(progress)), out), out
+    facts = {"targets": list(targets), "settings_of": odd, "started_in": started_in(out)}
+    return _written(lambda: _measured(targets, runs, settings, baseline, progress_of(progress), facts), out), out
 
 
 def _written(work: Callable[[], Evaluation], out: Path | None) -> Evaluation:
@@ -149,24 +155,33 @@ def _written(work: Callable[[], Evaluation], out: Path | None) -> Evaluation:
     return result
 
 
-def _settings_of_first(runs: Mapping[str, RunDirectory], overrides: Sequence[str] = ()) -> Settings | None:
-    """Settings of the first run, which count for all; tells of other runs that were trained under others."""
+def _settings_of_first(
+    runs: Mapping[str, RunDirectory], overrides: Sequence[str] = ()
+) -> tuple[Settings | None, str | None]:
+    """Settings of the first run, which count for all; and its name, where others were trained under others."""
     found = {name: run.settings(overrides) for name, run in runs.items()}
     if not found:
-        return None
+        return None, None
     (first, chosen), *others = found.items()
+    odd = None
     for name, settings in others:
         mine, theirs = dotted(chosen.as_dict()), dotted(settings.as_dict())
         differ = [key for key in mine if key.partition(".")[0] in _MEASURED_BY and mine[key] != theirs[key]]
         if differ:
+            odd = first
             _log.warning(
                 f"'{name}' was trained under other settings than '{first}', which count for all: {', '.join(differ)}"
             )
-    return chosen
+    return chosen, odd
 
 
 def _measured(
-    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool, progress: Progress
+    targets: Sequence[str],
+    runs: Mapping[str, RunDirectory],
+    settings: Settings,
+    baseline: bool,
+    progress: Progress,
+    facts: Mapping[str, Any],
 ) -> Evaluation:
     """Load what the targets name, and evaluate it."""
     bad = BadRows(settings.data.skip_bad_rows)
@@ -176,8 +191,8 @@ def _measured(
     for name, dialogues in scripts.items():
         _note_repeats(name, dialogues["usable"], len(prefixes))
     facts = {
+        **facts,
         "dialogues": scripts,
-        "targets": list(targets),
         "kept_start": kept,
         **_facts(prefixes, settings.data.test, bad, defender),
     }

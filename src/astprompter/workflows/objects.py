@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 from ..base.errors import UserError
 from ..base.protocols import Scorer, Speaker
 from ..base.records import ElicitingText, Prefix
-from ..config import ModelSettings, RolloutSettings, ScorerSettings, Settings, load_settings, merge, nested
+from ..config import ModelSettings, RolloutSettings, ScorerSettings, Settings, load_settings
+from ..config import changed as with_changes
 from ..config import settings_from as validated
 from ..data import BadRows, read_eliciting
 from ..data import load_prefixes as read_prefixes
@@ -178,10 +179,7 @@ def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: An unknown key (with the nearest name), or a value that does not fit.
     """
-    merged = settings.as_dict()
-    for key, value in values.items():
-        merge(merged, nested(str(key).split("."), value))
-    return validated(merged)
+    return validated(with_changes(settings.as_dict(), values))
 
 
 def as_prefixes(texts: Texts, split: str) -> list[Prefix]:

@@ -18,6 +18,7 @@ from ..data import BadRows, load_prefixes, overlap
 from ..runs.directory import RunDirectory, refuse_used, versions
 from ..runs.run import Run
 from ..runs.schema.run import ConfigFile, Skipped
+from ..runs.started import started_in
 from ..training.preference import PreferenceTrainer
 from ..training.sft import SFTTrainer
 from ..training.sharding import check_shard
@@ -233,6 +234,7 @@ def begin(
         free_reference=models.free_reference,
         **models.defender.facts(),
         processes=world(),
+        started_in=started_in(out),
     )
     if resume:
         directory = RunDirectory.open(out)

@@ -65,6 +65,9 @@ class ConfigFile(File):
     """For a served defender; else ``null``."""
     processes: Whole
     """How many processes took part when the run started."""
+    started_in: Absent[str] = None
+    """The working directory that relative paths of the settings start from, as seen from this folder; where they name
+    something there, it is found from any other working directory too. Absent where none was known."""
 
 
 class Hashes(Part):

@@ -132,6 +132,10 @@ class EvaluationConfig(Part):
     """Name of the scorer."""
     likelihood: str
     """Whose likelihood every nll is."""
+    started_in: Absent[str] = None
+    """As in ``config.json``."""
+    settings_of: Absent[str] = None
+    """The run whose settings counted for all adversaries; only where another one was trained under others."""
     targets: Absent[list[str]] = None
     """What ``astprompter evaluate`` was given; absent where objects were."""
     kept_start: Absent[list[str]] = None
