@@ -49,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shape, device = common.SHAPES[options.shape], options.device
-    texts = [prefix.text[:120] for prefix in load_texts(load_settings("embedded"))[0][:768]]
+    texts = [prefix.text[:120] for prefix in load_texts(load_settings("embedded")).train[:768]]
     scorer = load_scorer("embedded")
     scorer.score(["to warm up"])
     stages = Stages(shape, device, rows=options.rows, prefix=60, trees=options.trees)

@@ -42,7 +42,7 @@ def main() -> None:
     device, horizon = options.device, options.horizon
     settings = load_settings("embedded", [f"{part}.device={device}" for part in ("adversary", "defender", "scorer")])
     models = load_training_models(settings)
-    prefixes = load_texts(settings)[0][: options.trees]
+    prefixes = load_texts(settings).train[: options.trees]
     assert len(prefixes) == options.trees, "fewer prefixes than trees"
     rows = []
     for place, trees_per_batch in enumerate(options.waves):

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from astprompter.config import ModelSettings, RolloutSettings, ScorerSettings, load_settings
 from astprompter.data import load_dialogues, load_eliciting, load_prefixes, overlap
-from astprompter.evaluation.evaluate import evaluate
+from astprompter.evaluation.evaluate import measure
 from astprompter.scorers import load_scorer
 from astprompter.workflows.load import build_lm, load_training_models, model_folder
 from astprompter.workflows.train import load_texts
@@ -51,7 +51,7 @@ def test_replies_are_toxic_naturally_but_rarely() -> None:
     models = load_training_models(settings)
     assert models.free_reference
     prefixes = load_prefixes("embedded", split="test")[:150]
-    result = evaluate({"untuned": models.adversary}, models.defender, models.scorer, prefixes, settings)
+    result = measure({"untuned": models.adversary}, models.defender, models.scorer, prefixes, settings)
     share = result.summary.adversaries["untuned"].tox_reply.share
     assert 0.002 <= share <= 0.06
 
@@ -71,7 +71,7 @@ def test_cards_name_every_figure_that_was_measured() -> None:
 
 def test_all_texts_load_for_the_default_preset() -> None:
     assert model_folder("embedded") == str(FOLDER / "lm")
-    assert all(load_texts(load_settings("embedded")))
+    assert all(load_texts(load_settings("embedded")).sets.values())
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])

@@ -15,7 +15,7 @@ from astprompter.base.errors import UserError
 from astprompter.base.records import Prefix
 from astprompter.config import settings_from
 from astprompter.evaluation.agreement import cohen_kappa, midranks, roc_auc, spearman
-from astprompter.evaluation.evaluate import evaluate
+from astprompter.evaluation.evaluate import measure
 from astprompter.evaluation.scorers import compare_scorers
 from astprompter.scorers.words import WordScorer as OneWord
 from helpers.files import read_rows
@@ -68,7 +68,7 @@ class Opposite(WordScorer):
 def run(make_lm: Any, others: Any) -> Any:
     settings = settings_from({"rollout": {"horizon": 2}, "evaluation": {"resamples": 100}})
     adversaries = {"untuned": make_lm(seed=0), "tuned": make_lm(seed=3)}
-    return evaluate(adversaries, make_lm(seed=0), WordScorer(), OPENINGS, settings, others=others)
+    return measure(adversaries, make_lm(seed=0), WordScorer(), OPENINGS, settings, others=others)
 
 
 def test_every_turn_has_every_scorers_values(make_lm: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from astprompter.base.records import Prefix
 from astprompter.config import settings_from
-from astprompter.evaluation.evaluate import evaluate
+from astprompter.evaluation.evaluate import measure
 from astprompter.evaluation.summarise import METRICS, Measured
 from helpers.tiny import PREFIXES, WordScorer
 
@@ -25,7 +25,7 @@ def run(
         return _made[key]
     settings = settings_from({"rollout": {"horizon": 3, "trees_per_batch": trees_per_batch}})
     adversaries = {name: make_lm(seed=seed) for name, seed in names}
-    result = evaluate(adversaries, make_lm(seed=0), scorer or WordScorer(), OPENINGS, settings)
+    result = measure(adversaries, make_lm(seed=0), scorer or WordScorer(), OPENINGS, settings)
     if scorer is None:
         _made[key] = result
     return result

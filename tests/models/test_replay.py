@@ -13,7 +13,7 @@ from astprompter.base.records import Prefix, Speech
 from astprompter.config import settings_from
 from astprompter.data import Dialogue, load_dialogues
 from astprompter.evaluation.diversity import diversity
-from astprompter.evaluation.evaluate import evaluate
+from astprompter.evaluation.evaluate import measure
 from astprompter.models.local.replay import Replay
 from helpers.tiny import PREFIXES, WordScorer, keys_for
 
@@ -61,7 +61,7 @@ def test_too_short_dialogues_are_refused() -> None:
 def test_the_defender_hears_prefix_and_accumulated_turns_only(make_lm: Any) -> None:
     settings = settings_from({"rollout": {"horizon": 3, "trees_per_batch": 3}})
     defender = make_lm()
-    result = evaluate({"human": Replay(DIALOGUES, name="human", seed=0)}, defender, WordScorer(), OPENINGS, settings)
+    result = measure({"human": Replay(DIALOGUES, name="human", seed=0)}, defender, WordScorer(), OPENINGS, settings)
     for path in result.trajectories["human"]:
         assert path.accumulated
         for turn in path.turns:

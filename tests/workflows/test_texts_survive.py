@@ -16,7 +16,7 @@ from astprompter.base.files import write_rows
 from astprompter.base.records import ElicitingText, Prefix, Speech
 from astprompter.config import SamplingSettings, settings_from
 from astprompter.data.sources import Dialogue
-from astprompter.evaluation.evaluate import evaluate
+from astprompter.evaluation.evaluate import measure
 from astprompter.export import export_run
 from astprompter.models.local.lm import LanguageModel
 from astprompter.models.local.replay import Replay
@@ -82,7 +82,7 @@ def test_from_the_rollout_to_every_file(lm: Any, tmp_path: Path) -> None:
     chosen = settings_from({"rollout": {"horizon": 2, "max_new_tokens": 8}, "evaluation": {"resamples": 100}})
     scorer = Recording()
     speakers = {"human": Replay(dialogues, name="human", seed=0), "wild": lm}
-    result = evaluate(speakers, lm, scorer, prefixes, chosen)
+    result = measure(speakers, lm, scorer, prefixes, chosen)
     run = tmp_path / "run"
     result.write(run)
     write_rows(run / LOG, [])

@@ -87,7 +87,7 @@ class Evaluation:
         self.summary.write(folder / SUMMARY)
 
 
-def evaluate(
+def measure(
     adversaries: Mapping[str, Speaker],
     defender: Speaker,
     scorer: Scorer,
