@@ -6,7 +6,6 @@ Nothing heavy is imported before a test needs it: the process that only hands te
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of every worker, and of the pro
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+
+from helpers.forked import count_apart
 
 if TYPE_CHECKING:
     from astprompter.config import SamplingSettings
@@ -36,10 +37,7 @@ hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Where branches are counted, those that fast tests take are counted apart."""
-    coverage = sys.modules.get("coverage")
-    measured = coverage and coverage.Coverage.current()
-    if measured:
-        measured.switch_context("slow" if item.get_closest_marker("slow") else "fast")
+    count_apart("slow" if item.get_closest_marker("slow") else "fast")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,51 +19,19 @@ from astprompter.data import load_dialogues, load_prefixes
 from astprompter.studies import runner as module
 from astprompter.studies.done import is_done
 from astprompter.studies.jobs import Training, jobs_of
-from astprompter.studies.plan import (
-    load_plan,
-)
+from astprompter.studies.plan import load_plan
 from astprompter.studies.runner import Runner, output_file
 from astprompter.workflows.resume import texts_hash
+from helpers import pretending
 from helpers.files import read_rows
+from helpers.pretending import rewrite
 from helpers.report_runs import write_templates
-
-FAKE = """
-import json, pathlib, sys, time, yaml
-arguments = sys.argv[1:]
-out = pathlib.Path(arguments[arguments.index("--out") + 1])
-settings = yaml.safe_load(open(arguments[arguments.index("--preset") + 1]))["settings"]
-log = open(out.parents[3] / "calls.txt", "a")
-print(json.dumps([arguments[0], out.name, settings["seed"], "--resume" in arguments]), file=log, flush=True)
-print("some output\\nlast words of", out.name)
-if (out.parents[3] / f"break-{out.name}").exists() or (out.parents[2] / f"break-{out.name}").exists():
-    sys.exit(1)
-def write(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-if arguments[0] == "train":
-    config = json.loads((out.parents[4] / "config.json").read_text())
-    write(out / "config.json", config | {"settings": settings})
-    stop = (out.parents[3] / f"stop-{out.name}").exists()
-    updates = 3 if stop else settings["training"]["updates"]
-    state = {"format": config["format"], "counters": {"updates": updates}, "log_bytes": {}}
-    write(out / "checkpoint" / "state.json", state)
-    if stop:
-        time.sleep(60)
-    (out / "best").mkdir(exist_ok=True)
-    hashes = {"defender": "a", "reference": "a"}
-    write(out / "frozen.json", {"format": config["format"], "before": hashes, "after": hashes})
-else:
-    summary = json.loads((out.parents[4] / "summary.json").read_text())
-    summary["config"] |= {"settings": settings, "targets": [arguments[1]]}
-    write(out / "summary.json", summary)
-"""
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: Any) -> Any:
-    (tmp_path / "fake.py").write_text(FAKE)
     write_templates(tmp_path)
-    monkeypatch.setattr(module, "PROGRAM", (sys.executable, str(tmp_path / "fake.py")))
+    monkeypatch.setattr(module, "PROGRAM", (sys.executable, pretending.__file__))
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     plan = tmp_path / "mine.yaml"
     plan.write_text("{summary: s, why: w, seeds: [0, 1], attacks: [untuned], train: {ours: {}, dpo: {preset: dpo}}}")
@@ -73,7 +41,9 @@ def study(tmp_path: Path, monkeypatch: Any) -> Any:
 
 
 def calls(out: Path) -> list[list[Any]]:
-    return read_rows(out / "calls.txt") if (out / "calls.txt").exists() else []
+    """Commands that were started: command, adversary, seed, and whether it was resumed."""
+    rows = read_rows(out / "calls.txt") if (out / "calls.txt").exists() else []
+    return [[*row[:3], row[3] == "resumed"] for row in rows if row[3] in ("begun", "resumed")]
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow)])
@@ -114,7 +84,7 @@ def test_a_failed_job_takes_with_it_only_what_needs_it(study: Any, caplog: Any) 
 @pytest.mark.slow
 def test_an_interrupted_training_is_resumed(study: Any) -> None:
     jobs, out = study
-    (out / "stop-ours").touch()
+    (out / "hold-ours-0").touch()
     before = time.monotonic()
 
     pool = Runner(out, jobs=1, progress=Silent())
@@ -129,7 +99,7 @@ def test_an_interrupted_training_is_resumed(study: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         pool.run(jobs)
     assert time.monotonic() - before < 30  # the job was ended, not waited for
-    (out / "stop-ours").unlink()
+    (out / "hold-ours-0").unlink()
     Runner(out, jobs=1, progress=Silent()).run(jobs)
     assert calls(out)[1:3] == [["train", "ours", 0, False], ["train", "ours", 0, True]]
     assert all(map(is_done, jobs))
@@ -147,10 +117,6 @@ def test_runs_under_other_settings_are_refused(study: Any) -> None:
         Runner(out, jobs=1, progress=Silent()).run(jobs)
 
 
-def rewrite(file: Path, **changes: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
 @pytest.mark.slow
 def test_what_is_only_evaluated_otherwise_is_not_trained_again(study: Any) -> None:
     jobs, out = study
@@ -165,13 +131,13 @@ def test_a_run_trained_anew_is_measured_anew(study: Any) -> None:
     Runner(out, jobs=1, progress=Silent()).run(jobs)
     shutil.rmtree(jobs[1].folder)
     assert [is_done(job) for job in jobs[:3]] == [True, False, False]
-    (out / "stop-ours").touch()
+    (out / "hold-ours-0").touch()
     pool = Runner(out, jobs=1, progress=Silent())
     pool._plan = jobs
     pool._start(jobs[1], None)
     assert not (jobs[2].folder / "summary.json").exists()  # gone before the training begins, in case it is killed
     pool._stop(9)
-    (out / "stop-ours").unlink()
+    (out / "hold-ours-0").unlink()
     Runner(out, jobs=1, progress=Silent()).run(jobs)
     assert [call[:3] for call in calls(out)[-2:]] == [["train", "ours", 0], ["evaluate", "ours", 0]]
 

@@ -10,57 +10,19 @@ from typing import Any
 import pytest
 
 from astprompter.studies import runner as module
+from helpers import pretending
 from helpers.files import read_rows
 from helpers.report_runs import write_templates
 from helpers.zygote import Process, Zygote
 
 pytestmark = pytest.mark.slow
-FAKE = """
-import json, pathlib, signal, sys, time, yaml
-arguments = sys.argv[1:]
-out = pathlib.Path(arguments[arguments.index("--out") + 1])
-settings = yaml.safe_load(open(arguments[arguments.index("--preset") + 1]))["settings"]
-root = next(path for path in out.parents if (path / "calls.txt").exists())
-def note(*what):
-    with open(root / "calls.txt", "a") as log:
-        print(json.dumps([arguments[0], out.name, settings["seed"], *what]), file=log)
-def write(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-def stop(number, frame):
-    note(f"signal {number}")
-    sys.exit(128 + number)
-signal.signal(signal.SIGINT, stop)
-signal.signal(signal.SIGTERM, stop)
-note("resumed" if "--resume" in arguments else "begun")
-if arguments[0] == "train":
-    config = json.loads((root / "config.json").read_text())
-    state = {"format": config["format"], "counters": {"updates": 3}, "log_bytes": {}}
-    write(out / "config.json", config | {"settings": settings})
-    write(out / "checkpoint" / "state.json", state)
-    (root / "pids").mkdir(exist_ok=True)
-    write(root / "pids" / f"{out.name}-{settings['seed']}", __import__("os").getpid())
-    while (root / f"hold-{out.name}").exists():
-        time.sleep(0.01)
-    (out / "best").mkdir(exist_ok=True)
-    state["counters"]["updates"] = settings["training"]["updates"]
-    write(out / "checkpoint" / "state.json", state)
-    hashes = {"defender": "a", "reference": "a"}
-    write(out / "frozen.json", {"format": config["format"], "before": hashes, "after": hashes})
-else:
-    summary = json.loads((root / "summary.json").read_text())
-    summary["config"] |= {"settings": settings, "targets": [arguments[1]]}
-    write(out / "summary.json", summary)
-note("done")
-"""
 RUN = """
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from astprompter.cli import app as cli
 from astprompter.studies import runner, summary
+summary.experiment_of = lambda *given: SimpleNamespace(cases={})
 runner.PROGRAM, runner._POLL_SECONDS = (sys.executable, sys.argv.pop(1)), 0.01
-summary.experiment_of = lambda plan, out, command: SimpleNamespace(cases={})
 cli.main()
 """
 
@@ -70,18 +32,17 @@ class Study:
 
     def __init__(self, folder: Path, forks: Zygote) -> None:
         self.folder, self.out, self._forks = folder, folder / "out", forks
-        (folder / "fake.py").write_text(FAKE)
+        write_templates(folder)
         (folder / "run.py").write_text(RUN)
         self.plan = folder / "mine.yaml"
         self.plan.write_text("{summary: s, why: w, seeds: [0, 1], attacks: [untuned], train: {ours: {}}}")
         self.out.mkdir()
         (self.out / "calls.txt").touch()
-        write_templates(self.out)
-        self.hold = self.out / "hold-ours"
+        self.hold = self.out / "hold-ours-0"
 
     def start(self) -> Process:
         return self._forks.script(
-            self.folder / "run.py", str(self.folder / "fake.py"),
+            self.folder / "run.py", pretending.__file__,
             "experiment", str(self.plan), "--out", str(self.out), "--jobs", "2",
         )  # fmt: skip
 
@@ -92,11 +53,11 @@ class Study:
         return self.calls().count(list(what))
 
     def holding(self) -> bool:
-        """Whether a training waits."""
-        return (self.out / "pids").is_dir() and bool(list((self.out / "pids").iterdir()))
+        """Whether the training of the first seed waits."""
+        return (self.out / "pids" / "ours-0").exists()
 
     def pid(self) -> int:
-        return int(next((self.out / "pids").iterdir()).read_text())
+        return int((self.out / "pids" / "ours-0").read_text())
 
     def finish(self) -> None:
         """Let everything run to its end, and check that nothing was done twice."""

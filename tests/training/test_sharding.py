@@ -11,12 +11,16 @@ import torch
 from safetensors.torch import load_file
 
 from astprompter.base.errors import UserError
+from astprompter.base.processes import rank, share
 from astprompter.config import load_settings
-from astprompter.models.local.lm import load_model
+from astprompter.models.local.lm import LanguageModel, load_model
+from astprompter.training.packing import pack, sequence_logps
 from astprompter.training.sharding import Placement, check_shard, kept_weights, placed_like, whole
 from astprompter.workflows.resume import check_resumable
 from helpers import sharded_runs
+from helpers.forked import in_two_processes
 from helpers.launching import alone, same_checkpoints, same_rows, together, write_inputs
+from helpers.tiny import SHORT, keys_for, make_model, make_tokenizer
 from helpers.zygote import Zygote
 
 
@@ -79,3 +83,48 @@ def test_without_shards_nothing_is_moved(make_lm: Any) -> None:
     assert whole(tensor) is tensor
     assert placed_like(tensor, tensor) is tensor
     assert kept_weights(lm.model) is None
+
+
+def test_shards_give_the_values_and_gradients_of_the_whole() -> None:
+    """Two processes with a sequence each; what they keep is put together, and cut up again."""
+    sequences = [((5, 9, 17), (7, 8)), ((5, 9), (30, 31, 32))]
+
+    def work() -> Any:
+        tokenizer = make_tokenizer()
+        lms = [LanguageModel(make_model("gpt2", len(tokenizer)), tokenizer, name="x", sampling=SHORT) for _ in range(2)]
+        plain, lm = lms
+        packed = pack(list(share(sequences)))
+        mine = sequence_logps(plain, packed)
+        sequence_logps(plain, pack(sequences)).sum().backward()
+        placement = Placement(lm, shard=True)
+        values = placement.logps(packed)
+        values.sum().backward()
+        placement.sum_gradients()
+        with torch.no_grad():
+            again = placement.logps(packed)
+        with placement.gathered():
+            spoken = lm.start(["Hello."], turns=1).speak(keys_for(1))[0].text
+        groups = placement.in_step([[0]] * (1 + rank()))
+        (name, parameter), wanted = next(iter(lm.model.named_parameters())), next(iter(plain.model.parameters()))
+        assert parameter.grad is not None
+        assert wanted.grad is not None
+        weights = kept_weights(lm.model) or {}
+        return {
+            "values": torch.allclose(values, mine, atol=1e-5) and torch.allclose(again, mine, atol=1e-5),
+            "gradient": float((whole(parameter.grad) - wanted.grad).norm() / wanted.grad.norm()),
+            "held": parameter.to_local().numel() / wanted.numel(),  # type: ignore[attr-defined]
+            "same again": bool((placed_like(wanted.detach(), parameter).to_local() == parameter.to_local()).all()),  # type: ignore[attr-defined]
+            "kept": sum(value.numel() for value in weights.values()),
+            "tied": weights["lm_head.weight"] is weights[name],
+            "groups": [list(group) for group in groups],
+            "spoken": spoken == plain.start(["Hello."], turns=1).speak(keys_for(1))[0].text,
+        }
+
+    first, second = in_two_processes(work)
+    for found in (first, second):
+        assert (found["values"], found["tied"], found["same again"], found["spoken"]) == (True,) * 4
+        assert found["gradient"] < 1e-4
+        assert found["held"] == pytest.approx(0.5, abs=0.01)
+    assert first["kept"] > 10_000
+    assert second["kept"] == 0  # nothing is kept but in the first process
+    assert (first["groups"], second["groups"]) == ([[0], []], [[0], [0]])
