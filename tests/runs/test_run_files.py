@@ -385,6 +385,8 @@ def test_a_run_of_another_format_is_refused_by_name_with_the_remedy(
         RunDirectory.open(run).settings()
     with pytest.raises(UserError, match=remedy):
         read_runs([run])
+    with pytest.raises(UserError, match=remedy):
+        export_run(run, "inspect", tmp_path / "out")
 
 
 @pytest.mark.parametrize("text", [r'"\ud800"', r'["a", {"b": "\udfff"}]', r'{"\ud800": 1}'])

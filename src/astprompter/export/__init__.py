@@ -10,13 +10,17 @@ from pathlib import Path
 
 from ..base.errors import UserError, nearest
 from ..base.progress import Progress, Silent
-from ..runs.directory import refuse_used
+from ..runs.directory import CONFIG, SUMMARY, refuse_used
+from ..runs.schema.common import File
+from ..runs.schema.run import ConfigFile
+from ..runs.schema.summary import Summary
 from .files import hf, promptfoo, trl
 from .found import Export, Written
 from .garak import garak
 from .hardening import hardening
 from .inspect_task import inspect
 
+_WHOLE: tuple[tuple[str, type[File]], ...] = ((CONFIG, ConfigFile), (SUMMARY, Summary))
 FORMATS: dict[str, Callable[[Export], Written]] = {
     "trl": trl,
     "hardening": hardening,
@@ -57,4 +61,7 @@ def export_run(
     refuse_used(out)
     if not run.is_dir():
         raise UserError(f"'{run}' is not a folder; name a run directory")
+    for name, kind in _WHOLE:
+        if (run / name).is_file():
+            kind.read(run / name)  # refuses a run of another format, whose rows might be misread
     return FORMATS[to](Export(run, out, adversary, samples, overrides, progress or Silent()))
