@@ -17,10 +17,10 @@ loaded when it is first used.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from .base.errors import RunError, UserError
     from .base.progress import Progress
     from .base.protocols import Scorer, Session, Speaker
@@ -41,11 +41,6 @@ if TYPE_CHECKING:
     from .workflows.evaluate import evaluate
     from .workflows.objects import load_eliciting, load_model, load_prefixes, load_scorer
     from .workflows.train import sft, train
-
-try:
-    __version__ = version("astprompter")
-except PackageNotFoundError:  # a source tree that is not installed
-    __version__ = "0.0.0"
 
 __all__ = [
     "ElicitingText",
@@ -96,12 +91,24 @@ _PLACES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, loaded when it is first used."""
-    if name not in _PLACES:
+    """A public name or the version, loaded when it is first used."""
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _PLACES:
+        value = getattr(import_module(f".{_PLACES[name]}", __name__), name)
+    else:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = getattr(import_module(f".{_PLACES[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("astprompter")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "0.0.0"
 
 
 def __dir__() -> list[str]:
