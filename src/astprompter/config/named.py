@@ -53,7 +53,7 @@ def plain_yaml(text: str) -> Any:
         yaml.YAMLError: It is not YAML, or a key occurs twice, or a value cannot be read.
     """
     try:
-        return _Loader(text).get_single_data()  # type: ignore[no-untyped-call]
+        return _Loader(text).get_single_data()
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
     except ValueError as error:  # a number of thousands of digits
