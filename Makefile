@@ -41,8 +41,8 @@ test: $(STAMP)  ## Everything, at once: lint, types, all tests with the branches
 	@$(MAKE) --no-print-directory --jobs 3 lint types covered
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests scripts benchmarks
-	$(BIN)/ruff format --check src tests scripts benchmarks
+	$(BIN)/ruff check src tests scripts benchmarks examples
+	$(BIN)/ruff format --check src tests scripts benchmarks examples
 
 types: $(STAMP)
 	$(BIN)/mypy

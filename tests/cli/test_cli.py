@@ -45,6 +45,7 @@ def test_train_evaluate_and_look(files: dict[str, str], tmp_path: Path, capsys: 
     assert not any(text in out for text in texts if len(text) > 8 and text.isalpha())  # masked
 
 
+@pytest.mark.slow
 def test_evaluate_tells_what_it_replaces_and_that_training_kept_its_start(
     files: dict[str, str], tmp_path: Path, capsys: Any
 ) -> None:
@@ -77,6 +78,7 @@ def test_evaluate_tells_what_it_replaces_and_that_training_kept_its_start(
     assert not (tmp_path / "new").exists()  # what was made for results that never came
 
 
+@pytest.mark.slow
 def test_model_files_can_be_read_by_others_like_any_file(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     before = os.umask(0o022)
     try:
@@ -110,6 +112,7 @@ def test_a_model_that_is_not_at_hand_is_refused_at_once_with_a_remedy(
     assert loaded == []  # the scorer comes first
 
 
+@pytest.mark.slow
 def test_resume_through_the_command_line(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     run = str(tmp_path / "run")
     assert call(capsys, "train", "-o", run, *settings(files), "training.schedule=constant")[0] == 0
@@ -294,6 +297,7 @@ def test_importing_the_package_and_asking_for_help_loads_no_torch() -> None:
     assert "KEY=VALUE" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_was_left_out_or_not_checked_is_said(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     rows = [
         {"prompt": {"text": f"A {i}"}, "continuation": {"text": " banana split", "toxicity": toxicity}}
@@ -313,6 +317,7 @@ def test_what_was_left_out_or_not_checked_is_said(files: dict[str, str], tmp_pat
     assert "not checked whether test prefixes also stand in the training set" in out
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_texts_and_other_weights(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     train, model, run = tmp_path / "train.jsonl", tmp_path / "model", str(tmp_path / "run")
     train.write_bytes(Path(files["prefixes.jsonl"]).read_bytes())
@@ -330,6 +335,7 @@ def test_resume_refuses_other_texts_and_other_weights(files: dict[str, str], tmp
     assert "cannot resume: model 'defender' changed" in err
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_trains_in_a_run(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     run = tmp_path / "run"
     assert call(capsys, "train", "-o", str(run), *settings(files))[0] == 0

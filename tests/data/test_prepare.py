@@ -101,6 +101,7 @@ def test_nothing_in_an_archive_becomes_a_path_on_disk(tmp_path: Path) -> None:
         lines_of(tar, "*.txt")
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_while_it_unpacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_room, "_ALWAYS_ALLOWED", 10_000)
     path = tmp_path / "bomb.zip"
@@ -625,6 +626,7 @@ def test_the_catalog_tells_what_a_user_must_know() -> None:
         assert entry.download.suffix
 
 
+@pytest.mark.slow
 def test_looking_at_data_loads_no_torch() -> None:
     import os
     import subprocess

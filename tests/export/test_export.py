@@ -381,6 +381,7 @@ def test_through_the_command_line(run: Path, tmp_path: Path, capsys: Any) -> Non
         assert message in " ".join(err.split())
 
 
+@pytest.mark.slow
 def test_no_neighbour_is_imported(run: Path, tmp_path: Path) -> None:
     folder, formats = str(tmp_path), ("trl", "garak", "promptfoo", "inspect", "hf")
     program = (

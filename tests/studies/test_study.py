@@ -204,6 +204,7 @@ def test_writing_replaces_all_files(tmp_path: Path) -> None:
     assert not (tmp_path / "findings.md").exists()  # of a plan that names no claims
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["experiments"], ["experiment", "--dry-run"], ["experiment", "--tables-only"]])
 def test_what_trains_nothing_loads_no_torch(inputs: list[str], tmp_path: Path, arguments: list[str]) -> None:
     command, *options = arguments

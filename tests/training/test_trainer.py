@@ -244,6 +244,7 @@ def test_a_run_whose_best_is_its_start_says_so(tmp_path: Path, tokenizer: Any, c
     assert "training kept its start" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_reward_that_never_differs_stops_the_run(tmp_path: Path, tokenizer: Any, caplog: Any) -> None:
     class Flat(WordScorer):
         def score(self, texts: Any) -> list[float]:
