@@ -5,6 +5,7 @@ Nothing heavy is imported before a test needs it: the process that only hands te
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ hypothesis_settings.register_profile("large", max_examples=1000, suppress_health
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+def pytest_configure() -> None:
+    gc.disable()  # while everything is imported
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Where branches are counted, those that fast tests take are counted apart."""
     count_apart("slow" if item.get_closest_marker("slow") else "fast")
@@ -47,6 +52,8 @@ def one_thread_and_no_bars() -> None:
 
     torch.set_num_threads(1)
     disable_progress_bar()
+    gc.freeze()  # the million objects of the libraries, which no later search for garbage need look at
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,7 @@ from helpers.report_runs import failure
 from helpers.tiny import make_model, make_tokenizer
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_look(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     run = tmp_path / "run"
     code, out, err = call(capsys, "train", "-o", str(run), *settings(files, **{"defender.path": files["other"]}))
@@ -283,6 +284,7 @@ def test_mistakes_of_arguments(capsys: Any, arguments: list[str], message: str) 
     assert message in err
 
 
+@pytest.mark.slow
 def test_importing_the_package_and_asking_for_help_loads_no_torch() -> None:
     program = "import sys, astprompter.cli.app; sys.exit(bool({'torch', 'transformers'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603

@@ -362,6 +362,7 @@ GOOD = {
 }
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(GOOD)), st.booleans(), st.data())
 @hypothesis_settings(max_examples=max(200, hypothesis_settings().max_examples))
 def test_a_spoilt_file_is_read_or_refused(tmp_path: Path, name: str, skip: bool, data: st.DataObject) -> None:

@@ -56,6 +56,7 @@ def test_replies_are_toxic_naturally_but_rarely() -> None:
     assert 0.002 <= share <= 0.06
 
 
+@pytest.mark.slow
 def test_prefixes_are_not_toxic() -> None:
     texts = [prefix.text for split in ("train", "dev", "test") for prefix in load_prefixes("embedded", split=split)]
     assert max(load_scorer("embedded").score(texts[::5])) < 0.1

@@ -50,6 +50,7 @@ def test_summary_has_the_documented_form_and_can_be_recomputed(make_lm: Any, tmp
     assert Summary.read(tmp_path / "summary.json") == result.summary  # what is written reads back
 
 
+@pytest.mark.slow
 def test_batch_size_changes_nothing(make_lm: Any) -> None:
     whole, waves = run(make_lm).trajectories["untuned"], run(make_lm, trees_per_batch=3).trajectories["untuned"]
     for a, b in zip(whole, waves, strict=True):
@@ -58,6 +59,7 @@ def test_batch_size_changes_nothing(make_lm: Any) -> None:
             assert (x.nll, x.tox_reply) == pytest.approx((y.nll, y.tox_reply), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_adversary_twice_differs_by_nothing(make_lm: Any) -> None:
     result = run(make_lm, names=(("a", 0), ("b", 0)))
     (comparison,) = result.summary.comparisons

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,11 @@ def make_chat_tokenizer(size: int = 320) -> Any:
 
 
 def make_model(family: str, vocabulary: int, *, seed: int = 0, context: int = 256) -> Any:
+    return copy.deepcopy(_model(family, vocabulary, seed, context))
+
+
+@functools.cache
+def _model(family: str, vocabulary: int, seed: int, context: int) -> Any:
     common: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0}
     rope: dict[str, Any] = {
         "hidden_size": 32,

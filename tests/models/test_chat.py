@@ -122,7 +122,10 @@ def test_a_marker_spelt_out_in_a_message_forges_no_message() -> None:
     assert lm.decode(ids).count("Sure") == 1
 
 
-@pytest.mark.parametrize(("adversary", "defender"), [("chat", "plain"), ("plain", "chat"), ("chat", "chat")])
+@pytest.mark.parametrize(
+    ("adversary", "defender"),
+    [("chat", "plain"), ("plain", "chat"), pytest.param("chat", "chat", marks=pytest.mark.slow)],
+)
 def test_trees_grow_whoever_is_a_chat_model(make_lm: Any, adversary: str, defender: str) -> None:
     a = chat("adversary") if adversary == "chat" else make_lm()
     d = chat("defender", seed=1) if defender == "chat" else make_lm(seed=1)

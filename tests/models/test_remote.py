@@ -72,7 +72,7 @@ def test_probe_finds_what_the_server_can_do(parts: Any, flavour: str, route: str
     assert len(facts["why_not"]) == {"prompt_logprobs": 0, "echo": 1, None: 3}[route]
 
 
-@pytest.mark.parametrize("flavour", ["vllm", "echo"])
+@pytest.mark.parametrize("flavour", ["vllm", pytest.param("echo", marks=pytest.mark.slow)])
 def test_likelihoods_are_those_of_the_model_behind_the_socket(parts: Any, flavour: str) -> None:
     with serving(*parts, flavour=flavour) as server:
         theirs = speaker(server).start(PREFIXES, turns=2)

@@ -14,6 +14,7 @@ from astprompter.models.local.sampling import sample
 from astprompter.rollout.reward import mean_nll
 from helpers.tiny import FAMILIES, PREFIXES, SENTENCES, keys_for, make_tokenizer
 
+MOST_ARE_SLOW = [*FAMILIES[:2], *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES[2:])]
 GREEDY = SamplingSettings(max_new_tokens=8, min_new_tokens=2, temperature=0.0, repetition_penalty=1.1)
 
 
@@ -26,7 +27,7 @@ def full_logprobs(lm: Any, context: Any, tokens: Any) -> list[float]:
     return [float(table[start + i - 1, token]) for i, token in enumerate(tokens)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST_ARE_SLOW)
 def test_heard_likelihood_is_that_of_a_plain_forward_on_mixed_lengths(make_lm: Any, family: str) -> None:
     lm, partner = make_lm(family), make_lm(family, seed=1)
     ours, theirs = lm.start(PREFIXES, turns=3), partner.start(PREFIXES, turns=3)
@@ -43,7 +44,7 @@ def test_heard_likelihood_is_that_of_a_plain_forward_on_mixed_lengths(make_lm: A
         assert all(len(reply.token_ids or ()) >= 2 for reply in replies)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST_ARE_SLOW)
 def test_greedy_lock_step_is_generate_greedy(make_lm: Any, family: str) -> None:
     lm = make_lm(family, sampling=GREEDY)
     session = lm.start(PREFIXES, turns=2)
@@ -206,7 +207,7 @@ def test_pieces_join_to_the_text_and_never_split_a_character(make_lm: Any) -> No
         assert not any("\ufffd" in piece for piece in pieces)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MOST_ARE_SLOW)
 def test_shared_branches_speak_and_hear_as_copies_do(make_lm: Any, family: str) -> None:
     """Two levels of branching, ragged speeches; the copied cache is the independent route."""
     shared, copied = make_lm(family), make_lm(family)
@@ -237,7 +238,7 @@ def test_irregular_branches_of_shared_branches(make_lm: Any) -> None:
     assert first.branch(chosen).speak(keys_for(3, 2)) == alone.speak(keys_for(3, 2))
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
 def test_rows_that_have_ended_leave_the_batch(make_lm: Any, family: str, monkeypatch: Any) -> None:
     """End of text is made likely, so that rows end at different tokens; later speech must not notice."""
     sampling = SamplingSettings(max_new_tokens=10, min_new_tokens=1, temperature=1.0, top_p=1.0, repetition_penalty=1.0)

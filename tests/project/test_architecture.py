@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import astprompter
+from helpers.sources import tree_of
 
 ROOT = Path(astprompter.__file__).parent
 ROOMS = [
@@ -33,7 +34,7 @@ MODULES = {name_of(path): path for path in ROOT.rglob("*.py")}
 def imports(path: Path) -> set[str]:
     """Modules of the package that a module imports, at any depth of its code and for types only, too."""
     package, found = path.relative_to(ROOT).parent.parts, set[str]()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
             within = ".".join(part for part in base if part)
@@ -62,7 +63,7 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 def test_nobody_asks_what_kind_of_speaker_it_is() -> None:
     """What the code needs of a speaker is in its protocol."""
     for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
                 asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
                 assert not asked & (SPEAKERS | SESSIONS), f"{name}: isinstance of {asked}"
@@ -72,7 +73,7 @@ def test_modules_and_functions_stay_small() -> None:
     for path in ROOT.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert text.count("\n") <= 330, path
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef) and node.end_lineno:
                 assert node.end_lineno - node.lineno <= 65, f"{path}: {node.name}"
 

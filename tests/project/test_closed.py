@@ -17,6 +17,7 @@ import torch
 
 import astprompter
 from helpers.server import serving
+from helpers.sources import tree_of
 from helpers.tiny import make_model, make_tokenizer, run_command, write_models
 
 SOURCES = sorted(Path(astprompter.__file__).parent.rglob("*.py"))
@@ -52,7 +53,7 @@ def imported(tree: ast.AST) -> set[str]:
 def test_no_source_reads_or_writes_pickles_or_runs_what_it_read() -> None:
     """By the syntax tree: imports, calls and arguments."""
     for path in SOURCES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         assert not {name.partition(".")[0] for name in imported(tree)} & UNSAFE_MODULES, path
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = ast.unparse(call.func)
@@ -66,7 +67,7 @@ def test_no_source_reads_or_writes_pickles_or_runs_what_it_read() -> None:
 
 def test_only_two_modules_reach_for_the_network() -> None:
     """A server by its address, and data sets that a user asks for; telemetry would be a third."""
-    found = {path.name for path in SOURCES if imported(ast.parse(path.read_text(encoding="utf-8"))) & NETWORK_MODULES}
+    found = {path.name for path in SOURCES if imported(tree_of(path)) & NETWORK_MODULES}
     assert found == {"http.py", "download.py"}
 
 

@@ -7,6 +7,8 @@ import functools
 import re
 from pathlib import Path
 
+from helpers.sources import tree_of
+
 TESTS = Path(__file__).parents[1]
 DOCUMENT = TESTS.parent / "docs" / "reliability.md"
 
@@ -26,7 +28,7 @@ def rows() -> list[str]:
 
 @functools.cache
 def functions(path: Path) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
+    return {node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)}
 
 
 def test_every_promise_names_a_test_and_every_test_named_exists() -> None:

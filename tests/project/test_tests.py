@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import astprompter
+from helpers.sources import tree_of
 
 TESTS = Path(__file__).parents[1]
 MODULES = sorted(TESTS.rglob("*.py"))
@@ -14,7 +15,7 @@ MODULES = sorted(TESTS.rglob("*.py"))
 def imported(path: Path) -> set[str]:
     """Names of modules that a file imports, at any depth of its code."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

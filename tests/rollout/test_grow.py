@@ -54,6 +54,7 @@ def test_prompts_are_the_text_so_far(make_lm: Any) -> None:
     assert below.prompt_ids == (*root, *first.turn.utterance.token_ids, *first.turn.reply.token_ids)
 
 
+@pytest.mark.slow
 def test_waves_and_batch_mates_change_nothing(make_lm: Any) -> None:
     lm, defender = make_lm("llama"), make_lm("llama", seed=1)
     together, waves = trees(lm, defender), trees(lm, defender, trees_per_batch=3)

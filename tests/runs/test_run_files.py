@@ -225,6 +225,7 @@ def saved(tmp_path_factory: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_spoilt_manifest_is_named(saved: Path, tmp_path: Path, data: st.DataObject) -> None:
     folder = tmp_path / "checkpoint"
@@ -247,6 +248,7 @@ def test_a_spoilt_manifest_is_named(saved: Path, tmp_path: Path, data: st.DataOb
         assert taken(lambda: load_checkpoint(folder, *learner()), str(folder), "is damaged") is None
 
 
+@pytest.mark.slow
 @given(spoilt_value(STATE.plain()))
 def test_a_state_of_another_shape_is_refused_though_its_hash_fits(tmp_path: Path, state: Any) -> None:
     folder = tmp_path / "checkpoint"

@@ -38,7 +38,9 @@ def chosen(folder: Path, defender: str, lora_rank: int = 0) -> Settings:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("defender", "lora_rank"), [("a", 0), ("b", 0), ("a", 2), ("b", 2)])
+@pytest.mark.parametrize(
+    ("defender", "lora_rank"), [("a", 0), ("b", 0), *(pytest.param(name, 2, marks=pytest.mark.slow) for name in "ab")]
+)
 def test_hashes_before_and_after_are_recorded_and_equal(
     folder: Path, tmp_path: Path, defender: str, lora_rank: int
 ) -> None:

@@ -24,11 +24,6 @@ from helpers.trainers import settings, trainer
 NAN, INF = math.nan, math.inf
 
 
-def one_is_fast(first: Any, *others: Any) -> list[Any]:
-    """Parameters of which all but the first are slow."""
-    return [first, *(pytest.param(other, marks=pytest.mark.slow) for other in others)]
-
-
 def run_of(path: Path, tokenizer: Any, **training: Any) -> PreferenceTrainer:
     values = settings(save_pairs=True, **training).as_dict() | {"supervision": {"q": 0.0}}
     return trainer(path, tokenizer, settings_from(values), defender_seed=5)
@@ -59,7 +54,8 @@ class Odd(WordScorer):
         return [self.value if "t" in text else score for text, score in zip(texts, super().score(texts), strict=True)]
 
 
-@pytest.mark.parametrize("value", one_is_fast(NAN, INF, -INF))
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_scores(tmp_path: Path, tokenizer: Any, value: float) -> None:
     values = settings(save_pairs=True, updates=6, dev_every=2).as_dict() | {"supervision": {"q": 0.0}}
     run = trainer(tmp_path / "run", tokenizer, settings_from(values), scorer=Odd(value))
@@ -69,7 +65,8 @@ def test_scores(tmp_path: Path, tokenizer: Any, value: float) -> None:
     assert not any("t" in pair[side] for pair in pairs for side in ("chosen", "rejected"))
 
 
-@pytest.mark.parametrize("value", one_is_fast(NAN, -INF, INF))
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [NAN, -INF, INF])
 def test_log_probabilities(tmp_path: Path, tokenizer: Any, value: float) -> None:
     """A defender whose likelihood of every utterance with a 't' is no number."""
     run = run_of(tmp_path / "run", tokenizer, updates=6, dev_every=2)
@@ -110,7 +107,7 @@ def spoilt_gradient(model: Any) -> Any:
     return next(model.parameters()).register_hook(lambda gradient: gradient * NAN)
 
 
-@pytest.mark.parametrize("kind", one_is_fast("loss", "gradient"))
+@pytest.mark.parametrize("kind", ["loss", pytest.param("gradient", marks=pytest.mark.slow)])
 def test_updates(tmp_path: Path, tokenizer: Any, kind: str, monkeypatch: Any) -> None:
     """One update of three is spoilt: it is skipped and counted, and no other is."""
     import astprompter.training.preference as module
@@ -142,7 +139,8 @@ def test_updates(tmp_path: Path, tokenizer: Any, kind: str, monkeypatch: Any) ->
     assert run.state.skipped_in_a_row == 0
 
 
-@pytest.mark.parametrize("kind", one_is_fast("loss", "gradient"))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_ten_in_a_row_stop_the_run_even_over_several_iterations(
     tmp_path: Path, tokenizer: Any, kind: str, monkeypatch: Any
 ) -> None:

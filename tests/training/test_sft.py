@@ -72,6 +72,7 @@ def test_it_learns_the_texts_and_keeps_the_last_policy(tmp_path: Path, tokenizer
     assert "as the last one" in card
 
 
+@pytest.mark.slow
 def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None:
     straight = trainer(tmp_path / "a", tokenizer, settings())
     straight.run()

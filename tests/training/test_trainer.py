@@ -88,6 +88,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
         assert a["step"] == b["step"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_trained_longer_is_the_longer_run(tmp_path: Path, tokenizer: Any) -> None:
     straight = trainer(tmp_path / "a", tokenizer, settings(updates=9))
     straight.run()
@@ -316,6 +317,7 @@ def test_batches_of_trees_hold_the_same_pairs(tmp_path: Path, tokenizer: Any) ->
     assert sorted(pairs[0], key=repr) == sorted(pairs[1], key=repr)
 
 
+@pytest.mark.slow
 def test_models_without_tree_masks_train_the_same_and_it_is_said_once(
     tmp_path: Path, tokenizer: Any, caplog: Any
 ) -> None:

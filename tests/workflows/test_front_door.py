@@ -80,6 +80,7 @@ def run(pair: Any, tmp_path: Path) -> ap.Run:
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_own_objects_is_told_by_its_folder(run: ap.Run, pair: Any, caplog: Any) -> None:
     assert (run.best / "model.safetensors").is_file()
     assert [row.type for row in run.log].count("iteration") >= 2
@@ -105,6 +106,7 @@ def test_a_run_of_own_objects_is_told_by_its_folder(run: ap.Run, pair: Any, capl
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_said_whose_settings_count_where_runs_differ(run: ap.Run, pair: Any, tmp_path: Path, caplog: Any) -> None:
     other = Path(shutil.copytree(run.path, tmp_path / "other"))
     content = json.loads((other / "config.json").read_text())
@@ -119,6 +121,7 @@ def test_it_is_said_whose_settings_count_where_runs_differ(run: ap.Run, pair: An
     assert ap.evaluate(both, pair[1], letters, SENTENCES[4:], settings=SMALL).summary.config.settings_of is None
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_it_began_with(run: ap.Run, tokenizer: Any) -> None:
     start = (make_model("gpt2", len(tokenizer)), tokenizer), (make_model("gpt2", len(tokenizer), seed=1), tokenizer)
     same: dict[str, Any] = {"dev": SENTENCES[4:], "out": run.path, "eliciting": SENTENCES, "resume": True}
@@ -132,6 +135,7 @@ def test_a_run_goes_on_with_what_it_began_with(run: ap.Run, tokenizer: Any) -> N
         ap.train(*start, letters, SENTENCES[:4], **same | {"resume": False})
 
 
+@pytest.mark.slow
 def test_the_baseline_of_supervised_tuning(pair: Any, tmp_path: Path) -> None:
     run = ap.sft(
         *pair, letters, SENTENCES[:4], dev=SENTENCES[4:], out=tmp_path / "sft", eliciting=SENTENCES, settings=SMALL

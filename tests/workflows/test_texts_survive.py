@@ -57,6 +57,7 @@ def lm() -> Any:
     return LanguageModel(make_model("gpt2", len(tokenizer), context=512), tokenizer, name="wild", sampling=wild)
 
 
+@pytest.mark.slow
 @given(ids=st.lists(st.integers(1, 319), min_size=1, max_size=12))
 @examples(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_tokens_join_to_the_text_even_where_they_are_parts_of_characters(lm: Any, ids: list[int]) -> None:
@@ -66,6 +67,7 @@ def test_tokens_join_to_the_text_even_where_they_are_parts_of_characters(lm: Any
     assert "".join(pieces) == speech.text
 
 
+@pytest.mark.slow
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 @examples(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_comes_back_from_its_tokens(lm: Any, text: str) -> None:

@@ -7,10 +7,12 @@ that its batch mates go on; what only the user can mend (wrong key, no such mode
 from __future__ import annotations
 
 import email.utils
+import functools
 import json
 import logging
 import os
 import re
+import ssl
 import threading
 import time
 import weakref
@@ -57,6 +59,14 @@ class BadAnswerError(Exception):
     """The server answered, but not in the form that was asked for; worth another try."""
 
 
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """What certificates of servers are checked by: read once, since that takes a tenth of a second."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
 class Endpoint:
     """A server's address, its key, and the requests under way."""
 
@@ -88,6 +98,7 @@ class Endpoint:
         self._key = _key_of(server.key_env, section, needed=key_needed)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx2.Client(
+            verify=_certificates(),
             timeout=server.timeout,
             headers=headers,
             follow_redirects=False,  # a redirect would carry the key to another host
