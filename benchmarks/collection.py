@@ -86,13 +86,16 @@ def main() -> None:
     parser.add_argument("--single-trees", type=int, default=1)
     parser.add_argument("--horizon", type=int, default=3)
     parser.add_argument("--bf16", action="store_true", help="also measure bfloat16 products on our side")
+    parser.add_argument(
+        "--real-lengths", action="store_true", help="openings as long as Reddit's, in place of 45 to 75"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shape, device, horizon = common.SHAPES[options.shape], options.device, options.horizon
     peers = [common.make_model(shape, seed=seed, device=device) for seed in (0, 1)]
     ours = [common.make_lm(shape, seed=seed, device=device) for seed in (0, 1)]
     fast = [common.make_lm(shape, seed=seed, device=device, autocast=True) for seed in (0, 1)] if options.bf16 else []
-    prefixes = common.make_prefixes(shape, options.trees)
+    prefixes = common.make_prefixes(shape, options.trees, real_lengths=options.real_lengths)
     roots = [ours[0].encode_prefix(prefix.text, turns=horizon) for prefix in prefixes]
     check(peers, ours, prefixes[:2], roots[:2], device)
     per_tree = 2 ** (horizon + 1) - 2
@@ -130,8 +133,9 @@ def main() -> None:
          "times_ours": factor[name]}
         for name, values in each.items()
     ]  # fmt: skip
-    title = f"collection, shape {shape.name}, horizon {horizon}, {options.repeats} alternating repeats"
-    common.report(f"collection_{shape.name}", title, rows, device=device, command=sys.argv)
+    name = "collection of real lengths" if options.real_lengths else "collection"
+    title = f"{name}, shape {shape.name}, horizon {horizon}, {options.repeats} alternating repeats"
+    common.report(f"{name.replace(' ', '_')}_{shape.name}", title, rows, device=device, command=sys.argv)
 
 
 def check(

@@ -96,10 +96,21 @@ def make_lm(shape: Shape, *, seed: int = 0, device: str = "cpu", autocast: bool 
     return LanguageModel(model, tokenizer, name=name, sampling=SAMPLING, autocast=autocast)
 
 
-def make_prefixes(shape: Shape, count: int, *, tokens: int = 60, seed: int = 0) -> list[Prefix]:
-    """Random openings of about ``tokens`` tokens (between three quarters and five quarters)."""
+REDDIT = (
+    (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0),
+    (2, 16, 22, 38, 73, 137, 253, 349, 709, 1957, 3910),
+)
+"""Levels and quantiles of the lengths of 2,477 Reddit openings in tokens of the embedded model."""
+
+
+def make_prefixes(
+    shape: Shape, count: int, *, tokens: int = 60, real_lengths: bool = False, seed: int = 0
+) -> list[Prefix]:
+    """Random openings of about ``tokens`` tokens (between three and five quarters), or as long as real ones are."""
     random, tokenizer = np.random.default_rng(seed), make_tokenizer(shape.vocabulary)
     lengths = random.integers(3 * tokens // 4, 5 * tokens // 4 + 1, size=count)
+    if real_lengths:
+        lengths = np.interp(random.random(count), *REDDIT).astype(np.int64)
     rows = [random.integers(300, shape.vocabulary, size=n).tolist() for n in lengths]
     return [Prefix(f"p{i}", tokenizer.decode(row).lstrip()) for i, row in enumerate(rows)]
 

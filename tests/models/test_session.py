@@ -9,6 +9,7 @@ from astprompter.base.errors import UserError
 from astprompter.base.records import Speech
 from astprompter.config import SamplingSettings
 from astprompter.models.local import memory
+from astprompter.models.local import session as sessions
 from astprompter.models.local.lm import LanguageModel
 from astprompter.models.local.sampling import sample
 from astprompter.rollout.reward import mean_nll
@@ -83,6 +84,39 @@ def test_branches_continue_as_if_they_had_been_alone(make_lm: Any) -> None:
     assert spoken == alone
     assert spoken[0] != spoken[1]
     assert len(root.transcript()) == 3  # the trunk is untouched
+
+
+@pytest.mark.parametrize("family", MOST_ARE_SLOW)
+def test_openings_of_unequal_length_are_computed_apart_and_change_nothing(
+    make_lm: Any, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_PRICES", (2,))
+    lm = make_lm(family)
+    rows = [list(lm.encode(" ".join(SENTENCES)))[:size] for size in (3, 4, 21, 60, 61, 5)]
+    together = lm.start_ids(rows)
+    layer = together._cache.growing[0]
+    assert [opening.keys.shape[0::2] for opening in layer._openings] == [(2, 4), (1, 21), (2, 61), (1, 5)]
+    keys = keys_for(12)
+    for order in ([row for row in range(6) for _ in range(2)], [11, 0, 3, 3, 8, 4, 5, 5, 7, 2, 1, 10]):
+        together = together.branch(order)
+        contexts = together.transcript()
+        spoken = [Speech(" and so", tuple(lm.encode(" and so it goes on"))[: 1 + row % 5]) for row in range(12)]
+        spoken = [Speech(lm.decode(s.token_ids), s.token_ids, lm.vocabulary) for s in spoken]
+        heard = together.hear(spoken, likelihood=True)
+        for context, speech, logprobs in zip(contexts, spoken, heard, strict=True):
+            assert logprobs == pytest.approx(full_logprobs(lm, context, speech.token_ids), abs=1e-4)
+        contexts = together.transcript()
+        assert together.speak(keys) == [lm.start_ids([c]).speak(keys[i : i + 1])[0] for i, c in enumerate(contexts)]
+    assert together._cache.growing[0]._openings
+
+
+@pytest.mark.parametrize("sizes", [[1], [7] * 50, [1, 1000], sorted(range(5, 205)), [60] * 90 + [200] * 9 + [3168]])
+def test_rows_of_like_length_are_grouped_with_little_padding(sizes: list[int]) -> None:
+    groups = sessions.alike(sizes)
+    assert [row for group in groups for row in range(len(sizes))[group]] == list(range(len(sizes)))
+    columns = sum(len(sizes[group]) * max(sizes[group]) for group in groups)
+    assert columns <= 1.15 * sum(sizes)
+    assert len(groups) <= 8
 
 
 def test_end_of_text_ends_a_speech_and_is_not_part_of_it(make_lm: Any) -> None:

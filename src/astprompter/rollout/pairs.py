@@ -139,7 +139,13 @@ def supervised_pairs(
 
 def _continued(adversary: LanguageModel, prompts: Sequence[tuple[int, ...]], keys: Keys) -> list[Speech]:
     """The adversary's own continuation of each prompt, each process its share."""
-    return spread(Speech, len(prompts), lambda mine: adversary.start_ids([prompts[i] for i in mine]).speak(keys[mine]))
+
+    def speak(mine: list[int]) -> list[Speech]:
+        order = sorted(mine, key=lambda i: len(prompts[i]))  # like lengths together: little padding
+        spoken = dict(zip(order, adversary.start_ids([prompts[i] for i in order]).speak(keys[order]), strict=True))
+        return [spoken[i] for i in mine]
+
+    return spread(Speech, len(prompts), speak)
 
 
 def swap_per_pair(
