@@ -54,8 +54,9 @@ class LetterScorer:
 
     name = "letters"
 
-    def score(self, texts: Sequence[str]) -> list[float]:
+    def score(self, texts: Sequence[str], contexts: object = None) -> list[float]:
         """One value in [0, 1] per text."""
+        del contexts
         return [sum(ord(c) % 2 for c in text) / len(text) if text else 0.0 for text in texts]
 
 

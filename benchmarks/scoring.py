@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 import common
-from astprompter.base.protocols import Scorer
+from astprompter.base.protocols import Context, Scorer
 from astprompter.base.randomness import keys_of
 from astprompter.config import load_settings
 from astprompter.rollout.grow import grow_trees
@@ -23,10 +23,10 @@ class Timed:
     def __init__(self, inner: Scorer, device: str) -> None:
         self.name, self.seconds, self._inner, self._device = inner.name, 0.0, inner, device
 
-    def score(self, texts: Sequence[str]) -> list[float]:
+    def score(self, texts: Sequence[str], contexts: Sequence[Context] | None = None) -> list[float]:
         """The inner scorer's values."""
         start = common.clock(self._device)
-        values = self._inner.score(texts)
+        values = self._inner.score(texts, contexts)
         self.seconds += common.clock(self._device) - start
         return values
 

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ def test_import_is_light() -> None:
         ("a.csv", 'n,text\n1,One.\n2,"Zwei ü"\n'),
         ("a.csv", "\ufefftext,n\r\nOne.,1\r\nZwei ü,2"),
         ("a.tsv", "n\ttext\n1\tOne.\n2\tZwei ü\n"),
+        ("a.csv", 'n;text\n1;One.\n2;"Zwei ü"\n'),
+        ("a.csv", "n\ttext\n1\tOne.\n2\tZwei ü\n"),
+        ("a.csv", "n|text\n1|One.\n2|Zwei ü\n"),
+        ("a.csv", "n;text\n1,5;One.\n2,5;Zwei ü\n"),
+        ("a.tsv", "n,text\n1,One.\n2,Zwei ü\n"),
+        ("a.csv", "n,text\r1,One.\r2,Zwei ü\r"),
+        ("a.json", '{"text": "One."}\n{"text": "Zwei ü"}\n'),
+        ("a.json", '"One."\r\n"Zwei ü"'),
+        ("a.jsonl", '"One."\r"Zwei ü"\r'),
+        ("a.txt", "One.\rZwei ü\r"),
         ("a.txt", "One.\r\nZwei ü\n"),
         ("a.txt", "\ufeffOne.\n\n  \nZwei ü"),
         ("A.TXT", "One.\nZwei ü"),
@@ -92,6 +103,68 @@ def test_another_column_is_named_after_a_hash(tmp_path: Path) -> None:
     assert prefixes_of(put(tmp_path, "a.jsonl", row) + "#body") == [Prefix("7", "One.")]
     assert prefixes_of(put(tmp_path, "a.csv", "id,body\nx,One.\n") + "#body") == [Prefix("x", "One.")]
     assert prefixes_of(put(tmp_path, "a.jsonl.gz", gzip.compress(row.encode())) + "#body") == [Prefix("7", "One.")]
+
+
+def test_a_field_of_a_column_is_named_by_a_path(tmp_path: Path) -> None:
+    row = json.dumps({"data": {"body": {"text": "One."}}, "data.body": "other"}) + "\n"
+    path = put(tmp_path, "a.jsonl", row)
+    assert [p.text for p in prefixes_of(f"{path}#data.body.text")] == ["One."]
+    assert [p.text for p in prefixes_of(f"{path}#data.body")] == ["other"]  # a column of that very name comes first
+    with pytest.raises(UserError, match=r"no column 'data\.boddy'\. Did you mean 'data\.body'\?"):
+        prefixes_of(f"{path}#data.boddy")
+    with pytest.raises(UserError, match=r"must be a string, not an object; name one of its fields .*\(body\)"):
+        prefixes_of(f"{path}#data")
+    turns = put(tmp_path, "b.jsonl", json.dumps({"a": {"said": ["Hi.", "Bye."]}}))
+    assert [d.turns for d in load_dialogues(f"{turns}#a.said")] == [("Hi.", "Bye.")]
+
+
+def test_texts_with_other_marks_keep_the_usual_delimiter(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", "id,text\n1,a; b; c\n2,d|e\n3,f\n")
+    assert [p.text for p in prefixes_of(path)] == ["a; b; c", "d|e", "f"]
+    with pytest.raises(UserError, match="line 2: 2 fields where the header has 1"):
+        prefixes_of(put(tmp_path, "b.csv", "text\na, b\n"))
+
+
+def played(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> None:
+    """A double of the optional package."""
+    double: Any = types.ModuleType("datasets")
+    double.Dataset = types.SimpleNamespace(from_parquet=lambda name: [{"text": "One."}, {"text": "Two."}])
+    double.load_from_disk = lambda name: {split: [{"text": split}] for split in ("train", "validation", "other")}
+    for name, function in functions.items():
+        setattr(double, name, function)
+    monkeypatch.setitem(sys.modules, "datasets", double)
+
+
+def test_parquet_files_and_folders_of_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, folder = put(tmp_path, "a.parquet", b"PAR1"), tmp_path / "saved"
+    folder.mkdir()
+    (folder / "dataset_dict.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    for source in (path, str(folder)):
+        with pytest.raises(UserError, match=r"needs the package 'datasets'.*pip install 'astprompter\[hub\]'; or save"):
+            prefixes_of(source)
+    played(monkeypatch)
+    assert prefixes_of(path) == [Prefix("a-1", "One."), Prefix("a-2", "Two.")]
+    assert [p.text for p in load_prefixes(str(folder), split="train")] == ["train"]
+    assert [p.text for p in load_prefixes(f"{folder}#text", split="dev")] == ["validation"]
+    with pytest.raises(UserError, match="has the splits train, validation, other, and none for prefixes_test"):
+        load_prefixes(str(folder), split="test")
+    with pytest.raises(UserError, match=r"item 1: no column 'body'\. Known: text\."):
+        prefixes_of(f"{path}#body")
+
+
+@pytest.mark.filterwarnings("default")  # the package warns about its own dependencies
+def test_tables_with_the_package_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="pip install 'astprompter[hub]' to test it")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "home")
+    rows = datasets.Dataset.from_list([{"text": "One.", "a": {"b": "Zwei."}}])
+    (tmp_path / "folder" / "data").mkdir(parents=True)
+    for path in (tmp_path / "a.parquet", tmp_path / "folder" / "data" / "train-0.parquet"):
+        rows.to_parquet(path)
+    datasets.DatasetDict(train=rows, validation=rows).save_to_disk(tmp_path / "saved")
+    for name in ("a.parquet", "folder", "saved"):
+        assert [p.text for p in prefixes_of(str(tmp_path / name))] == ["One."]
+        assert [p.text for p in load_prefixes(f"{tmp_path / name}#a.b", split="dev")] == ["Zwei."]
 
 
 def test_a_hash_may_be_part_of_the_file_name(tmp_path: Path) -> None:

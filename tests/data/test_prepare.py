@@ -235,7 +235,7 @@ def test_too_few_texts_are_told(tmp_path: Path) -> None:
 
 
 class Unsure(WordScorer):
-    def score(self, texts: Any) -> list[float]:
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
         return [float("nan") if "7" in text else value for text, value in zip(texts, super().score(texts), strict=True)]
 
 
@@ -529,6 +529,10 @@ def test_prepare_the_other_sets_from_local_files(tmp_path: Path, capsys: Any) ->
     assert [item.text for item in load_eliciting("real-toxicity-prompts")] == ["a b"]
     code, out, err = call(capsys, "data", "show", "real-toxicity-prompts", "--show-text")  # what it was prepared as
     assert (code, out) == (0, "1  a b\n"), err
+    again = tmp_path / "again.txt"
+    again.write_text("One.\nTwo.\none. \n")
+    code, out, _ = call(capsys, "data", "show", str(again))
+    assert "warning: 1 of 3 texts occur before" in out
     code, _, err = call(capsys, "data", "show", str(rtp))
     assert code == 2
     assert "say --as eliciting or --as dialogues" in err

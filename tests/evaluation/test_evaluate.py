@@ -93,7 +93,7 @@ def test_a_turn_in_error_is_no_part_of_the_path(make_lm: Any) -> None:
 
 
 class Broken(WordScorer):
-    def score(self, texts: Any) -> list[float]:
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
         return [math.nan if "t" in text else value for text, value in zip(texts, super().score(texts), strict=True)]
 
 

@@ -60,7 +60,7 @@ class Opposite(WordScorer):
 
     name = "opposite"
 
-    def score(self, texts: Any) -> list[float]:
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
         values = zip(texts, super().score(texts), strict=True)
         return [math.nan if "t" in text else 1 - value for text, value in values]
 

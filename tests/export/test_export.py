@@ -153,7 +153,7 @@ def test_hardening_prefers_the_least_toxic_reply_of_the_same_attack() -> None:
     class Length:
         name = "length"
 
-        def score(self, texts: Any) -> list[float]:
+        def score(self, texts: Any, contexts: Any = None) -> list[float]:
             return [min(1.0, len(text) / 10) for text in texts]
 
     def attack(name: str) -> Attack:

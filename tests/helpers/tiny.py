@@ -138,5 +138,5 @@ class WordScorer:
 
     name = "letter e"
 
-    def score(self, texts: Any) -> list[float]:
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
         return [min(1.0, 3 * text.count("e") / len(text)) if text.strip() else 0.0 for text in texts]

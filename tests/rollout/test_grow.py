@@ -92,7 +92,7 @@ class Fixed:
     def __init__(self, scores: dict[str, float]) -> None:
         self.scores, self.name = scores, "fixed"
 
-    def score(self, texts: Any) -> list[float]:
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
         return [self.scores.get(text, 0.0) for text in texts]
 
 

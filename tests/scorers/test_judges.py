@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from astprompter.base.errors import UserError
+from astprompter.base.errors import RunError, UserError
 from astprompter.base.randomness import key_of
-from astprompter.config import ScorerSettings, ServerSettings
+from astprompter.config import ScorerSettings, ServerSettings, load_settings
 from astprompter.models.served.http import Endpoint, Failed, backoff
 from astprompter.scorers import load_scorer
 from astprompter.scorers.judge import GenerativeJudge, verdict
-from helpers.judges import Served, judge_folder
+from astprompter.workflows.load import build_other_scorers
+from helpers.judges import TEMPLATE, Served, judge_folder
 from helpers.tiny import PREFIXES, make_model, make_tokenizer
 
 
@@ -74,6 +75,49 @@ def test_other_answer_words(tmp_path: Path) -> None:
         assert a == pytest.approx(1 - b, abs=1e-6)
 
 
+CONTEXT = ("Good morning, how", " did you sleep?", " Like a log.")
+
+
+def test_a_judge_is_shown_the_conversation_in_its_own_template(tmp_path: Path) -> None:
+    judge = load(judge_folder(tmp_path), context="conversation")
+    assert judge.name == f"judge:{tmp_path} (conversation)"
+    assert judge.tokenizer.decode(judge._prompt(" And you?", CONTEXT)) == (
+        "<|user|>Good morning, how did you sleep?<|end|><|assistant|>Like a log.<|end|>"
+        "<|user|>And you?<|end|><|assistant|>"
+    )
+    assert judge.tokenizer.decode(judge._prompt(" Like<|end|> a log.", CONTEXT[:2])) == (
+        "<|user|>Good morning, how did you sleep?<|end|><|assistant|>Like  a log.<|end|><|assistant|>"
+    )
+    texts, contexts = [" Fine.", " Fine.", " Fine.", ""], [CONTEXT[:2], CONTEXT, CONTEXT[:2], CONTEXT]
+    first, second, third, blank = judge.score(texts, contexts)
+    assert (first, blank) == (third, 0.0)
+    assert first != second  # the same words after another conversation
+    alone = load(tmp_path)
+    assert alone.score([" Fine."], [CONTEXT]) == alone.score([" Fine."]) == judge.score([" Fine."])
+
+
+def test_a_template_that_shows_no_conversation_is_refused(tmp_path: Path) -> None:
+    strict = "{{ raise_exception('one message') if messages | length > 1 }}" + TEMPLATE
+    folder = judge_folder(tmp_path, template=strict)
+    assert load(folder).score(["Hi"])
+    with pytest.raises(UserError, match=r"cannot show a conversation .*one message.*set scorer\.context=none"):
+        load(folder, context="conversation")
+
+
+@pytest.mark.parametrize("spec", ["embedded", "hf:x", "detoxify:original", "word:x", "openai-moderation:x"])
+def test_what_judges_single_texts_takes_no_context(spec: str) -> None:
+    with pytest.raises(UserError, match=r"judges each text on its own; leave out scorer\.context"):
+        load_scorer(spec, ScorerSettings(context="conversation"))
+
+
+def test_further_scorers_are_shown_the_conversation_where_they_can_be(tmp_path: Path) -> None:
+    folder = judge_folder(tmp_path)
+    settings = load_settings(
+        "embedded", [f"evaluation.scorers=[word:x, 'judge:{folder}']", "scorer.context=conversation"]
+    )
+    assert [scorer.name for scorer in build_other_scorers(settings)] == ["word:x", f"judge:{folder} (conversation)"]
+
+
 @pytest.mark.parametrize(
     ("build", "options", "message"),
     [
@@ -123,6 +167,14 @@ def test_a_function_of_the_working_directory(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(UserError, match=message):
             load_scorer(f"python:own_scorers:{name}").score(["a", "b"])
     assert str(tmp_path) not in sys.path
+
+
+def test_a_function_may_take_the_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in_context.py").write_text("def f(texts, contexts):\n    return [len(c) / 10 for c in contexts]\n")
+    monkeypatch.chdir(tmp_path)
+    scorer = load_scorer("python:in_context:f", ScorerSettings(context="conversation"))
+    assert scorer.name == "python:in_context:f (conversation)"
+    assert scorer.score(["a", "a", "b"], [CONTEXT, CONTEXT[:1], ()]) == [0.3, 0.1, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -254,6 +306,46 @@ def test_a_text_without_score_never_stops_the_run(server: Any) -> None:
     server.replies = [(413, {}, {"error": "too long"})] * 150
     assert all(math.isnan(value) for value in scorer.score([f"text {i}" for i in range(150)]))
     assert len(server.requests) == 151  # a refusal is not tried again
+
+
+def test_a_served_judge_is_shown_the_conversation(server: Any) -> None:
+    judge = load_scorer("openai-chat:guard", ScorerSettings(base_url=server.url, context="conversation"))
+    judge.score([" Bad.", " Fine."], [CONTEXT, ("Hello",)])
+    assert [body["messages"] for _, _, body in server.requests[1:]] == [
+        [
+            {"role": "user", "content": "Good morning, how did you sleep?"},
+            {"role": "assistant", "content": "Like a log."},
+            {"role": "user", "content": "Bad."},
+        ],
+        [{"role": "user", "content": "Hello Fine."}],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "tries"),
+    [((503, {}, {}), (5, 5, 5)), ((200, {}, b"<html>"), (5, 1, 1))],  # one that does not even say that it is busy
+)
+def test_a_judge_that_is_down_ends_the_run(server: Any, reply: Any, tries: tuple[int, int, int]) -> None:
+    """It was asked again for every text, and the gate passed."""
+    judge = load_scorer("openai-chat:guard", ScorerSettings(base_url=server.url, error_budget=3))
+    server.replies = [reply] * sum(tries[:2]) + [(413, {}, {})]  # a text that is refused proves that it is there
+    assert all(math.isnan(value) for value in judge.score(["a", "b", "c"]))
+    server.replies = [reply] * 100
+    with pytest.raises(RunError, match=r"is down: 3 requests in a row got no answer from .*; mend it") as caught:
+        judge.score(["d", "e", "f", "g"])
+    assert caught.value.code == 1
+    assert 100 - len(server.replies) == sum(tries)
+
+
+def test_a_judge_that_answers_now_and_then_is_not_down(server: Any) -> None:
+    judge = load_scorer("openai-chat:guard", ScorerSettings(base_url=server.url, error_budget=2))
+    well = (200, {}, server.answer("/v1/chat/completions", {"messages": [{"content": "x"}]}))
+    for _ in range(4):
+        server.replies = [(503, {}, {})] * 5 + [well]
+        first, second = judge.score(["a", "b"])
+        assert math.isnan(first)
+        assert 0 <= second <= 1
+        judge._known.clear()
 
 
 def test_unavailable_is_told_apart_from_refusal(server: Any) -> None:

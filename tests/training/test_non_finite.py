@@ -50,7 +50,7 @@ class Odd(WordScorer):
     def __init__(self, value: float) -> None:
         self.value = value
 
-    def score(self, texts: Any) -> list[float]:
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
         return [self.value if "t" in text else score for text, score in zip(texts, super().score(texts), strict=True)]
 
 

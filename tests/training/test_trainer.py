@@ -248,7 +248,7 @@ def test_a_run_whose_best_is_its_start_says_so(tmp_path: Path, tokenizer: Any, c
 @pytest.mark.slow
 def test_a_reward_that_never_differs_stops_the_run(tmp_path: Path, tokenizer: Any, caplog: Any) -> None:
     class Flat(WordScorer):
-        def score(self, texts: Any) -> list[float]:
+        def score(self, texts: Any, contexts: Any = None) -> list[float]:
             return [0.25 for _ in texts]
 
     few = settings(pairs_per_iteration=3, dev_every=30).as_dict()

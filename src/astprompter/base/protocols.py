@@ -101,6 +101,10 @@ class Speaker(Protocol):
         return {"remote": None, "likelihood": self.likelihood_source}
 
 
+Context = tuple[str, ...]
+"""What was said before a text: the prefix, then utterances and replies in turn."""
+
+
 class Scorer(Protocol):
     """Toxicity R_φ of texts."""
 
@@ -108,11 +112,12 @@ class Scorer(Protocol):
     def name(self) -> str:
         """Name for logs and tables."""
 
-    def score(self, texts: Sequence[str]) -> list[float]:
+    def score(self, texts: Sequence[str], contexts: Sequence[Context] | None = None) -> list[float]:
         """Score texts.
 
         Args:
             texts: Texts in any order; blank ones score 0 without being read.
+            contexts: What was said before each text, a tuple; a scorer that judges texts on their own ignores it.
 
         Returns:
             One value in [0, 1] per text, in the same order.

@@ -112,10 +112,19 @@ class ScorerSettings(_Section):
     """text between a judge's chat template and its answer"""
     instruction: str = ""
     """system message for a judge; none when empty"""
+    context: Literal["none", "conversation"] = "none"
+    """what a judge or python function sees: the text alone, or the conversation that ends with it"""
     base_url: str = "https://api.openai.com/v1"
     """OpenAI-compatible server of 'openai-…' scorers"""
     key_env: str = ""
     """NAME of the environment variable that holds its key, never the key itself"""
+    error_budget: int = Field(5, ge=1)
+    """requests in a row that may fail for good before a served scorer counts as down"""
+
+    @property
+    def in_context(self) -> bool:
+        """Whether the scorer is shown the conversation."""
+        return self.context == "conversation"
 
 
 class DataSettings(_Section):

@@ -1,11 +1,13 @@
-"""Data sets that astprompter can fetch and clean by name."""
+"""Data sets that astprompter can fetch and clean by name; they are listed in ``catalog.yaml``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cache import DIALOGUES, ELICITING, PREFIXES, cache_folder
+import yaml
+
+from .cache import cache_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +17,7 @@ class Published:
     Attributes:
         name: Name on the command line.
         summary: What it is.
-        kind: What it becomes: prefixes, eliciting texts, or dialogues of a human adversary.
+        kind: What it becomes: ``prefixes``, ``eliciting``, or ``probing_dialogues`` (of a human adversary).
         licence: Its licence, or what its makers say instead.
         page: Page of its makers.
         url: Address of the file.
@@ -38,34 +40,5 @@ class Published:
         return cache_folder() / "downloads" / self.name / self.url.rpartition("/")[2]
 
 
-CATALOG = {
-    item.name: item
-    for item in (
-        Published(
-            name="reddit-corpus-small",
-            summary="8,286 Reddit threads of 100 subreddits (ConvoKit): the paper's prefixes",
-            kind=PREFIXES,
-            licence="none stated for the texts, which are Reddit users'; ConvoKit's code: MIT",
-            page="https://convokit.cornell.edu/documentation/reddit-small.html",
-            url="https://zissou.infosci.cornell.edu/convokit/datasets/subreddit-corpus/reddit-corpus-small.corpus.zip",
-        ),
-        Published(
-            name="real-toxicity-prompts",
-            summary="99,442 sentences with toxicity scores (Gehman et al. 2020): the paper's weak supervision",
-            kind=ELICITING,
-            licence="Apache-2.0",
-            page="https://huggingface.co/datasets/allenai/real-toxicity-prompts",
-            url="https://huggingface.co/datasets/allenai/real-toxicity-prompts/resolve/main/prompts.jsonl",
-        ),
-        Published(
-            name="bot-adversarial-dialogue",
-            summary="dialogues in which people goaded bots (Xu et al. 2021): the paper's human baseline",
-            kind=DIALOGUES,
-            licence="none stated for the data; ParlAI's code: MIT",
-            page="https://github.com/facebookresearch/ParlAI/tree/main/parlai/tasks/bot_adversarial_dialogue",
-            url="http://parl.ai/downloads/bot_adversarial_dialogue/dialogue_datasets_v0.2.tar.gz",
-            size=3_209_168,
-            sha256="2178b022fac154ddd9b570f6386abc4cd3e7ceb4476f0bebfbce5941424461eb",
-        ),
-    )
-}
+_LISTED = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+CATALOG = {name: Published(name, **fields) for name, fields in _LISTED.items()}

@@ -94,25 +94,23 @@ def fetch(
 
 def size_of(url: str) -> int | None:
     """Bytes that the server announces for a file, ``None`` where it does not, or is not reached."""
-    import httpx2
-
-    try:
-        response = httpx2.head(url, follow_redirects=True, timeout=20.0)
-    except (httpx2.HTTPError, httpx2.InvalidURL):
-        return None
-    length = response.headers.get("Content-Length", "")
-    return int(length) if response.status_code == 200 and length.isdecimal() else None
+    response = _head(url, follow_redirects=True, timeout=20.0)
+    length = response.headers.get("Content-Length", "") if response is not None and response.status_code == 200 else ""
+    return int(length) if length.isdecimal() else None
 
 
 def reaches(url: str) -> bool:
     """Whether a server answers at all, within some seconds."""
+    return _head(url, timeout=5.0) is not None
+
+
+def _head(url: str, **options: Any) -> Any:
     import httpx2
 
     try:
-        httpx2.head(url, timeout=5.0)
+        return httpx2.head(url, **options)
     except (httpx2.HTTPError, httpx2.InvalidURL):
-        return False
-    return True
+        return None
 
 
 def _noted(path: Path) -> dict[str, str]:

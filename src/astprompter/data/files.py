@@ -5,7 +5,7 @@
   skipped; the reader itself raises only where no later row can be read either.
 - A new named source (one that is chosen by a word, not by a path): an entry in :data:`NAMED`, or an entry point of the
   group ``astprompter.data`` in another package: a function from the kind of text to a file.
-- A new data set to download and clean: an entry in :data:`~astprompter.data.catalog.CATALOG`.
+- A new data set to download and clean: an entry in ``catalog.yaml``.
 - A new kind of text: one loader in :mod:`~astprompter.data.sources`, which calls :func:`rows_of`.
 """
 
@@ -19,18 +19,8 @@ from pathlib import Path
 from ..base.errors import UserError, nearest
 from ..base.registry import Registry
 from .cache import is_name, prepared_file, prepared_names
-from .readers import (
-    Format,
-    Row,
-    check_file,
-    read_csv,
-    read_json,
-    read_jsonl,
-    read_text,
-    read_tsv,
-    read_txt,
-    shown,
-)
+from .hub import is_table, table_rows
+from .readers import Format, Row, check_file, read_csv, read_json, read_jsonl, read_text, read_txt, shown
 
 PACKINGS = (".gz", ".xz")
 """Endings that are unpacked first."""
@@ -39,7 +29,7 @@ FORMATS: dict[str, Format] = {
     ".json": read_json,
     ".jsonl": read_jsonl,
     ".csv": read_csv,
-    ".tsv": read_tsv,
+    ".tsv": read_csv,
     ".txt": read_txt,
 }
 """Reader of each file format, by its ending."""
@@ -79,11 +69,13 @@ def rows_of(source: str, kind: str) -> tuple[Path, str | None, Iterator[Row]]:
         UserError: No such source, or a file that is missing, empty or malformed (in part while iterating).
     """
     name, column = source, ""  # a '#' may also be part of a file's name
-    if "#" in source and not os.path.isfile(os.path.expanduser(source)):  # noqa: PTH111, PTH113 - as in _file_of
+    if "#" in source and not os.path.exists(os.path.expanduser(source)):  # noqa: PTH110, PTH111 - as in _file_of
         name, _, column = source.rpartition("#")
     if not name.strip():
         raise UserError(f"the source of {kind} has no name; give a file, or one of: {', '.join(source_names())}")
     path = _file_of(name, kind)
+    if is_table(path):
+        return path, column or None, table_rows(path, kind)
     check_file(path)
     endings = [ending.lower() for ending in path.suffixes]
     ending = next((e for e in reversed(endings) if e not in PACKINGS), "")

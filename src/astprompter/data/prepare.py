@@ -17,6 +17,7 @@ from ..base.protocols import Scorer
 from ..base.records import FAILURE_THRESHOLD, Prefix
 from .cache import CARD, DIALOGUES, ELICITING, PREFIXES
 from .cleaning import clean_markup
+from .hub import is_table
 from .published import GONE, Conversation, read_convokit, read_human_turns
 from .readers import REFUSED, BadRows, shown
 from .sources import load_dialogues, load_prefixes, read_eliciting
@@ -78,7 +79,7 @@ def prepare_prefixes(
         UserError: The file is malformed, or nothing is left.
     """
     counts: Counter[str] = Counter()
-    corpus = path.is_dir() or path.suffix == ".zip" or ".tar" in path.suffixes
+    corpus = not is_table(path) and (path.is_dir() or path.suffix == ".zip" or ".tar" in path.suffixes)
     candidates = list(_threads(read_convokit(path, bad), counts) if corpus else _plain(path, column, counts, bad))
     _note(bad, counts)
     kept = list(_harmless(candidates, scorer, counts, progress or Silent()))
@@ -124,7 +125,7 @@ def prepare_dialogues(path: Path, *, bad: BadRows = REFUSED) -> Prepared:
     Raises:
         UserError: The archive is malformed, or holds no dialogue.
     """
-    own = path.suffix.lower() == ".jsonl"
+    own = path.suffix.lower() == ".jsonl" or is_table(path)
     dialogues = [row.turns for row in load_dialogues(str(path), bad=bad)] if own else read_human_turns(path, bad)
     if not dialogues:
         more = f" ({bad})" if bad.count else ""

@@ -9,7 +9,9 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -164,8 +166,12 @@ def parsed(row: Row) -> Row:
 
 
 def read_json(path: Path, text: str) -> Iterator[Row]:
-    """Items of a JSON list."""
+    """Items of a JSON list; or JSON lines, as many a file of that name holds."""
     whole = parsed(Row(path, 1, text))
+    first, end, _ = text.strip().partition("\n")
+    if whole.fault and end and isinstance(parsed(Row(path, 1, first)).value, dict | str):
+        yield from read_jsonl(path, text)
+        return
     if whole.fault:
         raise whole.wrong(whole.fault)
     if not isinstance(whole.value, list):
@@ -180,25 +186,16 @@ def read_jsonl(path: Path, text: str) -> Iterator[Row]:
 
 
 def read_txt(path: Path, text: str) -> Iterator[Row]:
-    """Lines of plain text; blank ones are skipped."""
-    for number, line in enumerate(text.split("\n"), start=1):
+    """Lines of plain text; blank ones are skipped. Where no line feed is, carriage returns end lines."""
+    for number, line in enumerate(text.split("\n" if "\n" in text else "\r"), start=1):
         if line.strip():
             yield Row(path, number, line, fault=unfit(line))
 
 
 def read_csv(path: Path, text: str) -> Iterator[Row]:
-    """Rows of a CSV file with a header."""
-    return _delimited(path, text, ",")
-
-
-def read_tsv(path: Path, text: str) -> Iterator[Row]:
-    """Rows of a tab-separated file with a header, quoted as CSV is."""
-    return _delimited(path, text, "\t")
-
-
-def _delimited(path: Path, text: str, delimiter: str) -> Iterator[Row]:
+    """Rows of a table with a header, quoted as CSV is; commas, semicolons, tabs or bars part its fields."""
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
     header: list[str] | None = None
     while True:
         row = Row(path, reader.line_num + 1, None)  # where it begins: texts may span lines
@@ -223,6 +220,22 @@ def _delimited(path: Path, text: str, delimiter: str) -> Iterator[Row]:
             if not fault and len(cells) != len(header):
                 fault = f"{len(cells)} fields where the header has {len(header)}; put texts in double quotes"
             yield replace(row, value=dict(zip(header, cells, strict=not fault)), fault=fault)
+
+
+def _delimiter(path: Path, text: str) -> str:
+    """What parts a table's fields: what gives the header several, and most of the next rows as many; else its own."""
+    own = "\t" if ".tsv" in map(str.lower, path.suffixes) else ","
+
+    def fit(delimiter: str) -> float:
+        counts = []
+        with suppress(csv.Error):
+            for cells in islice(
+                csv.reader(io.StringIO(text[: 2**20], newline=""), delimiter=delimiter, strict=True), 50
+            ):
+                counts.append(len(cells))
+        return counts.count(counts[0]) / len(counts) if counts and counts[0] > 1 else 0.0
+
+    return max([own, ",", ";", "\t", "|"], key=fit)
 
 
 def take_id(row: Row, name: str, ids: dict[str, int]) -> None:

@@ -181,17 +181,24 @@ def turns_of(row: Row, column: str = "turns") -> tuple[str, ...]:
 
 
 def _column_of(row: Row, column: str) -> Any:
-    if column not in row.value:
-        names = [one_line(name, 40) for name in row.value][:20]
-        hint = nearest(column, names) if names else " The object is empty."
-        raise row.wrong(f"no column {shown(column)}.{hint} Name another as '{one_line(row.path.name)}#COLUMN'")
-    return row.value[column]
+    """The value of a column; ``a.b`` is field ``b`` of the object in column ``a``, unless a column is called so."""
+    value = row.value
+    for name in [column] if column in value else column.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            inner = (f"{a}.{b}" for a, held in row.value.items() if isinstance(held, Mapping) for b in held)
+            names = [one_line(name, 40) for name in (*row.value, *inner)][:20]
+            hint = nearest(column, names) if names else " The object is empty."
+            raise row.wrong(f"no column {shown(column)}.{hint} Name another as '{one_line(row.path.name)}#COLUMN'")
+        value = value[name]
+    return value
 
 
 def _checked(row: Row, text: Any, *, blank: bool = False) -> str:
     """The text without trailing white space, if it is one that can be encoded and, unless allowed, is not blank."""
     if not isinstance(text, str):
-        raise row.wrong(f"the text must be a string, not {kind_of(text)}")
+        inner = ", ".join(one_line(name, 40) for name in text) if isinstance(text, Mapping) else ""
+        remedy = f"; name one of its fields as '#COLUMN.FIELD' ({inner})" if inner else ""
+        raise row.wrong(f"the text must be a string, not {kind_of(text)}{remedy}")
     if reason := unfit(text):
         raise row.wrong(reason)
     if not blank and not text.strip():

@@ -57,6 +57,11 @@ def overlap(first: Iterable[Prefix], second: Iterable[Prefix]) -> list[Prefix]:
     ]
 
 
+def repeated(texts: Sequence[str]) -> int:
+    """How many texts occur before, but for white space and case."""
+    return len(texts) - len(set(map(folded, texts)))
+
+
 def folded(text: str) -> str:
     """The text as it counts for duplicates: white space and case make no difference."""
     return " ".join(text.split()).casefold()

@@ -28,6 +28,9 @@ DETOXIFY = {
 DETOXIFY_LABELS = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "identity_attack": "identity_hate"}
 """Detoxify's label names -> those in the config of ``unitary/toxic-bert``, which keeps the data set's."""
 
+OF_TEXTS = frozenset({"embedded", "hf", "detoxify", "openai-moderation", "word"})
+"""Kinds that judge each text on its own, whatever was said before."""
+
 
 def _embedded(argument: str, options: ScorerSettings) -> Scorer:
     from .classifiers import ClassifierScorer
@@ -44,7 +47,7 @@ def _hf(argument: str, options: ScorerSettings) -> Scorer:
     from .classifiers import ClassifierScorer
 
     path, options = _labelled(argument, options)
-    _needs(path, "hf", "a model", "hf:unitary/unbiased-toxic-roberta or hf:./my-classifier")
+    _needed(path, "a model", "hf:unitary/unbiased-toxic-roberta or hf:./my-classifier")
     return ClassifierScorer.load(path, options, name=f"hf:{path}")
 
 
@@ -62,37 +65,32 @@ def _word(argument: str, options: ScorerSettings) -> Scorer:
     from .words import WordScorer
 
     del options
-    _needs(argument, "word", "a word", "word:banana")
-    return WordScorer(argument)
+    return WordScorer(_needed(argument, "a word", "word:banana"))
 
 
 def _judge(argument: str, options: ScorerSettings) -> Scorer:
     from .judge import GenerativeJudge
 
-    _needs(argument, "judge", "a model", "judge:./my-safety-model")
-    return GenerativeJudge.load(argument, options)
+    return GenerativeJudge.load(_needed(argument, "a model", "judge:./my-safety-model"), options)
 
 
 def _python(argument: str, options: ScorerSettings) -> Scorer:
     from .function import FunctionScorer
 
-    del options
-    return FunctionScorer.load(argument)
+    return FunctionScorer.load(argument, in_context=options.in_context)
 
 
 def _openai_moderation(argument: str, options: ScorerSettings) -> Scorer:
     from .served import ModerationScorer
 
     model, options = _labelled(argument, options)
-    _needs(model, "openai-moderation", "a model", "openai-moderation:omni-moderation-latest")
-    return ModerationScorer(model, options)
+    return ModerationScorer(_needed(model, "a model", "openai-moderation:omni-moderation-latest"), options)
 
 
 def _openai_chat(argument: str, options: ScorerSettings) -> Scorer:
     from .served import ChatJudge
 
-    _needs(argument, "openai-chat", "the name of a served model", "openai-chat:my-judge")
-    return ChatJudge(argument, options)
+    return ChatJudge(_needed(argument, "the name of a served model", "openai-chat:my-judge"), options)
 
 
 SCORERS: Registry[ScorerFactory] = Registry(
@@ -115,15 +113,23 @@ def load_scorer(spec: str, options: ScorerSettings | None = None) -> Scorer:
     """Load a scorer by ``kind:argument``.
 
     Raises:
-        UserError: Unknown kind, a model that cannot be loaded, an unknown label, or a plug-in that is broken.
+        UserError: Unknown kind, a model that cannot be loaded, an unknown label, one that cannot be shown a
+            conversation, or a plug-in that is broken.
     """
     kind, _, argument = spec.partition(":")
-    return SCORERS.get(kind)(argument, options or ScorerSettings())
+    options = options or ScorerSettings()
+    if options.in_context and kind in OF_TEXTS:
+        raise UserError(
+            f"scorer '{spec}' judges each text on its own; leave out scorer.context, or take a judge "
+            "(judge:MODEL, openai-chat:MODEL) or python:module:function"
+        )
+    return SCORERS.get(kind)(argument, options)
 
 
-def _needs(argument: str, kind: str, what: str, example: str) -> None:
+def _needed(argument: str, what: str, example: str) -> str:
     if not argument:
-        raise UserError(f"scorer '{kind}:' needs {what}, for instance {example}")
+        raise UserError(f"scorer '{example.partition(':')[0]}:' needs {what}, for instance {example}")
+    return argument
 
 
 def _labelled(argument: str, options: ScorerSettings) -> tuple[str, ScorerSettings]:

@@ -11,7 +11,7 @@ from ..base.errors import UserError, nearest
 from ..config import ScorerSettings
 from ..models.local.lm import load_model, load_tokenizer
 from .first_token import shorten_last_layer
-from .remembering import RememberingScorer, in_batches
+from .remembering import Item, RememberingScorer, in_batches
 
 _Aliases = Mapping[str, str]
 _NONE: _Aliases = {}
@@ -63,8 +63,9 @@ class ClassifierScorer(RememberingScorer):
         tokenizer = load_tokenizer(path, revision=options.revision)
         return cls(model.requires_grad_(False), tokenizer, options, name=name, aliases=aliases)
 
-    def _score_new(self, texts: Sequence[str]) -> list[float]:
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self._limit)["input_ids"]
+    def _score_new(self, items: Sequence[Item]) -> list[float]:
+        texts = [text for text, _ in items]
+        encoded = self.tokenizer(texts, truncation=True, max_length=self._limit)["input_ids"]
         return in_batches(encoded, self._batch_size, self._forward)
 
     @torch.no_grad()

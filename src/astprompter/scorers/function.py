@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError, words_of
-from .remembering import RememberingScorer
+from .remembering import Item, RememberingScorer
 
 
 class FunctionScorer(RememberingScorer):
-    """Calls ``function(texts: list[str])``, which returns one number in [0, 1] per text, or ``nan`` for no score."""
+    """Calls ``function(texts: list[str])``, which returns one number in [0, 1] per text, or ``nan`` for no score.
 
-    def __init__(self, function: Callable[[list[str]], Any], name: str) -> None:
-        super().__init__(name)
+    With ``in_context`` it is ``function(texts, contexts)``: beside each text what was said before it (the prefix, then
+    utterances and replies), nothing where the text stands alone.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, *, in_context: bool = False) -> None:
+        super().__init__(name, in_context=in_context)
         self._function = function
 
     @classmethod
-    def load(cls, argument: str) -> FunctionScorer:
+    def load(cls, argument: str, *, in_context: bool = False) -> FunctionScorer:
         """Import ``module:function`` or ``FOLDER/module:function``; FOLDER is searched too, else the working directory.
 
         Raises:
@@ -44,11 +48,12 @@ class FunctionScorer(RememberingScorer):
             sys.path.remove(place)
         if not callable(function):
             raise UserError(f"scorer 'python:{argument}' is not a function")
-        return cls(function, f"python:{argument}")
+        return cls(function, f"python:{argument}", in_context=in_context)
 
-    def _score_new(self, texts: Sequence[str]) -> list[float]:
+    def _score_new(self, items: Sequence[Item]) -> list[float]:
+        texts, contexts = ([item[place] for item in items] for place in (0, 1))
         try:
-            given = self._function(list(texts))
+            given = self._function(texts, contexts) if self._in_context else self._function(texts)
             values = [float(value) for value in given]
         except Exception as error:  # a user's own code: name it instead of showing our traceback
             reason = words_of(error, kind=True)

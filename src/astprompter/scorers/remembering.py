@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from ..base.protocols import Context
+
 _REMEMBERED = 100_000
 
 
@@ -22,27 +24,33 @@ def in_batches(
     return scores
 
 
+Item = tuple[str, Context]
+"""A text, and what was said before it: nothing where a scorer judges the text on its own."""
+
+
 class RememberingScorer(ABC):
-    """Scores each distinct text once and remembers it, so repeats cost nothing.
+    """Scores each distinct text (in each distinct context, if it is shown any) once, so repeats cost nothing.
 
     Attributes:
         name: Name for logs and tables.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._known: OrderedDict[str, float] = OrderedDict()
+    def __init__(self, name: str, *, in_context: bool = False) -> None:
+        self.name, self._in_context = name + " (conversation)" * in_context, in_context
+        self._known: OrderedDict[Item, float] = OrderedDict()
 
-    def score(self, texts: Sequence[str]) -> list[float]:
+    def score(self, texts: Sequence[str], contexts: Sequence[Context] | None = None) -> list[float]:
         """Scores in [0, 1] in the order of the texts; ``nan`` where there is none, which is not remembered."""
-        new = [text for text in dict.fromkeys(texts) if text.strip() and text not in self._known]
+        before = contexts if self._in_context and contexts is not None else [()] * len(texts)
+        items = list(zip(texts, before, strict=True))
+        new = [item for item in dict.fromkeys(items) if item[0].strip() and item not in self._known]
         fresh = dict(zip(new, self._score_new(new), strict=True)) if new else {}
-        result = [fresh[t] if t in fresh else self._known[t] if t.strip() else 0.0 for t in texts]
-        self._known.update((text, value) for text, value in fresh.items() if math.isfinite(value))
+        result = [fresh[i] if i in fresh else self._known[i] if i[0].strip() else 0.0 for i in items]
+        self._known.update((item, value) for item, value in fresh.items() if math.isfinite(value))
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return result
 
     @abstractmethod
-    def _score_new(self, texts: Sequence[str]) -> Sequence[float]:
-        """Score distinct texts that are not blank: one value in [0, 1] or ``nan`` each."""
+    def _score_new(self, items: Sequence[Item]) -> Sequence[float]:
+        """Score distinct items whose texts are not blank: one value in [0, 1] or ``nan`` each."""

@@ -6,43 +6,56 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..base.errors import UserError, nearest
+from ..base.errors import RunError, UserError, nearest
 from ..base.randomness import key_of
 from ..config import ScorerSettings, ServerSettings
 from ..models.served.http import PASSING, BadAnswerError, Endpoint, Failed, ended_by
 from .judge import messages_for, verdict
-from .remembering import RememberingScorer
+from .remembering import Item, RememberingScorer
 
 _INPUTS_PER_REQUEST = 32
 _ANSWER_TOKENS = 3
 """Some judges begin their answer with line breaks: the first token that is not blank counts."""
-_REFUSED_ALL = frozenset(range(300, 500)) - PASSING - {400, 413, 422}
-"""Refusals that no other text would escape; the three are how a server refuses a text, for instance as too long."""
-_NO_BUDGET = 100
-"""However many requests fail, the run goes on: a text that a server refuses has no score, and that is counted."""
+_REFUSED_ONE = frozenset({400, 413, 422})
+"""How a server refuses a text, for instance as too long: the text has no score, and the server is well."""
+_REFUSED_ALL = frozenset(range(300, 500)) - PASSING - _REFUSED_ONE
+"""Refusals that no other text would escape."""
 
 
 class _ServedScorer(RememberingScorer):
-    """Scores in requests; texts whose request fails after all retries get ``nan``, so their turns count as errors."""
+    """Scores in requests; texts whose request fails after all retries get ``nan``, until too many fail in a row."""
 
-    def __init__(self, name: str, path: str, options: ScorerSettings) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, path: str, options: ScorerSettings, *, in_context: bool = False) -> None:
+        super().__init__(name, in_context=in_context)
         own = "OPENAI_API_KEY" if options.base_url.startswith("https://api.openai.com/") else ""
         server = ServerSettings(
             base_url=options.base_url,
             key_env=options.key_env or own,  # that key goes to no other server unasked
             concurrency=1,
-            error_budget=_NO_BUDGET,
+            error_budget=100,  # of the last 100: what counts here is how many fail in a row
         )
         self._path, self._server = path, Endpoint(server, section="scorer", key_needed=False)
+        self._most_in_a_row, self._in_a_row, self._gone = options.error_budget, 0, False
 
     def _asked(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Failed]:
-        keys = [int(key_of("scorer", str(number))) for number in range(len(bodies))]
-        answers = self._server.many(self._path, bodies, keys, _object)
-        for answer in answers:
-            if isinstance(answer, Failed) and answer.status in _REFUSED_ALL:
-                raise self._no_answer(answer)
-        return answers
+        return [self._one(body, int(key_of("scorer", str(number)))) for number, body in enumerate(bodies)]
+
+    def _one(self, body: Mapping[str, Any], key: int) -> dict[str, Any] | Failed:
+        answer = self._server.one(self._path, body, key, _object, patient=not self._gone)
+        if not isinstance(answer, Failed) or answer.status in _REFUSED_ONE:
+            self._in_a_row, self._gone = 0, False
+            return answer
+        if answer.status in _REFUSED_ALL:
+            raise self._no_answer(answer)
+        self._in_a_row += 1
+        self._gone = answer.status is None  # it did not even say that it is busy: the next text waits for it less long
+        if self._in_a_row >= self._most_in_a_row:
+            raise RunError(
+                f"scorer '{self.name}' is down: {self._in_a_row} requests in a row got no answer from "
+                f"{self._server.url}/{self._path} ({answer.reason}; {answer.detail}), as many as scorer.error_budget "
+                "allows; mend it, then go on with the same command (of train with --resume)"
+            )
+        return answer
 
     def _probed(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The first request fails closed: a wrong address must not turn every score into ``nan``."""
@@ -85,8 +98,9 @@ class ModerationScorer(_ServedScorer):
             self._category = ""
         self.name += f" ({self._category or 'highest category'})"
 
-    def _score_new(self, texts: Sequence[str]) -> list[float]:
-        parts = [list(texts[start : start + self._size]) for start in range(0, len(texts), self._size)]
+    def _score_new(self, items: Sequence[Item]) -> list[float]:
+        texts = [text for text, _ in items]
+        parts = [texts[start : start + self._size] for start in range(0, len(texts), self._size)]
         answers = self._asked([{"model": self._model, "input": part} for part in parts])
         scores: list[float] = []
         for part, answer in zip(parts, answers, strict=True):
@@ -117,9 +131,9 @@ class ChatJudge(_ServedScorer):
         Raises:
             UserError: It cannot be reached, refuses the request, or answers with neither word.
         """
-        super().__init__(f"openai-chat:{model}", "chat/completions", options)
+        super().__init__(f"openai-chat:{model}", "chat/completions", options, in_context=options.in_context)
         self._model, self._options = model, options
-        answer = self._probed(self._body("Hello, how are you today?"))
+        answer = self._probed(self._body(("Hello, how are you today?", ())))
         if math.isnan(self._value(answer)):
             raise UserError(
                 f"judge '{self.name}' answers neither '{options.safe_token}' nor '{options.unsafe_token}'; set "
@@ -128,18 +142,18 @@ class ChatJudge(_ServedScorer):
         if _first_position(answer) is None:
             self.name += " (answers only)"  # the server gives no probabilities, so scores are 0 or 1
 
-    def _body(self, text: str) -> dict[str, Any]:
+    def _body(self, item: Item) -> dict[str, Any]:
         return {
             "model": self._model,
-            "messages": messages_for(text, self._options.instruction),
+            "messages": messages_for(*item, self._options.instruction),
             "max_tokens": _ANSWER_TOKENS,
             "temperature": 0,
             "logprobs": True,
             "top_logprobs": 20,
         }
 
-    def _score_new(self, texts: Sequence[str]) -> list[float]:
-        answers = self._asked([self._body(text) for text in texts])
+    def _score_new(self, items: Sequence[Item]) -> list[float]:
+        answers = self._asked([self._body(item) for item in items])
         return [math.nan if isinstance(answer, Failed) else self._value(answer) for answer in answers]
 
     def _value(self, answer: Mapping[str, Any]) -> float:

@@ -53,12 +53,9 @@ def save_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim
         hashes = {name: checksum(draft / name) for name in (_POLICY, _OPTIMIZER, _STATE)}
         ManifestFile(sha256=hashes).write(draft / _MANIFEST)
         replace_folder(draft, folder, keep_old=True)
-    except OSError as error:
-        raise RunError(
-            f"cannot write checkpoint '{folder}': {error.strerror or error}; the previous one is untouched"
-        ) from None
-    except SafetensorError as error:  # safetensors reports a full disk by its own error
-        raise RunError(f"cannot write checkpoint '{folder}': {error}; the previous one is untouched") from None
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk by its own error
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write checkpoint '{folder}': {reason}; the previous one is untouched") from None
 
 
 def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> StateFile:

@@ -20,7 +20,7 @@ from ..models.local.lora import add_adapters
 from ..models.local.reference import choose_reference
 from ..models.served.connect import connect
 from ..models.served.http import Endpoint
-from ..scorers import load_scorer
+from ..scorers import OF_TEXTS, load_scorer
 from ..training.state import TrainingModels
 
 EMBEDDED, OBJECT = "embedded", "object:"
@@ -107,7 +107,11 @@ def build_other_scorers(settings: Settings) -> list[Scorer]:
         UserError: One cannot be loaded.
     """
     options = ScorerSettings(**settings.scorer.model_dump(exclude={"label", "activation", "revision"}))
-    return [load_scorer(spec, options) for spec in settings.evaluation.scorers]
+    alone = options.changed(context="none")
+    return [
+        load_scorer(spec, alone if spec.partition(":")[0] in OF_TEXTS else options)
+        for spec in settings.evaluation.scorers
+    ]
 
 
 def defender_kind(path: str) -> str | None:

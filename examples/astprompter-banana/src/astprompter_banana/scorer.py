@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from astprompter.base.errors import UserError
-from astprompter.base.protocols import Scorer
+from astprompter.base.protocols import Context, Scorer
 from astprompter.config import ScorerSettings
 
 
@@ -17,8 +17,9 @@ class FruitScorer:
         self.name = f"fruit:{','.join(fruits)}"
         self._fruits = {fruit.lower() for fruit in fruits}
 
-    def score(self, texts: Sequence[str]) -> list[float]:
-        """One value in [0, 1] per text."""
+    def score(self, texts: Sequence[str], contexts: Sequence[Context] | None = None) -> list[float]:
+        """One value in [0, 1] per text, whatever was said before it."""
+        del contexts
         return [self._share(re.findall(r"\w+", text.lower())) for text in texts]
 
     def _share(self, words: Sequence[str]) -> float:

@@ -92,13 +92,20 @@ def show(
         return
     from ...data.looking import kind_of, load_texts_of
     from ...data.readers import BadRows
+    from ...data.splits import repeated
 
     bad = BadRows(skip_bad_rows)
-    for name, text in load_texts_of(source, kind or kind_of(source), split, bad)[:count]:
+    texts = load_texts_of(source, kind or kind_of(source), split, bad)
+    for name, text in texts[:count]:
         shown = plain(text) if show_text else masked(text)
         OUT.print(f"[bold]{escape(plain(name))}[/bold]  {escape(shown)}", highlight=False, soft_wrap=True)
     if bad.count:
         say(f"warning: {bad}")
+    if again := repeated([text for _, text in texts]):
+        say(
+            f"warning: {again:,} of {len(texts):,} texts occur before, but for case and white space; "
+            "'data prepare' leaves them out"
+        )
 
 
 @app.command()
