@@ -50,21 +50,17 @@ types: $(STAMP)
 fast: $(STAMP)  ## The tests that are not marked slow, on every core
 	$(PYTEST) -n auto -m "not slow"
 
-covered: $(STAMP)  ## All tests, and the share of branches that they take: all of them, and the fast ones alone
+covered: $(STAMP)  ## All tests, and the share of branches that the fast ones take
 	$(BIN)/coverage erase
 	$(COVER)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet --contexts=fast -o coverage.json
 	$(BIN)/python scripts/coverage.py coverage.json 85
+
+branches: $(STAMP)  ## The share of branches that all tests take, slow ones and the processes they start too: longer
+	COUNT_SLOW=1 $(MAKE) --no-print-directory covered
 	$(BIN)/coverage json --quiet -o coverage.json
 	$(BIN)/python scripts/coverage.py coverage.json 90
-
-branches: $(STAMP)  ## The share of branches that the fast tests take
-	$(BIN)/coverage erase
-	$(COVER) -m "not slow"
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage json --quiet -o coverage.json
-	$(BIN)/python scripts/coverage.py coverage.json 85
 
 properties: $(STAMP)  ## Try every reader of files with twenty times as many inputs as 'make test'
 	$(PYTEST) -n auto --hypothesis-profile=large tests/data/test_readers.py tests/runs/test_run_files.py

@@ -1,6 +1,6 @@
 """Kill training at random moments and resume it until it is done; the result must be that of an unbroken run.
 
-    python scripts/stress.py [KILLS] [SEED]
+    python scripts/stress.py [KILLS] [SEED] [UPDATES]
 
 Every attempt is a process of its own that runs the real command line and dies by SIGKILL, or in one of four cases is
 asked to stop by SIGTERM and must say 143. Every third time the newest checkpoint is damaged too. Exits with 1 when a
@@ -32,7 +32,7 @@ SENTENCES = [
     "We watched the game, talked about music and went home early.",
 ]
 SETTINGS = [
-    "rollout.max_new_tokens=6", "rollout.horizon=2", "training.updates=24", "training.pairs_per_iteration=9",
+    "rollout.max_new_tokens=6", "rollout.horizon=2", "training.pairs_per_iteration=9",
     "training.batch_size=3", "training.dev_every=2", "training.dev_prefixes=4", "training.learning_rate=1e-3",
     "training.warmup_updates=1", "training.min_margin=0", "training.save_pairs=true", "scorer.spec=word:a",
 ]  # fmt: skip
@@ -132,6 +132,7 @@ def damage(run: Path, chance: random.Random) -> bool:
 def main() -> int:
     kills_wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 50
     chance = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    updates = int(sys.argv[3]) if len(sys.argv) > 3 else 24
     import torch
 
     import astprompter.cli.app  # noqa: F401
@@ -146,7 +147,7 @@ def main() -> int:
         prefixes.write_text("".join(json.dumps({"text": text}) + "\n" for text in SENTENCES))
         sources = [f"data.{part}={prefixes}" for part in ("train", "dev", "test", "eliciting")]
         models = [f"{part}.path={folder / 'model'}" for part in ("adversary", "defender")]
-        settings = [*sources, *models, *SETTINGS]
+        settings = [*sources, *models, *SETTINGS, f"training.updates={updates}"]
         began = time.monotonic()
         if attempt(["-o", str(folder / "whole"), *settings], None) != 0:
             return 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from helpers.forked import count_apart
+from helpers.branches import counted, uncounted
 
 if TYPE_CHECKING:
     from astprompter.config import SamplingSettings
@@ -36,13 +36,17 @@ hypothesis_settings.register_profile("large", max_examples=1000, suppress_health
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # while everything is imported
+    if hasattr(config, "workerinput"):
+        with uncounted():
+            from transformers import GPT2LMHeadModel  # noqa: F401
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Where branches are counted, those that fast tests take are counted apart."""
-    count_apart("slow" if item.get_closest_marker("slow") else "fast")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with counted("slow" if item.get_closest_marker("slow") else "fast"):
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,13 +85,15 @@ def tokenizer() -> Any:
 @pytest.fixture
 def make_lm(tokenizer: Any) -> Callable[..., LanguageModel]:
     from astprompter.models.local.lm import LanguageModel
-    from helpers.tiny import SHORT, make_model
+    from helpers.tiny import SHORT, make_model, probed_once
 
     def build(
         family: str = "gpt2", *, sampling: SamplingSettings = SHORT, seed: int = 0, **options: Any
     ) -> LanguageModel:
         own = options.pop("tokenizer", tokenizer)
-        model = make_model(family, len(own), seed=seed, context=options.pop("context", 256))
-        return LanguageModel(model, own, name=f"tiny-{family}", sampling=sampling, **options)
+        context = options.pop("context", 256)
+        model = make_model(family, len(own), seed=seed, context=context)
+        with probed_once(family, len(own), seed, context):
+            return LanguageModel(model, own, name=f"tiny-{family}", sampling=sampling, **options)
 
     return build

@@ -52,6 +52,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str, points: st
 # --- the example package ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("banana")
 def test_the_example_adds_a_scorer_a_defender_and_data() -> None:
     from astprompter.config import load_settings

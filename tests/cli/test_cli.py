@@ -143,7 +143,10 @@ def test_print_config_reads_back(capsys: Any) -> None:
     assert (content["loss"]["tau"], content["reward"]["lambda"]) == (0.25, 0)
 
 
-@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize(
+    "preset",
+    [name if name in ("embedded", "gpt2") else pytest.param(name, marks=pytest.mark.slow) for name in preset_names()],
+)
 def test_what_print_config_prints_is_a_preset(preset: str, tmp_path: Path, capsys: Any) -> None:
     text = "Answer: safe, or # not. " * 9
     odd = [f"scorer.instruction='{text}'", "scorer.safe_token=on", "scorer.answer_prefix=' '"]
@@ -179,7 +182,7 @@ def test_a_folder_with_an_equals_sign_is_named_by_a_path(
     assert code == 2
     assert "unknown setting 'lr'" in err
     assert "A folder of that name: './lr=2'" in err
-    code, _, err = call(capsys, "evaluate", "./seed=2", "-o", "x", *settings(files))
+    code, _, err = call(capsys, "evaluate", "./seed=2", "-o", "x", *settings(files), "evaluation.prefixes=2")
     assert code == 0, err
     assert list(json.loads(Path("x/summary.json").read_text())["adversaries"]) == ["untuned", "seed=2"]
 
@@ -190,7 +193,7 @@ def test_presets_are_listed(capsys: Any) -> None:
     assert all(name in out for name in ("embedded", "demo", "gpt2", "gpt2-xl"))
 
 
-@pytest.mark.parametrize("width", ["40", "80"])
+@pytest.mark.parametrize("width", ["40", pytest.param("80", marks=pytest.mark.slow)])
 def test_lists_lose_nothing_on_a_narrow_page(width: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OUT, "_width", int(width))
     for command, words in (

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from astprompter.base.errors import UserError
 from astprompter.base.records import Prefix
@@ -36,6 +35,8 @@ def test_kappa_by_hand() -> None:
 
 
 def test_auc_by_hand_and_by_another_implementation() -> None:
+    from scipy import stats
+
     scores, marks = np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True])
     assert roc_auc(scores, marks) == pytest.approx((1 + 0.5 + 1 + 1) / 4)
     assert math.isnan(roc_auc(scores, marks | True))
@@ -46,6 +47,8 @@ def test_auc_by_hand_and_by_another_implementation() -> None:
 
 
 def test_rank_correlation_by_another_implementation() -> None:
+    from scipy import stats
+
     rng = np.random.default_rng(1)
     a = rng.integers(0, 8, 150) / 8
     b = a + rng.normal(size=150).round(1)
@@ -72,6 +75,8 @@ def run(make_lm: Any, others: Any) -> Any:
 
 
 def test_every_turn_has_every_scorers_values(make_lm: Any, tmp_path: Path) -> None:
+    from scipy import stats
+
     result = run(make_lm, [Opposite(), OneWord("banana")])
     result.write(tmp_path)  # strict JSON: a nan would raise
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -48,7 +48,7 @@ def run(tmp_path_factory: Any) -> Path:
     )
     settings = [f"{who}.path={folder / 'model'}" for who in ("adversary", "defender")]
     settings += [f"data.{name}={folder / 'p.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
-    settings += ["training.save_pairs=true", "scorer.spec=python:helpers.functions:often"]
+    settings += ["training.updates=2", "training.save_pairs=true", "scorer.spec=python:helpers.functions:often"]
     with pytest.MonkeyPatch.context() as patch:
         for arguments in (["train", "-o", str(folder / "run"), *SMALL[:-2], SMALL[-1], *settings],
                           ["evaluate", str(folder / "run"), "--top", "0"]):  # fmt: skip

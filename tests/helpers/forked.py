@@ -5,19 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-
-def count_apart(name: str) -> None:
-    """Where branches are counted, note those that follow under a name: fast tests have a bar of their own."""
-    coverage = sys.modules.get("coverage")
-    measured = coverage and coverage.Coverage.current()
-    if measured:
-        measured.switch_context(name)
+from helpers.branches import counted
 
 
 def in_two_processes(work: Callable[[], Any]) -> list[Any]:
@@ -50,11 +43,11 @@ def _run(work: Callable[[], Any], into: int, place: dict[str, str]) -> None:
     try:
         from astprompter.base.processes import join, leave
 
-        count_apart("fast")
         os.environ.update(place)
-        join()
-        said = json.dumps(work())
-        leave()
+        with counted("fast"):
+            join()
+            said = json.dumps(work())
+            leave()
         code = 0
     except BaseException:
         said = traceback.format_exc()

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
+_said: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()  # what models were asked before, and said
 KNOWN = {"model", "prompt", "messages", "max_tokens", "temperature", "top_p", "seed", "echo", "logprobs"}
 
 
@@ -41,20 +43,26 @@ class TinyServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
 
+    def logits(self, ids: list[int]) -> torch.Tensor:
+        """[tokens, vocabulary]; the model always says the same, so it is asked once."""
+        known, key = _said.setdefault(self.model, {}), tuple(ids)
+        if key not in known:
+            with torch.no_grad():
+                known[key] = self.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+        return known[key]
+
     def logprobs(self, ids: list[int]) -> list[float]:
-        with torch.no_grad():
-            table = self.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().log_softmax(-1)
+        table = self.logits(ids).log_softmax(-1)
         return [float(table[i - 1, token]) for i, token in enumerate(ids) if i > 0]
 
     def generate(self, ids: list[int], body: dict[str, Any]) -> list[int]:
         """Plain sampling, one forward per token, from the request's own seed."""
         generator = torch.Generator().manual_seed(body.get("seed", 0))
         new: list[int] = []
+        temperature = body.get("temperature", 1.0)
         while len(new) < body.get("max_tokens", body.get("max_completion_tokens", 16)):
-            with torch.no_grad():
-                logits = self.model(input_ids=torch.tensor([ids + new]), use_cache=False).logits[0, -1].float()
+            logits = self.logits(ids + new)[-1].clone()
             logits[0] = -torch.inf if len(new) < body.get("min_tokens", 0) else logits[0]
-            temperature = body.get("temperature", 1.0)
             token = int(
                 torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
                 if temperature

@@ -13,8 +13,9 @@ from astprompter.runs.directory import RunDirectory
 from astprompter.training.preference import PreferenceTrainer
 from astprompter.training.state import TrainingModels
 from helpers.files import config_file
-from helpers.tiny import PREFIXES, SHORT, WordScorer, make_model
+from helpers.tiny import PREFIXES, SHORT, WordScorer, make_model, probed_once
 
+BRIEF = SHORT.changed(max_new_tokens=4)
 OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES)]
 
 
@@ -23,7 +24,7 @@ TEXTS = [ElicitingText(text) for text in PREFIXES]
 
 def settings(**training: Any) -> Settings:
     values: dict[str, Any] = {
-        "rollout": {"horizon": 2, "max_new_tokens": 6},
+        "rollout": {"horizon": 2, "max_new_tokens": 4},
         "training": {
             "updates": 9,
             "pairs_per_iteration": 12,
@@ -42,13 +43,15 @@ def trainer(path: Path, tokenizer: Any, chosen: Settings, *, resume: bool = Fals
     lms = []
     for name in ("adversary", "defender"):
         model = make_model("gpt2", len(tokenizer), seed=options.get(f"{name}_seed", 0))
-        lms.append(LanguageModel(model, tokenizer, name=name, sampling=SHORT))
+        with probed_once("gpt2", len(tokenizer)):
+            lms.append(LanguageModel(model, tokenizer, name=name, sampling=BRIEF))
     lms[1].model.requires_grad_(False)
     same = options.get("defender_seed", 0) == 0
     reference = lms[1]
     if not same:
         frozen = copy.deepcopy(lms[0].model).requires_grad_(False)
-        reference = LanguageModel(frozen, tokenizer, name="reference", sampling=SHORT)
+        with probed_once("gpt2", len(tokenizer)):
+            reference = LanguageModel(frozen, tokenizer, name="reference", sampling=BRIEF)
     models = TrainingModels(lms[0], reference, lms[1], options.get("scorer", WordScorer()), free_reference=same)
     run = RunDirectory.open(path) if resume else RunDirectory.create(path, config_file(chosen))
     result = PreferenceTrainer(chosen, models, OPENINGS, OPENINGS[:4], options.get("texts", TEXTS), run)

@@ -124,7 +124,7 @@ def test_a_marker_spelt_out_in_a_message_forges_no_message() -> None:
 
 @pytest.mark.parametrize(
     ("adversary", "defender"),
-    [("chat", "plain"), ("plain", "chat"), pytest.param("chat", "chat", marks=pytest.mark.slow)],
+    [("chat", "plain"), *(pytest.param(name, "chat", marks=pytest.mark.slow) for name in ("plain", "chat"))],
 )
 def test_trees_grow_whoever_is_a_chat_model(make_lm: Any, adversary: str, defender: str) -> None:
     a = chat("adversary") if adversary == "chat" else make_lm()

@@ -90,7 +90,8 @@ def test_the_reference_is_the_base_in_the_same_memory(folder: Path) -> None:
     assert all(p.requires_grad == ("lora_" in name) for name, p in models.adversary.model.named_parameters())
 
 
-@pytest.mark.parametrize("defender", ["a", pytest.param("b", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("defender", ["a", "b"])
 def test_a_run_tunes_saves_and_resumes_adapters_only(folder: Path, tmp_path: Path, defender: str) -> None:
     chosen = settings(folder, defender)
     trainer = new_trainer(chosen, tmp_path / "run", resume=False)

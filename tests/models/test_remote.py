@@ -114,7 +114,7 @@ def test_sampling_settings_and_the_rows_own_seed_are_sent(server: TinyServer) ->
 
 
 @pytest.mark.parametrize("lie", ["constant", "negated", "positive", "restless", "hindsight", "nan", "short"])
-@pytest.mark.parametrize("flavour", ["vllm", "echo"])
+@pytest.mark.parametrize("flavour", ["vllm", pytest.param("echo", marks=pytest.mark.slow)])
 def test_log_probs_of_the_right_shape_and_the_wrong_meaning_are_refused(parts: Any, flavour: str, lie: str) -> None:
     with serving(*parts, flavour=flavour) as server:
         server.lie = lie

@@ -45,7 +45,7 @@ def test_heard_likelihood_is_that_of_a_plain_forward_on_mixed_lengths(make_lm: A
         assert all(len(reply.token_ids or ()) >= 2 for reply in replies)
 
 
-@pytest.mark.parametrize("family", MOST_ARE_SLOW)
+@pytest.mark.parametrize("family", ["gpt2", *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES[1:])])
 def test_greedy_lock_step_is_generate_greedy(make_lm: Any, family: str) -> None:
     lm = make_lm(family, sampling=GREEDY)
     session = lm.start(PREFIXES, turns=2)
@@ -64,7 +64,7 @@ def test_greedy_lock_step_is_generate_greedy(make_lm: Any, family: str) -> None:
             assert list(speech.token_ids or ()) == expected
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.slow), "llama"])
 def test_sampling_does_not_depend_on_batch_mates(make_lm: Any, family: str) -> None:
     lm = make_lm(family)
     keys = keys_for(len(PREFIXES), 4)
@@ -357,7 +357,14 @@ def nucleus_draw(logits: list[float], uniform: float, temperature: float, top_p:
 
 
 @pytest.mark.parametrize(
-    ("size", "spread"), [(50, 1.0), (900, 4.0), (900, 0.01), (8_000, 1.5), (40_000, 3.0), (40_000, 0.3)]
+    ("size", "spread"),
+    [
+        (50, 1.0),
+        (900, 4.0),
+        (900, 0.01),
+        (8_000, 1.5),
+        *(pytest.param(40_000, s, marks=pytest.mark.slow) for s in (3, 0.3)),
+    ],
 )
 @pytest.mark.parametrize("top_p", [0.7, 1.0])
 def test_sampling_is_exact_top_p_for_narrow_and_wide_nuclei(size: int, spread: float, top_p: float) -> None:

@@ -24,6 +24,17 @@ FAST = {
 }  # fmt: skip
 
 
+def hurry(monkeypatch: Any, settings: dict[str, Any]) -> None:
+    """Let ``ap.train`` and ``ap.evaluate`` take these settings in the place of what they are given."""
+    for name in ("train", "evaluate"):
+        whole = getattr(ap, name)
+
+        def fast(*given: Any, whole: Any = whole, **options: Any) -> Any:
+            return whole(*given, **options | {"settings": options.get("settings", {}) | settings})
+
+        monkeypatch.setattr(ap, name, fast)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_a_snippet_of_the_documents_runs(code: str, tmp_path: Path, monkeypatch: Any) -> None:
@@ -33,13 +44,7 @@ def test_a_snippet_of_the_documents_runs(code: str, tmp_path: Path, monkeypatch:
     lines = (tmp_path / "texts.jsonl").read_text().splitlines(keepends=True)
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.jsonl").write_text("".join(lines * 20))
-    for name in ("train", "evaluate"):
-        whole = getattr(ap, name)
-
-        def fast(*given: Any, whole: Any = whole, **options: Any) -> Any:
-            return whole(*given, settings=FAST, **options)
-
-        monkeypatch.setattr(ap, name, fast)
+    hurry(monkeypatch, FAST)
     exec(compile(code.replace("detoxify:unbiased", "word:a"), "snippet", "exec"), {})  # noqa: S102
 
 
@@ -50,6 +55,7 @@ def test_there_are_snippets() -> None:
 @pytest.mark.slow
 def test_the_quick_start_trains_and_measures(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr("sys.argv", ["quickstart.py", str(tmp_path / "run")])
+    hurry(monkeypatch, FAST | {"training.updates": 2})
     runpy.run_path(str(PROJECT / "examples" / "quickstart.py"))
     shown = capsys.readouterr().out
     assert "untuned" in shown

@@ -133,7 +133,7 @@ def test_a_last_line_torn_at_any_byte_is_told_and_left_out(whole: Path, tmp_path
     content, path = (whole / name).read_bytes(), tmp_path / name
     rows = read_rows(whole / name, JSONL[name])
     start = content[:-1].rfind(b"\n") + 1
-    for end in sorted({*range(start + 1, len(content), 7), len(content) - 2, len(content) - 1}):
+    for end in sorted({*range(start + 1, len(content), 29), len(content) - 2, len(content) - 1}):
         path.write_bytes(content[:end])
         notes: list[str] = []
         found = read_rows(path, JSONL[name], note=notes.append)

@@ -37,7 +37,7 @@ def plain_logits(folder: Path, scorer: ClassifierScorer, text: str) -> torch.Ten
     return logits
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", pytest.param("roberta", marks=pytest.mark.slow), "gpt2"])
 def test_score_is_the_sigmoid_of_the_named_label_whatever_the_batch(tmp_path: Path, kind: str) -> None:
     folder = classifier(tmp_path / kind, kind)
     scorer = load(folder, batch_size=3)

@@ -39,7 +39,8 @@ def chosen(folder: Path, defender: str, lora_rank: int = 0) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("defender", "lora_rank"), [("a", 0), ("b", 0), *(pytest.param(name, 2, marks=pytest.mark.slow) for name in "ab")]
+    ("defender", "lora_rank"),
+    [("a", 0), *(pytest.param(name, rank, marks=pytest.mark.slow) for name, rank in (("b", 0), ("a", 2), ("b", 2)))],
 )
 def test_hashes_before_and_after_are_recorded_and_equal(
     folder: Path, tmp_path: Path, defender: str, lora_rank: int
@@ -56,7 +57,7 @@ def test_hashes_before_and_after_are_recorded_and_equal(
         assert weights_hash(trainer.models.adversary.model) != hashes["reference"]
 
 
-@pytest.mark.parametrize("who", ["defender", "reference"])
+@pytest.mark.parametrize("who", ["defender", pytest.param("reference", marks=pytest.mark.slow)])
 def test_a_changed_defender_or_reference_fails_the_run(
     folder: Path, tmp_path: Path, who: str, monkeypatch: Any
 ) -> None:

@@ -58,7 +58,7 @@ def test_processes_that_are_stopped_leave_a_run_that_goes_on(
     run = tmp_path / "run"
     log = run / "log.jsonl"
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, *LAUNCH, "-m", "astprompter", "train", "-o", str(run), *inputs, "training.updates=30"],
+        [sys.executable, *LAUNCH, "-m", "astprompter", "train", "-o", str(run), *inputs, "training.updates=18"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     while not log.exists() or log.read_text().count('"type": "iteration"') < 2:
@@ -70,7 +70,7 @@ def test_processes_that_are_stopped_leave_a_run_that_goes_on(
     alone(monkeypatch, "train", "-o", str(run), "--resume")
     made = [row for row in read_rows(log) if row["type"] == "iteration"]
     assert [row["iteration"] for row in made] == list(range(1, len(made) + 1))
-    assert made[-1]["updates"] == 30
+    assert made[-1]["updates"] == 18
 
 
 def test_a_launcher_that_starts_one_process_only_is_found_out(monkeypatch: Any) -> None:

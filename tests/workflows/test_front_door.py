@@ -196,10 +196,12 @@ def test_a_run_without_an_adversary_says_so(tmp_path: Path) -> None:
         ap.Run(tmp_path / "elsewhere")
 
 
-def test_frames_need_pandas(run: ap.Run, monkeypatch: Any) -> None:
+def test_frames_need_pandas(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "log.jsonl").touch()
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ap.UserError, match=r"to_pandas\(\) needs pandas"):
-        run.to_pandas()
+        ap.Run(tmp_path).to_pandas()
 
 
 def test_frames_have_a_row_for_every_turn_and_row_of_the_log(run: ap.Run, pair: Any, monkeypatch: Any) -> None:
