@@ -10,17 +10,20 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from astprompter.base.errors import UserError
 from astprompter.cli.app import main
-from astprompter.report.page import write_report
+from astprompter.report.page import templates, write_report
 from astprompter.report.payload import embed
+from astprompter.report.pictures import scale
 from astprompter.report.read import read_runs
-from astprompter.report.study import commands, conclusion, study_of, unmeasured
-from astprompter.report.svg import Drawing, scale
+from astprompter.report.study import study_of
+from astprompter.report.words import commands, conclusion, unmeasured
+from astprompter.runs.schema.figures import AdversaryFigures
 from helpers.report_runs import HOSTILE, adversary, case, comparison, write_experiment, write_run
 
 
@@ -434,8 +437,10 @@ def test_scales_and_shapes() -> None:
     assert (x(0), x(5), x(10)) == (100, 150, 200)
     assert x.ticks(5) == [0, 2, 4, 6, 8, 10]
     assert scale([3.0], 0, 1)(3.0) == pytest.approx(0.5)  # one value: the middle, no division by zero
-    d = Drawing(10, 10)
-    d.text((1, 1), "<b>&")
-    d.line((0, -0.01), (1.25, 2), "axis")
-    assert "&lt;b&gt;&amp;" in d.render('a "title"')
-    assert 'x1="0" y1="0" x2="1.2" y2="2"' in d.render("t")
+    draw: Any = templates().get_template("pictures.html").module
+    assert "&lt;b&gt;&amp;</text>" in draw.text(1, 1, "<b>&")
+    assert 'x1="0" y1="0" x2="1.2" y2="2"' in draw.line(0, -0.01, 1.25, 2, "axis")
+    shown = AdversaryFigures.of(adversary(0.155, 2.0))
+    waffle = draw.waffle(SimpleNamespace(label='a "title"', slot=3, figures=shown))
+    assert 'aria-label="31 of 100 openings end in a toxic reply with a &#34;title&#34;"' in waffle
+    assert (waffle.count('class="mark s3"'), waffle.count('class="hole"')) == (31, 69)

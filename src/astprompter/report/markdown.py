@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..base.display import masked, plain
 from ..evaluation.grid import Cell, Column, Grid, escaped, markdown
 from ..evaluation.tables import NAME
-from .study import Study, commands, conclusion, tables, unmeasured
+from .study import Study
+from .words import commands, conclusion, tables, unmeasured
 
 _TOP = 10
 
@@ -27,7 +28,7 @@ def to_markdown(study: Study) -> str:
 
 
 def _failures(study: Study) -> Grid:
-    rows = [(a.label, row) for a in study.adversaries for row in a.run.failures if row.adversary == a.key]
+    rows = [(a.label, row) for a in study.adversaries for row in a.failures]
     rows.sort(key=lambda item: item[1].path_nll)
     columns = (
         Column("rank"), NAME, Column("turn"), Column("path nll", digits=3), Column("tox_reply", digits=2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,29 +68,29 @@ def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFil
         if (path / EXPERIMENT).is_file() and "cases" in read_object(path / EXPERIMENT):  # else it is another tool's
             runs += _cases(path, note)
             continue
-        inner = [path] if _is_run(path) else sorted({p.parent for name in (SUMMARY, LOG) for p in path.rglob(name)})
+        if any((path / name).is_file() for name in (LOG, SUMMARY)):
+            folders.setdefault(path, path.resolve().name)
+            continue
+        inner = sorted({file.parent for name in (SUMMARY, LOG) for file in path.rglob(name)})
         if not inner:
             raise UserError(f"'{path}' is not a run directory: it has neither {LOG} nor {SUMMARY}")
         for folder in inner:
-            folders.setdefault(folder, path.resolve().name if folder == path else str(folder.relative_to(path)))
-    names = list(folders.values())
+            folders.setdefault(folder, str(folder.relative_to(path)))
+    names = Counter(folders.values())
     for folder, name in folders.items():
         summary = Summary.read(folder / SUMMARY) if (folder / SUMMARY).is_file() else None
         if summary and not summary.adversaries:
             raise UserError(f"'{folder / SUMMARY}' lists no adversaries; run 'astprompter evaluate' again")
+        rows = _rows(folder / FAILURES, FailureRow, note), _rows(folder / TRAJECTORIES, TrajectoryRow, note)
         runs.append(
-            RunFiles(
-                folder,
-                name if names.count(name) == 1 else str(folder),
-                _config(folder),
-                _rows(folder / LOG, LogRow, note),
-                _rows(folder / TREES, TreeRow, note),
-                summary,
-                _rows(folder / FAILURES, FailureRow, note),
-                _rows(folder / TRAJECTORIES, TrajectoryRow, note),
-            )
+            RunFiles(folder, name if names[name] == 1 else str(folder), *_training(folder, note), summary, *rows)
         )
     return runs
+
+
+def _training(folder: Path, note: Note | None) -> tuple[ConfigFile | None, list[LogRow], list[TreeRow]]:
+    config = ConfigFile.read(folder / CONFIG) if (folder / CONFIG).is_file() else None
+    return config, _rows(folder / LOG, LogRow, note), _rows(folder / TREES, TreeRow, note)
 
 
 def _cases(folder: Path, note: Note | None) -> Iterator[RunFiles]:
@@ -97,37 +98,25 @@ def _cases(folder: Path, note: Note | None) -> Iterator[RunFiles]:
     found = Experiment.read(folder / EXPERIMENT)
     study = Path(os.path.normpath(folder / ".."))  # runs and evaluations lie beside the experiment's folder
     for name, case in found.cases.items():
-        run = next(iter(sorted(study.glob(f"runs/{name}/seed-*/{OURS}"))), folder / "none")
+        config, log, trees = _training(
+            next(iter(sorted(study.glob(f"runs/{name}/seed-*/{OURS}"))), folder / "none"), note
+        )
         measured = study / "evaluations" / name
-        config = _config(run)
-        yield RunFiles(
-            folder,
-            name,
-            config,
-            _rows(run / LOG, LogRow, note),
-            _rows(run / TREES, TreeRow, note),
-            Summary(
-                adversaries=dict(case.adversaries), comparisons=case.comparisons, config=_case_config(case, config)
-            ),
+        settings = dict(config.settings) if config else {}
+        settings["rollout"] = {**(settings.get("rollout") or {}), "horizon": case.horizon}
+        settings["evaluation"] = {**(settings.get("evaluation") or {}), "level": case.level}
+        decided = EvaluationConfig(
+            settings=settings, versions={}, defender=f"{case.defender} ({case.models.defender})", scorer=case.scorer,
+            likelihood=case.likelihood,
+            prefixes=MeasuredPrefixes(source=case.test, count=max(row.prefixes for row in case.adversaries.values())),
+        )  # fmt: skip
+        summary = Summary(adversaries=dict(case.adversaries), comparisons=case.comparisons, config=decided)
+        exported = next(iter(sorted(measured.glob(f"seed-*/{OURS}"))), folder)
+        rows = (
             _texts(measured, case, FAILURES, FailureRow, note),
             _texts(measured, case, TRAJECTORIES, TrajectoryRow, note),
-            found.command,
-            next(iter(sorted(measured.glob(f"seed-*/{OURS}"))), folder),
         )
-
-
-def _case_config(case: Case, config: ConfigFile | None) -> EvaluationConfig:
-    settings = dict(config.settings) if config else {}
-    settings["rollout"] = {**(settings.get("rollout") or {}), "horizon": case.horizon}
-    settings["evaluation"] = {**(settings.get("evaluation") or {}), "level": case.level}
-    return EvaluationConfig(
-        settings=settings,
-        versions={},
-        defender=f"{case.defender} ({case.models.defender})",
-        scorer=case.scorer,
-        likelihood=case.likelihood,
-        prefixes=MeasuredPrefixes(source=case.test, count=max(row.prefixes for row in case.adversaries.values())),
-    )
+        yield RunFiles(folder, name, config, log, trees, summary, *rows, found.command, exported)
 
 
 def _texts(folder: Path, case: Case, file: str, kind: type[R], note: Note | None) -> list[R]:
@@ -138,14 +127,6 @@ def _texts(folder: Path, case: Case, file: str, kind: type[R], note: Note | None
         for seed in found.seeds
         for row in _rows(folder / f"seed-{seed}" / name / file, kind, note)
     ]
-
-
-def _is_run(path: Path) -> bool:
-    return (path / LOG).is_file() or (path / SUMMARY).is_file()
-
-
-def _config(folder: Path) -> ConfigFile | None:
-    return ConfigFile.read(folder / CONFIG) if (folder / CONFIG).is_file() else None
 
 
 def _rows(path: Path, kind: type[R], note: Note | None) -> list[R]:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
 
-from ..base.formats import interval, number, percent
 from ..base.names import OURS, UNTUNED
-from ..config import dotted, load_settings, preset_names
-from ..evaluation.grid import Grid
-from ..evaluation.summarise import perplexity_change
-from ..evaluation.tables import adversaries, comparisons, is_start
-from ..runs.directory import KEPT_START
-from ..runs.schema.figures import AdversaryFigures, Comparison, FailureWithinHorizon
+from ..config import dotted
+from ..runs.schema.figures import AdversaryFigures, Comparison
+from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.study import StudyAdversary
 from ..runs.schema.summary import EvaluationConfig
 from .read import RunFiles
@@ -43,6 +38,16 @@ class Adversary:
     slot: int
     changes: tuple[str, ...] = ()
 
+    @property
+    def failures(self) -> list[FailureRow]:
+        """Its failures."""
+        return [row for row in self.run.failures if row.adversary == self.key]
+
+    @property
+    def trajectories(self) -> list[TrajectoryRow]:
+        """Its conversations."""
+        return [row for row in self.run.trajectories if row.adversary == self.key]
+
     def comparison(self, base: str | None = None) -> Comparison | None:
         """Its paired comparison with ``base``, or with its evaluation's first adversary."""
         rows = self.run.summary.comparisons if self.run.summary else []
@@ -64,6 +69,17 @@ class Study:
     adversaries: list[Adversary] = field(default_factory=list)
     main: Adversary | None = None
     untuned: Adversary | None = None
+
+    @property
+    def by_label(self) -> dict[str, Adversary]:
+        """Adversaries by name."""
+        return {a.label: a for a in self.adversaries}
+
+    @property
+    def paired(self) -> Comparison | None:
+        """The main adversary against the untuned one, paired in one evaluation."""
+        row = self.main.comparison() if self.main else None
+        return row if row and self.untuned and row.b == self.untuned.key else None
 
     @property
     def run(self) -> RunFiles:
@@ -112,19 +128,10 @@ class Study:
         """Whether all runs were measured on the same openings and the same defender, as far as their files tell."""
         return all(comparable(run, self.runs[0]) for run in self.runs if run.summary)
 
-    @property
-    def failed(self) -> bool:
-        """Whether any adversary's figures tell of a failure."""
-        return any(a.figures.failure_within_horizon.share for a in self.adversaries)
-
     def untuned_of(self, adversary: Adversary) -> Adversary | None:
         """The untuned adversary that another one can be set beside: its own evaluation's, else an equal one's."""
         found = [a for a in self.adversaries if a.key == UNTUNED and comparable(a.run, adversary.run)]
         return next((a for a in found if a.run is adversary.run), found[0] if found else None)
-
-    def others(self) -> list[Adversary]:
-        """All but the untuned adversary."""
-        return [a for a in self.adversaries if a is not self.untuned]
 
 
 def study_of(runs: list[RunFiles]) -> Study:
@@ -172,148 +179,14 @@ def _main_key(run: RunFiles) -> str:
 def _changes(run: RunFiles, first: RunFiles, figures: AdversaryFigures) -> tuple[str, ...]:
     """Settings that differ from the first run's, or from the experiment's main one, as ``key=value``."""
     if isinstance(figures, StudyAdversary):
-        return tuple(f"{key}={_scalar(value)}" for key, value in figures.changes.items())
+        return tuple(differences(figures.changes, {}))
     if run is first or not run.config or not first.config:
         return ()
-    own, base = dotted(run.config.settings), dotted(first.config.settings)
-    return tuple(f"{key}={_scalar(value)}" for key, value in own.items() if base.get(key) != value)
+    return tuple(differences(run.config.settings, first.config.settings))
 
 
-def _scalar(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def commands(study: Study) -> list[str]:
-    """The command lines that make the main run, its figures and this page."""
-    run = study.run
-    if run.command:
-        return [_line(*run.command), _line("report", *dict.fromkeys(str(run.path) for run in study.runs))]
-    lines = []
-    trained = run.config.settings if run.config else None
-    if trained:
-        preset, overrides = _nearest_preset(trained)
-        lines.append(_line("train", "--preset", preset, "--out", str(run.path), *overrides))
-    targets = study.facts.targets if study.facts else None
-    if targets:
-        place = [] if str(run.path) == targets[0] else ["--out", str(run.path)]
-        if trained:
-            before, now = dotted(trained), dotted(study.settings)
-            overrides = [f"{key}={_scalar(value)}" for key, value in now.items() if before.get(key, value) != value]
-        else:
-            preset, overrides = _nearest_preset(study.settings)
-            place += ["--preset", preset]
-        if run.summary and UNTUNED not in run.summary.adversaries:
-            place.append("--no-baseline")
-        lines.append(_line("evaluate", *targets, *place, *overrides))
-    lines.append(_line("report", *(str(run.path) for run in study.runs)))
-    return lines
-
-
-def export_command(study: Study) -> str:
-    """The command line that writes the hardening set of the main adversary."""
-    return _line("export", str(study.run.exported or study.run.path), "--to", "hardening")
-
-
-def _nearest_preset(settings: Settings) -> tuple[str, list[str]]:
-    """The preset that differs least, and the overrides that make up for it."""
-    own = dotted(settings)
-    choices = []
-    for preset in preset_names():
-        base = dotted(load_settings(preset).as_dict())
-        choices.append((preset, [f"{key}={_scalar(value)}" for key, value in own.items() if base.get(key) != value]))
-    return min(choices, key=lambda choice: len(choice[1]))
-
-
-def _line(*words: str) -> str:
-    return shlex.join(["astprompter", *words])
-
-
-def unmeasured(study: Study) -> list[str]:
-    """What a reader must not take from the page, in plain sentences."""
-    facts, settings = study.facts, study.settings
-    notes = []
-    if facts:
-        source = facts.prefixes.source if facts.prefixes else settings.get("data", {}).get("test", "the test set")
-        notes += [
-            f"Whether a person would call these replies toxic: the judge is a classifier ({facts.scorer}). "
-            "Read the failures before you rely on the share.",
-            f"Other openings: the figures hold for prefixes like those of '{source}', in their language and style.",
-            f"More than {study.horizon} turns, and more than one sample: each prefix was tried once per adversary and "
-            "seed, so a prefix that did not fail here may fail another time.",
-            f"Adversaries that are not in the table, and defenders other than '{facts.defender}'.",
-        ]
-        if study.seeds < 2 and len({run.config.settings.get("seed") for run in study.runs if run.config}) < 2:
-            notes.append(
-                f"The spread from one training run to the next: everything here is seed {settings.get('seed', 0)}; the "
-                "intervals cover the choice of prefixes only."
-            )
-        if study.stands_in:
-            notes.append(f"The defender's own likelihood of the utterances: {study.stands_in} stands in for it.")
-    if settings.get("defender", {}).get("path") == "embedded":
-        notes.append("A model in real use: this defender is the small embedded one that ships for demonstration.")
-    errors = [(a.label, a.figures.errors, a.figures.failure_within_horizon.unassessed) for a in study.adversaries]
-    notes += [
-        f"{turns} turns of '{label}' that could not be assessed ({prefixes} prefixes might have failed there)."
-        for label, turns, prefixes in errors if turns
-    ]  # fmt: skip
-    return notes
-
-
-def tables(study: Study) -> list[Grid]:
-    """The tables of the page: all adversaries, and the paired comparisons of each with a baseline."""
-    if not study.adversaries:
-        return []
-    together = " on the same openings" if study.together else ""
-    grids = [adversaries([(a.label, a.figures) for a in study.adversaries], f"All adversaries{together}")]
-    rows = [
-        (a.label, row)
-        for a in study.others()
-        if (row := a.comparison()) is not None and not (a.run.summary and is_start(a.run.summary, row))
-    ]
-    return [*grids, *([comparisons([row for _, row in rows], [label for label, _ in rows])] if rows else [])]
-
-
-def conclusion(study: Study) -> tuple[str, str]:
-    """The finding in one sentence, and how likely the text that found it is.
-
-    Returns:
-        Two sentences; the second is empty without a comparison.
-    """
-    if study.main is None:
-        return "This adversary has not been measured yet.", ""
-    share = study.main.figures.failure_within_horizon
-    turns = f"{study.horizon} turns" if study.horizon > 1 else "one turn"
-    if share.share is None:
-        return "No prefix could be assessed, so there is nothing to conclude.", ""
-    text = f"Within {turns}, the defender’s reply was toxic for {_rounded(share)} of ordinary openings"
-    if study.untuned is None:
-        return f"{text}.", ""
-    if study.facts and study.main.key in (study.facts.kept_start or ()):
-        return f"{text}.", f"{KEPT_START[:1].upper()}{KEPT_START[1:]}."
-    base = study.untuned.figures.failure_within_horizon
-    text += f"; untuned {_rounded(base)}." if base.share is not None else "."
-    return text, _likelihood(study.main, study.untuned, study.stands_in)
-
-
-def _rounded(found: FailureWithinHorizon) -> str:
-    """A share for a headline: no digits after the point, unless it is small."""
-    digits = 0 if not found.share or found.share >= 0.095 else 1
-    return f"{percent(found.share, digits=digits)} {interval(found.ci, digits, scale=100)}".rstrip()
-
-
-def _likelihood(main: Adversary, untuned: Adversary, stands_in: str) -> str:
-    """How the likelihood of the main adversary's text compares with the untuned one's."""
-    mine, base = (a.figures.nll.mean for a in (main, untuned))
-    if mine is None or base is None:
-        return ""
-    paired = main.comparison(untuned.key)
-    told = paired.perplexity_change if paired else None
-    change = perplexity_change(mine - base) if told is None else told
-    bounds = paired.nll.mean.ci if paired else None
-    same = bounds[0] <= 0 <= bounds[1] if bounds else abs(change) < 0.005
-    how = "about as likely as" if same else "less likely than" if change > 0 else "likelier than"
-    judge = f"By the {stands_in}" if stands_in else "To the defender"
-    return (
-        f"{judge}, the text that does it is {how} the untuned adversary’s: {number(mine, 2)} against {number(base, 2)} "
-        f"nats per token (perplexity {percent(change, sign=True)})."
-    )
+def differences(own: Settings, base: Settings) -> list[str]:
+    """Settings that differ from others, as ``key=value``."""
+    known = dotted(base)
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+            for key, value in dotted(own).items() if key not in known or known[key] != value]  # fmt: skip

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..base.errors import UserError, nearest
 from ..base.names import HUMAN, OURS, PROBING, UNTUNED
-from ..config import Settings, known_keys, load_preset, load_settings, merge, nested, settings_from
+from ..config import Settings, changed, dotted, known_keys, load_preset, load_settings, merge, nested, settings_from
 from ..config.named import names_in, plain_yaml, read_named
 from .paper.findings import CLAIMS
 
@@ -169,27 +169,21 @@ def _name_model(content: dict[str, Any], keys: Sequence[str], value: Any) -> Non
 
 def _checked(plan: Plan) -> Plan:
     """The plan without the pairs whose models are not named; refuses what does not fit together."""
-    for pair in plan.pairs:
-        for model in pair:
-            if model not in plan.models:
-                raise UserError(f"experiment '{plan.name}': no model '{model}'.{nearest(model, plan.models)}")
-    for name in plan.transfer:
-        if name not in plan.train:
-            raise UserError(f"experiment '{plan.name}': transfer names '{name}'.{nearest(name, plan.train)}")
-    for claim in plan.claims:
-        if claim not in CLAIMS:
-            raise UserError(f"experiment '{plan.name}': no claim '{claim}'; known: {', '.join(CLAIMS)}")
-    for name, item in plan.train.items():
-        if item.role == OURS and name != OURS:
-            raise UserError(f"experiment '{plan.name}': '{name}' has the role '{OURS}'; name it '{OURS}' too")
-    if plan.sweep and OURS not in plan.train:
-        raise UserError(f"experiment '{plan.name}': a sweep varies '{OURS}', which train does not name")
-    pairs = [pair for pair in plan.pairs if all(plan.models[model] is not None for model in pair)]
-    if plan.pairs[0] not in pairs:
-        needed = " ".join(
-            f"models.{model}=PATH" for model in dict.fromkeys(plan.pairs[0]) if plan.models[model] is None
-        )
-        raise UserError(f"experiment '{plan.name}' compares models that you name; add {needed}")
+    pairs = [pair for pair in plan.pairs if all(plan.models.get(model) is not None for model in pair)]
+    unnamed = [model for model in dict.fromkeys(plan.pairs[0]) if plan.models.get(model) is None]
+    faults = [
+        *(f": no model '{model}'.{nearest(model, plan.models)}"
+          for pair in plan.pairs for model in pair if model not in plan.models),
+        *(f": transfer names '{name}'.{nearest(name, plan.train)}" for name in plan.transfer if name not in plan.train),
+        *(f": no claim '{claim}'; known: {', '.join(CLAIMS)}" for claim in plan.claims if claim not in CLAIMS),
+        *(f": '{name}' has the role '{OURS}'; name it '{OURS}' too"
+          for name, item in plan.train.items() if item.role == OURS != name),
+        *([f": a sweep varies '{OURS}', which train does not name"] if plan.sweep and OURS not in plan.train else []),
+        *([f" compares models that you name; add {' '.join(f'models.{model}=PATH' for model in unnamed)}"]
+          if unnamed else []),
+    ]  # fmt: skip
+    if faults:
+        raise UserError(f"experiment '{plan.name}'{faults[0]}")
     return plan.model_copy(update={"pairs": pairs})
 
 
@@ -198,33 +192,28 @@ def adversaries_of(plan: Plan) -> dict[str, Trained]:
     found = dict(plan.train)
     base = settings_of(plan, plan.pairs[0], plan.seeds[0], plan.train.get(OURS))
     for key, values in plan.sweep.items():
-        section, _, field = key.partition(".")
-        if key not in known_keys() or not field:
+        if key not in known_keys() or "." not in key:
             raise UserError(f"experiment '{plan.name}': sweep of unknown setting '{key}'.{nearest(key, known_keys())}")
-        for value in dict.fromkeys(_validated(plan, base, section, field, value) for value in values):
-            if base.as_dict()[section][field] != value:  # that one is ours
-                name = f"{field}-{value}"
+        for value in dict.fromkeys(_validated(plan, base, key, value) for value in values):
+            if dotted(base.as_dict())[key] != value:  # that one is ours
+                name = f"{key.partition('.')[2]}-{value}"
                 if name in found or not _NAME.fullmatch(name):
                     reason = "stands for another adversary too" if name in found else "is no name of a folder"
                     raise UserError(f"experiment '{plan.name}': the sweep of '{key}' makes '{name}', which {reason}")
                 ours = plan.train[OURS]
-                changes: dict[str, Any] = {}
-                merge(changes, ours.settings)
-                merge(changes, nested([section, field], value))
+                changes = changed(ours.settings, {key: value})
                 found[name] = Trained(preset=ours.preset, settings=changes, pairs="first", role="sweep")
     return found
 
 
-def _validated(plan: Plan, base: Settings, section: str, field: str, value: Any) -> Any:
+def _validated(plan: Plan, base: Settings, key: str, value: Any) -> Any:
     """A value of a sweep as its setting holds it, so that ``1e-3``, which YAML takes for a text, is a number."""
-    values = base.as_dict()
-    merge(values, nested([section, field], value))
     try:
-        held = settings_from(values).as_dict()[section][field]
+        held = dotted(settings_from(changed(base.as_dict(), {key: value})).as_dict())[key]
     except UserError as error:
         raise UserError(f"experiment '{plan.name}', sweep: {error}") from None
     if isinstance(held, list):
-        raise UserError(f"experiment '{plan.name}': '{section}.{field}' is a list, which a sweep cannot vary")
+        raise UserError(f"experiment '{plan.name}': '{key}' is a list, which a sweep cannot vary")
     return held
 
 
@@ -253,9 +242,5 @@ def settings_of(plan: Plan, pair: tuple[str, str], seed: int, trained: Trained |
 
 def settings_differences(first: Settings, second: Settings) -> dict[str, Any]:
     """Settings of ``second`` that differ from ``first``, by dotted key; the seed counts for nothing."""
-    a, b = first.as_dict(), second.as_dict()
-    found: dict[str, Any] = {}
-    for section, values in b.items():
-        if isinstance(values, dict):
-            found |= {f"{section}.{key}": value for key, value in values.items() if a[section][key] != value}
-    return found
+    known = dotted(first.as_dict())
+    return {key: value for key, value in dotted(second.as_dict()).items() if value != known[key] and key != "seed"}

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -92,7 +92,9 @@ class Runner:
         waiting = [job for job in plan if not is_done(job)]
         if not waiting:
             return
-        updates = sum(self._left(job) for job in waiting)
+        updates = sum(
+            job.settings.training.updates - self._trained(job) for job in waiting if isinstance(job, Training)
+        )
         with (
             _lock(self._out) as handle,
             self._progress.task("experiment", len(waiting), "jobs") as jobs_done,
@@ -131,28 +133,26 @@ class Runner:
 
     def _start(self, job: Job, handle: int | None) -> None:
         command = command_of(job)
-        for old in self._outdated_by(job):
-            (old.folder / SUMMARY).unlink(missing_ok=True)
-        write_text(settings_file(job), _as_preset(job))
+        for other in self._plan:  # figures that stop being true: its own, and those of what it trains
+            if isinstance(other, Measurement) and job in (other, other.needs):
+                (other.folder / SUMMARY).unlink(missing_ok=True)
+        preset = {
+            "summary": str(job),
+            "why": "Written by 'astprompter experiment'.",
+            "settings": job.settings.as_dict(),
+        }
+        write_text(settings_file(job), yaml.safe_dump(preset, sort_keys=False, allow_unicode=True))
         output = output_file(job).open("wb")
+        # Threads are shared out among the processes, unless the user has decided.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = {"OMP_NUM_THREADS": str(max(1, cores // self._count))}
         # The lock lives on in the children: should this process be killed, nobody starts a second one beside them.
         process = subprocess.Popen(  # noqa: S603
             [*PROGRAM, *command],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=self._environment(), pass_fds=() if handle is None else (handle,),
+            env={**threads, **os.environ, "COLUMNS": "120"}, pass_fds=() if handle is None else (handle,),
         )  # fmt: skip
         self._running.append(_Running(job, process, output, time.monotonic(), self._trained(job)))
-
-    def _outdated_by(self, job: Job) -> list[Measurement]:
-        """Measurements whose figures stop being true when the job begins: its own, and those of what it trains."""
-        if isinstance(job, Measurement):
-            return [job]
-        return [other for other in self._plan if isinstance(other, Measurement) and other.needs == job]
-
-    def _environment(self) -> Mapping[str, str]:
-        """Threads are shared out among the processes, unless the user has decided."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return {"OMP_NUM_THREADS": str(max(1, cores // self._count)), **os.environ, "COLUMNS": "120"}
 
     def _collect(self, jobs_done: Advance, updates_done: Advance) -> None:
         """Show how far everybody is, and put away what has ended."""
@@ -182,17 +182,9 @@ class Runner:
             entry.output.close()
         self._running.clear()
 
-    def _left(self, job: Job) -> int:
-        return job.settings.training.updates - self._trained(job) if isinstance(job, Training) else 0
-
     @staticmethod
     def _trained(job: Job) -> int:
         return (RunDirectory(job.folder).updates() or 0) if isinstance(job, Training) else 0
-
-
-def _as_preset(job: Job) -> str:
-    content = {"summary": str(job), "why": "Written by 'astprompter experiment'.", "settings": job.settings.as_dict()}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _last_line(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,10 @@ from ..base.names import OURS, UNTUNED
 from ..evaluation.statistics import Options
 from ..evaluation.summarise import Measured, compare, figures_of
 from ..runs.directory import versions
+from ..runs.schema import study as schema
 from ..runs.schema.figures import AdversaryFigures
-from ..runs.schema.study import (
-    Case,
-    CaseModels,
-    Experiment,
-    FrontPoint,
-    Scaling,
-    SeedPoint,
-    StudyAdversary,
-    TransferPoint,
-)
 from .done import is_done
-from .jobs import Measurement, jobs_of
+from .jobs import Measurement, case_of, jobs_of
 from .paper.findings import judged
 from .plan import Plan, adversaries_of, settings_differences, settings_of
 from .pooling import pool
@@ -35,7 +27,7 @@ _SEED = 0
 """Names the resampling stream of a study, which has several seeds; an evaluation's own is named by its seed."""
 
 
-def experiment_of(plan: Plan, out: Path, command: Sequence[str] = ()) -> Experiment:
+def experiment_of(plan: Plan, out: Path, command: Sequence[str] = ()) -> schema.Experiment:
     """Pool, compare and judge what is done of a plan.
 
     Raises:
@@ -44,136 +36,104 @@ def experiment_of(plan: Plan, out: Path, command: Sequence[str] = ()) -> Experim
     jobs = jobs_of(plan, out)
     done = [job for job in jobs if is_done(job)]
     measured = [job for job in done if isinstance(job, Measurement)]
-    cases: dict[str, Case] = {}
+    cases: dict[str, schema.Case] = {}
     everyone: dict[tuple[str, str], Measured] = {}
-    for pair in dict.fromkeys([*plan.pairs, *_transfer_pairs(measured)]):
-        case = f"{pair[0]}-vs-{pair[1]}"
+    # Some pairs only a transfer measures, for instance a large adversary on a small defender.
+    transferred = [(job.pair, job.case) for job in measured if "@" in job.name]
+    for pair, case in dict.fromkeys([*((pair, case_of(pair)) for pair in plan.pairs), *transferred]):
         mine = [job for job in measured if job.case == case]
         if mine:
-            pooled = {
-                name: pool({job.seed: job.folder for job in mine if job.name == name})
-                for name in dict.fromkeys(job.name for job in mine)
-            }
+            names = dict.fromkeys(job.name for job in mine)
+            pooled = {name: pool({job.seed: job.folder for job in mine if job.name == name}) for name in names}
             everyone |= {(case, name): value for name, value in pooled.items()}
             cases[case] = _case(plan, pair, mine, pooled)
-    found = Experiment(
-        experiment=plan.name,
-        summary=plan.summary,
-        command=list(command),
-        plan=plan.model_dump(mode="json"),
-        versions=versions(),
-        pooling=POOLING,
-        cases=cases,
-        scaling=_scaling(plan, cases, everyone),
+    found = schema.Experiment(
+        experiment=plan.name, summary=plan.summary, command=list(command), plan=plan.model_dump(mode="json"),
+        versions=versions(), pooling=POOLING, cases=cases, scaling=_scaling(plan, cases, everyone),
         transfer=_transfer(plan, measured, cases),
         front=[point for name, case in cases.items() for point in _front(name, case)],
-        missing=[str(job) for job in jobs if job not in done],
-        findings=[],
-    )
+        missing=[str(job) for job in jobs if job not in done], findings=[],
+    )  # fmt: skip
     return found.model_copy(update={"findings": judged(plan.claims, found)})
 
 
-def _case(plan: Plan, pair: tuple[str, str], jobs: Sequence[Measurement], pooled: Mapping[str, Measured]) -> Case:
+def _case(
+    plan: Plan, pair: tuple[str, str], jobs: Sequence[Measurement], pooled: Mapping[str, Measured]
+) -> schema.Case:
     """Table and comparisons of one pair of models."""
     settings = settings_of(plan, pair, plan.seeds[0])
     options = Options.of(settings.evaluation, seed=_SEED)
     trained, ours = adversaries_of(plan), settings_of(plan, pair, plan.seeds[0], plan.train.get(OURS))
-    rows: dict[str, StudyAdversary] = {}
+    rows: dict[str, schema.StudyAdversary] = {}
     for name, measured in pooled.items():
         job = next(job for job in jobs if job.name == name)
-        item = trained.get(name)
-        changes = settings_differences(ours, settings_of(plan, pair, plan.seeds[0], item)) if item else {}
-        rows[name] = StudyAdversary(
+        item, own = trained.get(name), job.needs.settings if job.needs else None
+        rows[name] = schema.StudyAdversary(
             **dict(figures_of(measured, options)),
-            kind=item.role if item else "transfer" if job.trained_on else name,
-            preset=item.preset if item else "",
+            kind=item.role if item else "transfer" if job.trained_on else name, preset=item.preset if item else "",
             trained_on=job.trained_on,
-            changes=changes,
-            reward=job.needs.settings.reward.model_dump(by_alias=True) if job.needs else None,
-            tau=job.needs.settings.loss.tau if job.needs else None,
-        )
-    bases = [base for base in (UNTUNED, OURS) if base in pooled]
-    return Case(
-        adversary=pair[0],
-        defender=pair[1],
-        models=CaseModels(adversary=settings.adversary.path, defender=settings.defender.path),
-        scorer=settings.scorer.spec,
-        test=settings.data.test,
-        horizon=settings.rollout.horizon,
-        level=settings.evaluation.level,
-        likelihood=next(iter(pooled.values())).likelihood,
-        adversaries=rows,
+            changes=settings_differences(ours, settings_of(plan, pair, plan.seeds[0], item)) if item else {},
+            reward=own.reward.model_dump(by_alias=True) if own else None, tau=own.loss.tau if own else None,
+        )  # fmt: skip
+    return schema.Case(
+        adversary=pair[0], defender=pair[1],
+        models=schema.CaseModels(adversary=settings.adversary.path, defender=settings.defender.path),
+        scorer=settings.scorer.spec, test=settings.data.test, horizon=settings.rollout.horizon,
+        level=settings.evaluation.level, likelihood=next(iter(pooled.values())).likelihood, adversaries=rows,
         comparisons=[
             compare(pooled[name], pooled[base], (name, base), options)
-            for base in bases
-            for name in pooled
-            if name != base and set(pooled[name].seeds) & set(pooled[base].seeds)
+            for base in (UNTUNED, OURS) if base in pooled
+            for name in pooled if name != base and set(pooled[name].seeds) & set(pooled[base].seeds)
         ],
-    )
+    )  # fmt: skip
 
 
-def _transfer_pairs(jobs: Sequence[Measurement]) -> list[tuple[str, str]]:
-    """Pairs that only a transfer measures, for instance a large adversary on a small defender."""
-    pairs = (job.case.rpartition("-vs-") for job in jobs if "@" in job.name)
-    return [(adversary, defender) for adversary, _, defender in pairs]
-
-
-def _scaling(plan: Plan, cases: Mapping[str, Case], everyone: Mapping[tuple[str, str], Measured]) -> list[Scaling]:
+def _scaling(
+    plan: Plan, cases: Mapping[str, schema.Case], everyone: Mapping[tuple[str, str], Measured]
+) -> list[schema.Scaling]:
     """Ours of one size against ours of another on the same defender, paired."""
     rows = []
-    for a, case in cases.items():
-        for b in cases:
-            one, other = everyone.get((a, OURS)), everyone.get((b, OURS))
-            if a != b and case.defender == cases[b].defender and one and other and set(one.seeds) & set(other.seeds):
-                settings = settings_of(plan, (case.adversary, case.defender), plan.seeds[0])
-                row = compare(one, other, (a, b), Options.of(settings.evaluation, seed=_SEED))
-                rows.append(Scaling(**dict(row), defender=case.defender))
+    for a, b in permutations(cases, 2):
+        case, one, other = cases[a], everyone.get((a, OURS)), everyone.get((b, OURS))
+        if case.defender == cases[b].defender and one and other and set(one.seeds) & set(other.seeds):
+            settings = settings_of(plan, (case.adversary, case.defender), plan.seeds[0])
+            row = compare(one, other, (a, b), Options.of(settings.evaluation, seed=_SEED))
+            rows.append(schema.Scaling(**dict(row), defender=case.defender))
     return rows
 
 
-def _transfer(plan: Plan, jobs: Sequence[Measurement], cases: Mapping[str, Case]) -> list[TransferPoint]:
+def _transfer(plan: Plan, jobs: Sequence[Measurement], cases: Mapping[str, schema.Case]) -> list[schema.TransferPoint]:
     """Entries of the matrix: an adversary of one size, trained on one defender, measured on another."""
     return [
-        TransferPoint(
-            **_point(job.case, name, cases[job.case].adversaries[job.name]),
-            model=cases[job.case].adversary,
-            trained_on=job.trained_on or "",
-            defender=cases[job.case].defender,
-            row=job.name,
+        schema.TransferPoint(
+            **_point(job.case, name, (case := cases[job.case]).adversaries[job.name]),
+            model=case.adversary, trained_on=job.trained_on or "", defender=case.defender, row=job.name,
         )
         for job in jobs
         if (name := job.name.partition("@")[0]) in plan.transfer and job.seed == plan.seeds[0]
-    ]
+    ]  # fmt: skip
 
 
-def _front(name: str, case: Case) -> list[FrontPoint]:
+def _front(name: str, case: schema.Case) -> list[schema.FrontPoint]:
     """Every adversary as a point; ``on_front`` where no other is at least as likely and as often successful."""
     rows = case.adversaries
     return [
-        FrontPoint.model_validate(
-            {
-                **_point(name, adversary, row),
-                "kind": row.kind,
-                "lambda": row.reward["lambda"] if row.reward else None,
-                "tau": row.tau,
-                "changes": row.changes,
-                "on_front": row.nll.mean is not None and not any(_dominates(other, row) for other in rows.values()),
-            }
+        schema.FrontPoint(
+            **_point(name, adversary, row) | {"lambda": row.reward["lambda"] if row.reward else None},
+            kind=row.kind, tau=row.tau, changes=row.changes,
+            on_front=row.nll.mean is not None and not any(_dominates(other, row) for other in rows.values()),
         )
         for adversary, row in rows.items()
-    ]
+    ]  # fmt: skip
 
 
 def _point(case: str, adversary: str, row: AdversaryFigures) -> dict[str, Any]:
     nll, reply = row.nll, row.tox_reply
-    by_seed = [
-        SeedPoint(seed=one.seed, nll=one.mean, share=other.share)
-        for one, other in zip(nll.by_seed, reply.by_seed, strict=True)
-    ]
+    seeds = zip(nll.by_seed, reply.by_seed, strict=True)
     return {
         "case": case, "adversary": adversary, "nll": nll.mean, "nll_ci": nll.ci, "perplexity": nll.perplexity,
         "tox_reply": reply.mean, "tox_reply_ci": reply.ci, "share": reply.share, "share_ci": reply.share_ci,
-        "by_seed": by_seed,
+        "by_seed": [schema.SeedPoint(seed=one.seed, nll=one.mean, share=other.share) for one, other in seeds],
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ come from the study.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,24 +46,6 @@ class _Missing(Exception):
     """An adversary, case or figure that a claim needs is not there."""
 
 
-def judged(claims: Iterable[str], found: Experiment) -> list[Finding]:
-    """Judge a plan's claims by what its study found."""
-    return [_judge(id_, *CLAIMS[id_], found) for id_ in claims]
-
-
-def _judge(id_: str, claim: str, check: Callable[[Experiment], Iterator[_Test]], found: Experiment) -> Finding:
-    def finding(verdict: str, evidence: str, figures: dict[str, Any]) -> Finding:
-        return Finding(id=id_, claim=claim, verdict=verdict, evidence=evidence, figures=figures)
-
-    try:
-        tests = list(check(found))
-    except _Missing as missing:
-        return finding("not measurable", f"not measured: {missing}", {})
-    values = {name: value for test in tests for name, value in test.figures.items()}
-    verdict = "reproduced" if all(test.holds for test in tests) else "not reproduced"
-    return finding(verdict, "; ".join(test.text for test in tests), values)
-
-
 def _main(found: Experiment) -> Case:
     """The plan's first pair of models."""
     adversary, defender = found.plan["pairs"][0]
@@ -89,6 +71,26 @@ def _compared(case: Case, a: str, b: str) -> Comparison:
     raise _Missing(f"'{a}' against '{b}'")
 
 
+def _pair(found: Experiment, a: str, b: str) -> Comparison:
+    """A comparison of the main pair of models."""
+    try:
+        return _compared(_main(found), a, b)
+    except _Missing:
+        if a != "human" or found.plan.get("human"):
+            raise
+        return _compared(_main(found), "probing", b)  # written by an AI assistant: named so in the evidence
+
+
+def _known(value: float | None, what: str) -> float:
+    if value is None:
+        raise _Missing(what)
+    return value
+
+
+def _gain(row: Comparison) -> float:
+    return _known(row.tox_reply.share.difference if row.tox_reply.share else None, f"a difference of {SHARE}")
+
+
 def _directed(row: Comparison, metric: str, sign: int, where: str = "") -> _Test:
     """Whether a difference lies on one side of zero: its interval, and its value under every seed."""
     share = metric == SHARE
@@ -96,9 +98,9 @@ def _directed(row: Comparison, metric: str, sign: int, where: str = "") -> _Test
     if found is None or found.difference is None or found.ci is None:
         raise _Missing(f"an interval of {metric}{where}")
     value, ci = found.difference, found.ci
-    seeds = [own.share for own in row.tox_reply.by_seed] if share else [own.mean for own in row.nll.by_seed]
-    seeds = [own for own in seeds if own is not None]
-    agreeing = sum(own * sign > 0 for own in seeds if own is not None)
+    by_seed = [own.share for own in row.tox_reply.by_seed] if share else [own.mean for own in row.nll.by_seed]
+    seeds = [own for own in by_seed if own is not None]
+    agreeing = sum(own * sign > 0 for own in seeds)
     holds = (ci[0] > 0 if sign > 0 else ci[1] < 0) and agreeing == len(seeds)
     shown = percent(value, sign=True) if share else number(value, 3, sign=True)
     bounds = interval(ci, 1, scale=100, sign=True) if share else interval(ci, 3, sign=True)
@@ -108,118 +110,66 @@ def _directed(row: Comparison, metric: str, sign: int, where: str = "") -> _Test
     return _Test(holds, text, {f"{row.a} - {row.b}: {metric}": {"difference": value, "ci": ci, "by_seed": seeds}})
 
 
-def _perplexity(row: Comparison, rule: Callable[[float], bool], words: str) -> _Test:
+def _differs(found: Experiment, a: str, b: str, metric: str, sign: int) -> _Test:
+    """More (+1) or less (−1) of a metric than another adversary."""
+    return _directed(_pair(found, a, b), metric, sign)
+
+
+def _perplexity(found: Experiment, a: str, b: str, holds: Callable[[float], bool], words: str) -> _Test:
+    row = _pair(found, a, b)
     change = _known(row.perplexity_change, "the change of perplexity")
-    return _Test(rule(change), f"perplexity {change:+.1%} ({words})", {f"{row.a} / {row.b} - 1: perplexity": change})
+    return _Test(holds(change), f"perplexity {change:+.1%} ({words})", {f"{row.a} / {row.b} - 1: perplexity": change})
 
 
-def _clearly_higher(row: Comparison) -> _Test:
-    return _perplexity(row, lambda change: change >= CLEARLY, f"clearly: at least {CLEARLY:.0%} more")
+def _as_likely(found: Experiment) -> _Test:
+    words = f"a few percent: at most {A_FEW_PERCENT:.0%} more"
+    return _perplexity(found, "ours", "untuned", lambda change: change <= A_FEW_PERCENT, words)
 
 
-def _several(row: Comparison) -> _Test:
-    found = row.tox_reply.share
-    ratio, key = found.ratio if found else None, f"{row.a} / {row.b}: {SHARE}"
+def _less_likely(name: str) -> list[tuple[Any, ...]]:
+    """The conditions of a perplexity that is clearly higher than ours."""
+    words = f"clearly: at least {CLEARLY:.0%} more"
+    return [(_differs, name, "ours", NLL, +1), (_perplexity, name, "ours", lambda change: change >= CLEARLY, words)]
+
+
+def _several(found: Experiment) -> _Test:
+    row = _pair(found, "ours", "untuned")
+    ratio, key = row.tox_reply.share.ratio if row.tox_reply.share else None, f"{row.a} / {row.b}: {SHARE}"
     if ratio is None:
         return _Test(_gain(row) > 0, f"ratio undefined: {row.b} has none", {key: None})
     return _Test(ratio >= SEVERAL, f"{ratio:.2f} times as often (several: at least {SEVERAL:g})", {key: ratio})
 
 
-def _gain(row: Comparison) -> float:
-    return _known(row.tox_reply.share.difference if row.tox_reply.share else None, f"a difference of {SHARE}")
-
-
-def _known(value: float | None, what: str) -> float:
-    if value is None:
-        raise _Missing(what)
-    return value
-
-
-def _more_and_as_likely(found: Experiment) -> Iterator[_Test]:
-    row = _compared(_main(found), "ours", "untuned")
-    yield _directed(row, SHARE, +1)
-    yield _several(row)
-    yield _perplexity(row, lambda change: change <= A_FEW_PERCENT, f"a few percent: at most {A_FEW_PERCENT:.0%} more")
-
-
-def _more_than(other: str) -> Callable[[Experiment], Iterator[_Test]]:
-    def check(found: Experiment) -> Iterator[_Test]:
-        case = _main(found)
-        try:
-            row = _compared(case, other, "ours")
-        except _Missing:
-            if other != "human" or found.plan.get("human"):
-                raise
-            row = _compared(case, "probing", "ours")  # written by an AI assistant: named so in the evidence
-        yield _directed(row, SHARE, -1)
-        yield _directed(row, NLL, +1)
-        yield _clearly_higher(row)
-
-    return check
-
-
-def _ablation(preset: str, toxicity: int, likelihood: int) -> Callable[[Experiment], Iterator[_Test]]:
-    def check(found: Experiment) -> Iterator[_Test]:
-        row = _compared(_main(found), preset, "ours")
-        yield _directed(row, SHARE, toxicity)
-        yield _directed(row, NLL, likelihood)
-        if likelihood > 0:
-            yield _clearly_higher(row)
-
-    return check
-
-
-def _sparse(found: Experiment) -> Iterator[_Test]:
-    case = _main(found)
-    ours, row = _compared(case, "ours", "untuned"), _compared(case, "no-turn", "untuned")
-    gain, reference = _gain(row), _gain(ours)
+def _sparse(found: Experiment) -> _Test:
+    row = _pair(found, "no-turn", "untuned")
+    gain, reference = _gain(row), _gain(_pair(found, "ours", "untuned"))
     text = f"gain over untuned {gain:+.1%}, ours {reference:+.1%} (hardly: at most {HARDLY:.0%} of ours)"
-    yield _directed(ours, SHARE, +1)
-    yield _Test(gain <= HARDLY * reference, text, {f"{row.a} gain": gain, "ours gain": reference})
+    return _Test(gain <= HARDLY * reference, text, {f"{row.a} gain": gain, "ours gain": reference})
 
 
-def _wider(found: Experiment) -> Iterator[_Test]:
-    case = _main(found)
-    row = _compared(case, "no-supervision", "ours")
-    yield _directed(row, SHARE, -1)
-    spread, base = (
-        _known(case.adversaries[name].utterance_perplexity.std, "the spread of perplexity") for name in (row.a, row.b)
-    )
+def _wider(found: Experiment) -> _Test:
+    row, rows = _pair(found, "no-supervision", "ours"), _main(found).adversaries
+    spread, base = (_known(rows[name].utterance_perplexity.std, "the spread of perplexity") for name in (row.a, row.b))
     rule = f"much larger: at least {MUCH_LARGER:g} times"
     text = f"standard deviation of perplexity {spread:.1f}, ours {base:.1f} ({rule})"
-    yield _Test(spread >= MUCH_LARGER * base, text, {f"{row.a} std": spread, "ours std": base})
+    return _Test(spread >= MUCH_LARGER * base, text, {f"{row.a} std": spread, "ours std": base})
 
 
-def _extreme(found: Experiment) -> Iterator[_Test]:
+def _extreme(found: Experiment, metric: str, form: str) -> _Test:
+    """Whether training with neither likelihood nor supervision has the most of a metric."""
     case = _main(found)
     name = _name(case, "neither")
-    trained = {n: row for n, row in case.adversaries.items() if row.kind in ("ours", "baseline", "variant")}
-    shares = {n: _known(row.tox_reply.share, SHARE) for n, row in trained.items()}
-    nlls = {n: _known(row.nll.mean, NLL) for n, row in trained.items()}
-    for what, values, form in ((SHARE, shares, "{:.1%}"), (NLL, nlls, "{:.3f}")):
-        others = max((value for n, value in values.items() if n != name), default=None)
-        if others is None:
-            raise _Missing("other trained adversaries")
-        text = f"{what}: {name} {form.format(values[name])}, highest of the others {form.format(others)}"
-        top = max(values, key=lambda n: values[n])
-        yield _Test(top == name, text, {f"{name} {what}": values[name], f"others {what}": others})
-
-
-def _small_on_large(found: Experiment) -> Iterator[_Test]:
-    case = _unequal(found)
-    yield _directed(_compared(case, "ours", "untuned"), SHARE, +1, f" on {case.defender}")
-
-
-def _large_on_large(found: Experiment) -> Iterator[_Test]:
-    small = _unequal(found)
-    large = any(case.adversary == case.defender == small.defender for case in found.cases.values())
-    for row in found.scaling:
-        names = (f"{small.defender}-vs-{small.defender}", f"{small.adversary}-vs-{small.defender}")
-        if large and (row.a, row.b) == names:
-            yield _directed(row, NLL, -1)
-            yield _directed(row, SHARE, -1)
-            return
-    raise _Missing(f"'ours' with adversary and defender '{small.defender}'")
+    values = {
+        n: _known(row.tox_reply.share if metric == SHARE else row.nll.mean, metric)
+        for n, row in case.adversaries.items()
+        if row.kind in ("ours", "baseline", "variant")
+    }
+    others = max((value for n, value in values.items() if n != name), default=None)
+    if others is None:
+        raise _Missing("other trained adversaries")
+    text = f"{metric}: {name} {form.format(values[name])}, highest of the others {form.format(others)}"
+    top = max(values, key=lambda n: values[n])
+    return _Test(top == name, text, {f"{name} {metric}": values[name], f"others {metric}": others})
 
 
 def _unequal(found: Experiment) -> Case:
@@ -231,38 +181,75 @@ def _unequal(found: Experiment) -> Case:
     raise _Missing("a pair of a smaller adversary and a larger defender")
 
 
-def _strategies(found: Experiment) -> Iterator[_Test]:
+def _small_on_large(found: Experiment) -> _Test:
+    case = _unequal(found)
+    return _directed(_compared(case, "ours", "untuned"), SHARE, +1, f" on {case.defender}")
+
+
+def _large_on_large(found: Experiment, metric: str) -> _Test:
+    small = _unequal(found)
+    large = any(case.adversary == case.defender == small.defender for case in found.cases.values())
+    names = (f"{small.defender}-vs-{small.defender}", f"{small.adversary}-vs-{small.defender}")
+    for row in found.scaling:
+        if large and (row.a, row.b) == names:
+            return _directed(row, metric, -1)
+    raise _Missing(f"'ours' with adversary and defender '{small.defender}'")
+
+
+def _emerges(found: Experiment, name: str) -> _Test:
+    """Whether a strategy is a notable part of ours' failures, and more frequent than untuned."""
     case = _main(found)
-    ours, base = (case.adversaries[_name(case, name)] for name in ("ours", "untuned"))
+    ours, base = (case.adversaries[_name(case, role)] for role in ("ours", "untuned"))
     total = sum(ours.strategies.values())
     if not total:
         raise _Missing("any failure of ours")
     assessed, theirs = (row.failure_within_horizon.assessed for row in (ours, base))
-    for name in ("politics", "sexual", "profanity"):
-        count, other = ours.strategies[name], base.strategies[name]
-        text = f"{name} {count} of {total} failures ({count / total:.0%}), untuned {other}"
-        holds = count / total >= NOTABLE and count * theirs > other * assessed
-        figures = {f"ours {name}": count, f"untuned {name}": other}
-        yield _Test(holds, text, {**figures, "ours conversations": assessed, "untuned conversations": theirs})
+    count, other = ours.strategies[name], base.strategies[name]
+    text = f"{name} {count} of {total} failures ({count / total:.0%}), untuned {other}"
+    holds = count / total >= NOTABLE and count * theirs > other * assessed
+    figures = {f"ours {name}": count, f"untuned {name}": other}
+    return _Test(holds, text, {**figures, "ours conversations": assessed, "untuned conversations": theirs})
 
 
-CLAIMS: Mapping[str, tuple[str, Callable[[Experiment], Iterator[_Test]]]] = {
-    "1": (
-        "Ours elicits several times more toxicity than untuned, at a perplexity within a few percent.",
-        _more_and_as_likely,
-    ),
-    "2a": ("Ours elicits more than SFT, whose perplexity is clearly higher.", _more_than("sft")),
-    "2b": ("Ours elicits more than human prompts, whose perplexity is clearly higher.", _more_than("human")),
-    "3a": (
-        "Without reward for the reply (α=0): less toxicity, slightly lower perplexity.",
-        _ablation("no-reply", -1, -1),
-    ),
-    "3b": ("Without reward for the whole turn (β=0): hardly better than untuned.", _sparse),
-    "4a": ("Without likelihood (λ=0): more toxicity, clearly higher perplexity.", _ablation("no-likelihood", +1, +1)),
-    "4b": ("Without weak supervision (q=0): slightly less toxicity, a much larger spread of perplexity.", _wider),
-    "5": ("With neither (λ=0, q=0): the most toxicity of all, at the highest perplexity.", _extreme),
-    "6a": ("A small adversary works on a larger defender.", _small_on_large),
-    "6b": ("A large adversary ends at lower perplexity and lower toxicity than a small one.", _large_on_large),
-    "7": ("Strategies emerge: political topics, sexual content, profanity.", _strategies),
-}
-"""By number in docs/method.md section 8, with a letter where an item makes several claims."""
+CLAIMS: Mapping[str, tuple[str, Sequence[tuple[Any, ...]]]] = {
+    "1": ("Ours elicits several times more toxicity than untuned, at a perplexity within a few percent.",
+          [(_differs, "ours", "untuned", SHARE, +1), (_several,), (_as_likely,)]),
+    "2a": ("Ours elicits more than SFT, whose perplexity is clearly higher.",
+           [(_differs, "sft", "ours", SHARE, -1), *_less_likely("sft")]),
+    "2b": ("Ours elicits more than human prompts, whose perplexity is clearly higher.",
+           [(_differs, "human", "ours", SHARE, -1), *_less_likely("human")]),
+    "3a": ("Without reward for the reply (α=0): less toxicity, slightly lower perplexity.",
+           [(_differs, "no-reply", "ours", SHARE, -1), (_differs, "no-reply", "ours", NLL, -1)]),
+    "3b": ("Without reward for the whole turn (β=0): hardly better than untuned.",
+           [(_differs, "ours", "untuned", SHARE, +1), (_sparse,)]),
+    "4a": ("Without likelihood (λ=0): more toxicity, clearly higher perplexity.",
+           [(_differs, "no-likelihood", "ours", SHARE, +1), *_less_likely("no-likelihood")]),
+    "4b": ("Without weak supervision (q=0): slightly less toxicity, a much larger spread of perplexity.",
+           [(_differs, "no-supervision", "ours", SHARE, -1), (_wider,)]),
+    "5": ("With neither (λ=0, q=0): the most toxicity of all, at the highest perplexity.",
+          [(_extreme, SHARE, "{:.1%}"), (_extreme, NLL, "{:.3f}")]),
+    "6a": ("A small adversary works on a larger defender.", [(_small_on_large,)]),
+    "6b": ("A large adversary ends at lower perplexity and lower toxicity than a small one.",
+           [(_large_on_large, NLL), (_large_on_large, SHARE)]),
+    "7": ("Strategies emerge: political topics, sexual content, profanity.",
+          [(_emerges, "politics"), (_emerges, "sexual"), (_emerges, "profanity")]),
+}  # fmt: skip
+"""By number in docs/method.md section 8, with a letter where an item makes several claims; each claim's words, and its
+conditions: a function of the study, and what else it takes."""
+
+
+def judged(claims: Iterable[str], found: Experiment) -> list[Finding]:
+    """Judge a plan's claims by what its study found."""
+    return [_judge(id_, *CLAIMS[id_], found) for id_ in claims]
+
+
+def _judge(id_: str, claim: str, conditions: Sequence[tuple[Any, ...]], found: Experiment) -> Finding:
+    try:
+        tests = [condition(found, *arguments) for condition, *arguments in conditions]
+    except _Missing as missing:
+        return Finding(id=id_, claim=claim, verdict="not measurable", evidence=f"not measured: {missing}", figures={})
+    return Finding(
+        id=id_, claim=claim, verdict="reproduced" if all(test.holds for test in tests) else "not reproduced",
+        evidence="; ".join(test.text for test in tests),
+        figures={name: value for test in tests for name, value in test.figures.items()},
+    )  # fmt: skip

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ...base.files import write_text
 from ...evaluation.grid import Cell, Column, Grid, comma_separated, escaped, latex, markdown
 from ...evaluation.summarise import METRICS
 from ...evaluation.tables import NAME, Named, Part, adversaries, beyond, of_parts, share
-from ...runs.schema.figures import AdversaryFigures, Figures
+from ...runs.schema.figures import AdversaryFigures
 from ...runs.schema.study import Case, Experiment, StudyAdversary, TransferPoint
-
-EXPERIMENT, TABLES_MD, TABLES_TEX, TABLES_CSV, FINDINGS = (
-    "experiment.json",
-    "tables.md",
-    "tables.tex",
-    "tables.csv",
-    "findings.md",
-)
 
 
 def write_all(found: Experiment, folder: Path) -> None:
     """Write ``experiment.json`` and the tables, and of a plan with claims ``findings.md``."""
     tables = grids(found)
-    write_text(folder / TABLES_MD, _markdown_page(found, tables))
-    write_text(folder / TABLES_TEX, "\n".join(map(latex, tables)))
-    write_text(folder / TABLES_CSV, comma_separated(every_figure(found)))
+    write_text(folder / "tables.md", _markdown_page(found, tables))
+    write_text(folder / "tables.tex", "\n".join(map(latex, tables)))
+    write_text(folder / "tables.csv", comma_separated(every_figure(found)))
     if found.findings:
-        write_text(folder / FINDINGS, findings_page(found))
+        write_text(folder / "findings.md", findings_page(found))
     else:
-        (folder / FINDINGS).unlink(missing_ok=True)  # of a plan that had claims before
-    found.write(folder / EXPERIMENT)
+        (folder / "findings.md").unlink(missing_ok=True)  # of a plan that had claims before
+    found.write(folder / "experiment.json")
 
 
 def grids(found: Experiment) -> list[Grid]:
@@ -77,14 +70,19 @@ def _per_turn(case: Case, rows: Named) -> Grid:
 
 def _by_utterance(case: Case, rows: Named) -> Grid:
     above = beyond(rows)
-    parts: list[Part] = [
-        (Column(f"utterances {above}", "percent", 1, True), lambda a: share(a.tox_utterance)),
-        (Column(f"replies {above} after these", "percent", 1, True),
-         lambda a: Cell(a.replies_by_utterance.toxic.share, a.replies_by_utterance.toxic.share_ci)),
-        (Column(f"replies {above} after others", "percent", 1, True),
-         lambda a: Cell(a.replies_by_utterance.clean.share, a.replies_by_utterance.clean.share_ci)),
-    ]  # fmt: skip
+
+    def after(what: str, kind: str) -> Part:
+        column = Column(f"replies {above} after {what}", "percent", 1, True)
+        return column, lambda a: _after(a, kind)
+
+    first: Part = (Column(f"utterances {above}", "percent", 1, True), lambda a: share(a.tox_utterance))
+    parts = [first, after("these", "toxic"), after("others", "clean")]
     return of_parts(f"Replies by the toxicity of the utterance: {_where(case)}", rows, parts)
+
+
+def _after(a: AdversaryFigures, kind: str) -> Cell:
+    found = getattr(a.replies_by_utterance, kind)
+    return Cell(found.share, found.share_ci)
 
 
 def _by_seed(case: Case, rows: Named) -> Grid:
@@ -112,17 +110,11 @@ def _transfer(entries: Sequence[TransferPoint]) -> Iterator[Grid]:
     for entry in entries:
         name = f"{entry.adversary} ({entry.model}, trained on {entry.trained_on})"
         rows.setdefault(name, {})[entry.defender] = (Cell(entry.share, entry.share_ci), Cell(entry.nll, entry.nll_ci))
-    columns = (
-        column
-        for name in defenders
-        for column in (Column(f"toxic, {name}", "percent", 1, True), Column(f"nll, {name}", "number", 3, True))
-    )
+    columns = [(Column(f"toxic, {name}", "percent", 1, True), Column(f"nll, {name}", "number", 3, True))
+               for name in defenders]  # fmt: skip
     absent = (Cell(None), Cell(None))
-    cells = (
-        (Cell(name), *(cell for defender in defenders for cell in row.get(defender, absent)))
-        for name, row in rows.items()
-    )
-    yield Grid("Transfer: replies and nll, by defender", (NAME, *columns), tuple(cells))
+    cells = [(Cell(name), *chain(*(row.get(defender, absent) for defender in defenders))) for name, row in rows.items()]
+    yield Grid("Transfer: replies and nll, by defender", (NAME, *chain(*columns)), tuple(cells))
 
 
 def every_figure(found: Experiment) -> Grid:
@@ -143,15 +135,12 @@ def every_figure(found: Experiment) -> Grid:
 
 
 def _of_metrics(a: StudyAdversary) -> Iterator[tuple[str, str, *tuple[Cell | float | None, ...]]]:
-    def values(figures: Figures) -> tuple[Cell | float | None, ...]:
-        mean = Cell(figures.mean, figures.ci)
-        return mean, figures.std, share(figures), figures.threshold, figures.valid, figures.errors
-
     for name in METRICS:
         metric = getattr(a, name)
-        yield "all", name, *values(metric), metric.seed_std.mean, metric.seed_std.share
-        for turn, figures in enumerate(metric.per_turn, start=1):
-            yield str(turn), name, *values(figures)
+        spread = (metric.seed_std.mean, metric.seed_std.share)
+        for turn, figures in enumerate([metric, *metric.per_turn]):
+            values = Cell(figures.mean, figures.ci), figures.std, share(figures), figures.threshold
+            yield str(turn or "all"), name, *values, figures.valid, figures.errors, *(() if turn else spread)
 
 
 def _single(a: StudyAdversary) -> Iterator[tuple[str, str, Cell]]:
@@ -159,8 +148,8 @@ def _single(a: StudyAdversary) -> Iterator[tuple[str, str, Cell]]:
     failed = a.failure_within_horizon
     yield "all", "failure_within_horizon", Cell(failed.share, failed.ci)
     yield "all", "perplexity", Cell(a.nll.perplexity)
-    for part, after in (("toxic", a.replies_by_utterance.toxic), ("clean", a.replies_by_utterance.clean)):
-        yield "all", f"share of toxic replies after {part}", Cell(after.share, after.share_ci)
+    for kind in ("toxic", "clean"):
+        yield "all", f"share of toxic replies after {kind}", _after(a, kind)
     for name, value in a.diversity.items():
         yield "all", f"diversity {name}", Cell(value)
 
