@@ -15,7 +15,8 @@ import numpy as np
 from astprompter.base.protocols import Scorer
 from astprompter.base.randomness import key_of
 from astprompter.config import SamplingSettings, ScorerSettings
-from astprompter.models.local.lm import LanguageModel, load_model, load_tokenizer
+from astprompter.models.local.lm import LanguageModel
+from astprompter.models.local.loading import load_model, load_tokenizer
 from astprompter.scorers import load_scorer
 
 from .corpus import documents

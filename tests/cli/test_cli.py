@@ -93,11 +93,11 @@ def test_model_files_can_be_read_by_others_like_any_file(files: dict[str, str], 
 def test_a_model_that_is_not_at_hand_is_refused_at_once_with_a_remedy(
     files: dict[str, str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from astprompter.models.local import lm
+    from astprompter.models.local import loading
 
     loaded: list[str] = []
     monkeypatch.setattr("astprompter.workflows.load.build_lm", lambda *given, **more: loaded.append("a model"))
-    hub = lm.hub_constants()
+    hub = loading.hub_constants()
     chosen = ["-p", "gpt2", *settings(files), "scorer.spec=detoxify:unbiased"]
     for command in (["train", "-o", str(tmp_path / "run"), *chosen],
                     ["evaluate", "untuned", "-o", str(tmp_path / "x"), *chosen]):  # fmt: skip
@@ -106,7 +106,7 @@ def test_a_model_that_is_not_at_hand_is_refused_at_once_with_a_remedy(
         assert "'unitary/unbiased-toxic-roberta': it is not on this machine, and HF_HUB_OFFLINE is set" in err
         assert "scorer.spec=hf:./my-classifier" in err
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(lm, "reaches", lambda url: False)
+    monkeypatch.setattr(loading, "reaches", lambda url: False)
     code, _, err = call(capsys, "train", "-o", str(tmp_path / "run"), *chosen)
     assert code == 2
     assert "cannot be reached; name a folder" in err

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from astprompter.cli.app import main
-from astprompter.models.local.lm import load_model
+from astprompter.models.local.loading import load_model
 from helpers.files import read_rows
 from helpers.tiny import naming, write_models
 from helpers.zygote import Process

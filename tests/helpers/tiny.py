@@ -105,7 +105,7 @@ def _model(family: str, vocabulary: int, seed: int, context: int) -> Any:
     return model.eval()
 
 
-_gaps: dict[Any, float] = {}
+_gaps: dict[Any, tuple[float, str]] = {}
 
 
 @contextlib.contextmanager
@@ -113,10 +113,11 @@ def probed_once(*model: Any) -> Iterator[None]:
     """Let the probes of a speaker that is made say what they said of the same model before, in this process."""
     real, route_taken = capabilities._gap, LanguageModel.forward  # of a forward pass that a test changes, another thing
 
-    def gap(lm: Any, route: Any) -> float:
-        key = (model, route_taken, route.__name__, lm.shares_branches, lm.model.config._attn_implementation)
+    def gap(lm: Any, route: Any, *given: Any) -> tuple[float, str]:
+        passes = (route_taken, type(lm.model.base_model).forward, lm.masks, lm.alone, lm.shares_branches)
+        key = (model, route.__name__, *passes, lm.model.config._attn_implementation)
         if key not in _gaps:
-            _gaps[key] = real(lm, route)
+            _gaps[key] = real(lm, route, *given)
         return _gaps[key]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from astprompter.config import Settings, settings_from
-from astprompter.models.local.lm import load_model, weights_hash
+from astprompter.models.local.lm import weights_hash
+from astprompter.models.local.loading import load_model
 from astprompter.models.local.lora import WithoutAdapters, add_adapters, merged_weights
 from astprompter.training.packing import pack, sequence_logps
 from astprompter.workflows.load import build_lm, load_training_models

@@ -13,7 +13,7 @@ from astprompter.models.local import session as sessions
 from astprompter.models.local.lm import LanguageModel
 from astprompter.models.local.sampling import sample
 from astprompter.rollout.reward import mean_nll
-from helpers.tiny import FAMILIES, PREFIXES, SENTENCES, keys_for, make_tokenizer
+from helpers.tiny import FAMILIES, PREFIXES, SENTENCES, SHORT, keys_for, make_tokenizer
 
 MOST_ARE_SLOW = [*FAMILIES[:2], *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES[2:])]
 GREEDY = SamplingSettings(max_new_tokens=8, min_new_tokens=2, temperature=0.0, repetition_penalty=1.1)
@@ -326,16 +326,75 @@ def test_an_end_outside_the_vocabulary_is_no_end(make_lm: Any) -> None:
     )
 
 
-def test_a_sliding_window_bounds_the_context(make_lm: Any) -> None:
-    from transformers import MistralConfig, MistralForCausalLM
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_window_is_no_limit_of_the_context_and_counts_tokens_not_holes(tokenizer: Any, every: int) -> None:
+    from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = make_lm().tokenizer
-    config = MistralConfig(
+    sizes: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256, "sliding_window": 16,
+    }  # fmt: skip
+    if every == 1:
+        model: Any = MistralForCausalLM(MistralConfig(**sizes))
+    else:
+        kinds = ["full_attention", "sliding_attention"]
+        model = Qwen3ForCausalLM(Qwen3Config(use_sliding_window=True, layer_types=kinds, head_dim=8, **sizes))
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(len(parameter)))
+    lm = LanguageModel(model.eval(), tokenizer, name="windowed", sampling=SHORT)
+    assert (lm.context, lm.masks, lm.shares_branches) == (256, "window" if every == 1 else "layers", True)
+    assert model.config.sliding_window == 16
+    session = lm.start(PREFIXES, turns=3).branch([row for row in range(len(PREFIXES)) for _ in range(2)])
+    for turn in range(2):
+        contexts = session.transcript() or []
+        spoken = [Speech(text[: 5 + 9 * (turn + i) % 40]) for i, text in enumerate(PREFIXES * 2)]
+        for context, said, logprobs in zip(contexts, spoken, session.hear(spoken, likelihood=True) or [], strict=True):
+            assert list(logprobs) == pytest.approx(full_logprobs(lm, context, lm.encode(said.text)), abs=1e-4)
+        session.speak(keys_for(2 * len(PREFIXES), turn))
+
+
+def test_with_long_rope_no_row_changes_the_factors_of_another(tokenizer: Any) -> None:
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    rope = {
+        "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [8.0] * 4,
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    config = Phi3Config(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=256, sliding_window=64,
+        max_position_embeddings=256, original_max_position_embeddings=64, rope_parameters=rope, pad_token_id=0,
     )  # fmt: skip
-    lm = LanguageModel(MistralForCausalLM(config).eval(), tokenizer, name="windowed", sampling=GREEDY)
+    lm = LanguageModel(Phi3ForCausalLM(config).eval(), tokenizer, name="long", sampling=SHORT)
     assert lm.context == 64
+    said = [Speech(" and so on"), Speech(" it is")]
+    texts = ["Hello.", "What a day! " * 30]
+    together = lm.start(texts, turns=1).hear(said, likelihood=True) or []
+    for text, speech, values in zip(texts, said, together, strict=True):
+        alone = (lm.start([text], turns=1).hear([speech], likelihood=True) or [])[0]
+        assert list(values) == pytest.approx(list(alone), abs=1e-5)
+
+
+def test_the_head_is_the_model_s_own(tokenizer: Any) -> None:
+    from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, GraniteForCausalLM
+
+    sizes: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
+    }  # fmt: skip
+    for model in (
+        CohereForCausalLM(CohereConfig(logit_scale=0.0625, **sizes)),
+        GraniteForCausalLM(GraniteConfig(logits_scaling=8.0, **sizes)),
+    ):
+        lm = LanguageModel(model.eval(), tokenizer, name="scaled", sampling=SHORT)
+        ids = torch.tensor([lm.encode(PREFIXES[0])])
+        with torch.no_grad():
+            wanted = model(input_ids=ids).logits
+            states = lm.forward(ids, torch.ones_like(ids).bool(), torch.arange(ids.size(1))[None])
+            assert torch.allclose(lm.logits(states), wanted, atol=1e-6)
+            assert not torch.allclose(model.get_output_embeddings()(states), wanted, atol=1e-2)
+        assert lm.shares_branches
+        assert lm.packs
 
 
 def nucleus_draw(logits: list[float], uniform: float, temperature: float, top_p: float) -> int:

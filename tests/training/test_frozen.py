@@ -11,7 +11,8 @@ import torch
 
 from astprompter.base.errors import RunError
 from astprompter.config import Settings, settings_from
-from astprompter.models.local.lm import load_model, weights_hash
+from astprompter.models.local.lm import weights_hash
+from astprompter.models.local.loading import load_model
 from astprompter.training.trainer import Trainer
 from astprompter.workflows.train import new_trainer
 from helpers.tiny import write_models

@@ -12,7 +12,8 @@ import torch
 
 from astprompter.base.errors import RunError
 from astprompter.config import RewardSettings, settings_from
-from astprompter.models.local.lm import load_model, weights_hash
+from astprompter.models.local.lm import weights_hash
+from astprompter.models.local.loading import load_model
 from astprompter.rollout.reward import mean_nll
 from astprompter.runs.directory import LOG, PAIRS
 from astprompter.training.checkpoint import damage

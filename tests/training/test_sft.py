@@ -11,7 +11,8 @@ import torch
 from astprompter.base.errors import UserError
 from astprompter.base.records import ElicitingText
 from astprompter.config import Settings, load_settings, settings_from
-from astprompter.models.local.lm import LanguageModel, load_model, weights_hash
+from astprompter.models.local.lm import LanguageModel, weights_hash
+from astprompter.models.local.loading import load_model
 from astprompter.runs.directory import LOG, RunDirectory
 from astprompter.training.sft import SFTTrainer
 from astprompter.training.state import TrainingModels

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from astprompter.base.errors import UserError
 from astprompter.base.processes import rank, share
 from astprompter.config import load_settings
-from astprompter.models.local.lm import LanguageModel, load_model
+from astprompter.models.local.lm import LanguageModel
+from astprompter.models.local.loading import load_model
 from astprompter.training.packing import pack, sequence_logps
 from astprompter.training.sharding import Placement, check_shard, kept_weights, placed_like, whole
 from astprompter.workflows.resume import check_resumable

@@ -14,7 +14,8 @@ from astprompter.base.errors import RunError, UserError
 from astprompter.base.files import append_rows
 from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
 from astprompter.config import settings_from
-from astprompter.models.local.lm import load_model, weights_hash
+from astprompter.models.local.lm import weights_hash
+from astprompter.models.local.loading import load_model
 from astprompter.runs.directory import LOG
 from astprompter.training.metrics import why_no_pairs
 from astprompter.training.optimizer import learning_rate

@@ -9,7 +9,7 @@ import torch
 
 from ..base.errors import UserError, nearest
 from ..config import ScorerSettings
-from ..models.local.lm import load_model, load_tokenizer
+from ..models.local.loading import load_model, load_tokenizer
 from .first_token import shorten_last_layer
 from .remembering import Item, RememberingScorer, in_batches
 

@@ -11,7 +11,7 @@ import torch
 from ..base.errors import UserError, words_of
 from ..base.protocols import Context
 from ..config import ScorerSettings
-from ..models.local.lm import load_model, load_tokenizer
+from ..models.local.loading import load_model, load_tokenizer
 from .remembering import Item, RememberingScorer, in_batches
 
 LEAST_MASS = 0.1

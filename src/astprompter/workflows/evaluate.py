@@ -16,7 +16,7 @@ from ..base.records import Prefix
 from ..config import Settings, dotted, load_settings
 from ..data import BadRows, load_dialogues, load_prefixes, overlap
 from ..evaluation.evaluate import Evaluation, measure
-from ..models.local.lm import check_folder
+from ..models.local.loading import check_folder
 from ..models.local.replay import Replay
 from ..runs.directory import LOG, RunDirectory, results_folder
 from ..runs.run import Run

@@ -15,7 +15,8 @@ from ..config import AdversarySettings, ModelSettings, RolloutSettings, ScorerSe
 from ..models.local.base import vocabulary_of
 from ..models.local.chat import speaker_from
 from ..models.local.likelihood_proxy import LikelihoodProxy
-from ..models.local.lm import LanguageModel, Role, load_model, load_tokenizer
+from ..models.local.lm import LanguageModel, Role
+from ..models.local.loading import load_model, load_tokenizer
 from ..models.local.lora import add_adapters
 from ..models.local.reference import choose_reference
 from ..models.served.connect import connect

@@ -20,8 +20,9 @@ from ..data import BadRows, read_eliciting
 from ..data import load_prefixes as read_prefixes
 from ..data.readers import unfit
 from ..models.local.chat import speaker_from
-from ..models.local.lm import LanguageModel, Role, check_folder
-from ..models.local.lora import add_adapters
+from ..models.local.lm import LanguageModel, Role
+from ..models.local.loading import check_folder
+from ..models.local.lora import add_adapters, check_no_adapters
 from ..runs.run import Run
 from ..scorers import load_scorer as scorer_of
 from ..scorers.function import FunctionScorer
@@ -82,6 +83,7 @@ def load_model(
         )  # fmt: skip
     if trainable:
         check_trainable(chosen)
+        check_no_adapters(lm.model)
         if not any(parameter.requires_grad for parameter in lm.model.parameters()):
             lm.model.requires_grad_(True)  # frozen as somebody's defender
         if chosen.lora_rank:

@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...base.errors import UserError
 from ...base.records import Speech
 from ...config import SamplingSettings
+from .attention import Form, mask_in_form
+from .cache import GrowingCache
+from .whole import Alone, RowCaches, name_of_cache, own_logits, run_alone
 
 
 def vocabulary_of(tokenizer: Any) -> str:
@@ -39,12 +43,13 @@ class LocalModel:
         vocabulary: Fingerprint of the tokenizer.
         context: Most tokens the model can hold.
         vocabulary_size: Rows of the output embedding.
-        layers: Attention layers.
         logits_width: Width of the hidden states that the output embedding reads.
         end_ids: Tokens that end a speech.
         banned: Tokens that are never sampled, specials that are not an end and padding rows: int64 [tokens].
         banned_early: Those and the ends, before ``min_new_tokens``.
         shares_branches: Whether branches share the cache of what they have in common, instead of copies.
+        masks: What it takes as attention masks.
+        alone: How a row goes on, of a model that cannot compute several of unequal length at once; else ``None``.
         packs: Whether the model honours a mask of ancestors, so that sequences can share a row.
     """
 
@@ -72,21 +77,23 @@ class LocalModel:
                 slightly.
 
         Raises:
-            UserError: The model does not honour attention masks and caches the way rollouts need.
+            UserError: It is no causal language model, or does not go on from its own cache.
         """
         self.model, self.tokenizer, self.sampling, self.name = model, tokenizer, sampling, name
+        self.config = model.config.get_text_config(decoder=True)
         self.vocabulary = vocabulary_of(tokenizer)
-        self.context = context or _context_of(model.config)
+        self.context = context or _context_of(self.config)
         self.autocast = autocast
         self.heard_tokens = sampling.max_new_tokens if heard_tokens is None else heard_tokens
-        self.end_ids = _end_ids(model, tokenizer)
-        size, self.logits_width = model.get_output_embeddings().weight.shape
-        self.vocabulary_size = size
-        self.layers = int(model.config.num_hidden_layers)
+        self.vocabulary_size, self.logits_width = _head_of(model, name).weight.shape
+        self.end_ids = _end_ids(model, tokenizer, self.vocabulary_size)
         self._ban()
         self.shares_branches = self.packs = False
-        parameters = inspect.signature(model.forward).parameters
-        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
+        self.masks: Form = "all"
+        self.alone: Alone | None = None
+        self._plain_head = _has_plain_head(model, self.logits_width)
+        self._cache_argument = name_of_cache(model)
+        self._takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
         plain = self._encode("a")
         with_specials = tokenizer("a")["input_ids"]
         self._opening = tuple(with_specials[: with_specials.index(plain[0])]) if plain[0] in with_specials else ()
@@ -148,31 +155,42 @@ class LocalModel:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
+    def new_cache(self, rows: int) -> Any:
+        """An empty key-value cache of so many rows, as :meth:`forward` takes it."""
+        if self.alone:
+            return RowCaches([None] * rows)
+        layers = int(self.config.num_hidden_layers)
+        return GrowingCache.empty(layers, self.sampling.max_new_tokens + self.heard_tokens, shared=self.shares_branches)
+
     def forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any | None = None) -> Tensor:
         """Hidden states of new tokens.
 
         Args:
             ids: New tokens, int64 [rows, new].
-            mask: Validity of all columns so far, bool [rows, past + new]; or who sees whom,
-                [rows, 1, new, past + new], bool or added to the scores.
+            mask: Validity of all columns so far, bool [rows, past + new]; or, without a cache and where the model
+                :attr:`packs`, who sees whom, bool [rows, 1, new, new].
             positions: Position of each new token, int64 [rows, new].
-            cache: Key-value cache of the past columns, extended in place.
+            cache: From :meth:`new_cache`, with the past columns; extended in place.
 
         Returns:
             Hidden states [rows, new, width], to be read by :meth:`logits`.
         """
-        body = self.model.base_model
-        options = {self._cache_argument: cache} if cache is not None else {}
-        output = body(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=cache is not None, **options
-        )
+        if self.alone:
+            return run_alone(self.model, self.alone, ids, mask, self.logits_width, cache)
+        options = {} if cache is None else {self._cache_argument: cache}
+        if self._takes_positions:
+            options["position_ids"] = positions
+        masks = mask_in_form(self.masks, mask, positions, self.config, self.model.dtype)
+        output = self.model.base_model(input_ids=ids, attention_mask=masks, use_cache=cache is not None, **options)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits: [..., width] -> [..., vocabulary]."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
-        return logits
+        """Next-token logits, by the model's own head: [..., width] -> [..., vocabulary]."""
+        if self._plain_head:
+            logits: Tensor = self.model.get_output_embeddings()(hidden)
+            return logits
+        return own_logits(self.model, hidden.flatten(0, -2)).view(*hidden.shape[:-1], -1)
 
     def _encode(self, text: str) -> list[int]:
         """Token ids of a text; a special token that is spelt out in it stays text."""
@@ -181,20 +199,43 @@ class LocalModel:
 
 
 def _context_of(config: Any) -> int:
-    """Most tokens; no more than a sliding window, so that the window never matters."""
+    """Most tokens; with rotary factors that change beyond a length (long-RoPE), no more than that.
+
+    There a text's longest batch mate would choose the factors of all, and keys in the cache would have those of before.
+    """
     context = 2048
     for key in ("n_positions", "max_position_embeddings", "n_ctx", "max_seq_len"):
         value = getattr(config, key, None)
         if isinstance(value, int) and value > 0:
             context = value
             break
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return min(context, window) if isinstance(window, int) and window > 0 else context
+    ropes = getattr(config, "rope_parameters", None) or {}
+    for rope in (ropes, *ropes.values()):
+        if isinstance(rope, dict) and rope.get("rope_type") == "longrope":
+            context = min(context, rope.get("original_max_position_embeddings") or context)
+    return context
 
 
-def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+def _head_of(model: Any, name: str) -> Any:
+    head = model.get_output_embeddings()
+    if getattr(head, "weight", None) is None:
+        raise UserError(f"model '{name}' ({type(model).__name__}) has no output layer over a vocabulary")
+    return head
+
+
+@torch.no_grad()
+def _has_plain_head(model: Any, width: int) -> bool:
+    """Whether the output layer alone is the whole head; large states show every soft cap."""
+    states = torch.linspace(-30, 30, 2 * width, device=model.device, dtype=model.dtype).view(2, width)
+    try:
+        return torch.equal(own_logits(model, states), model.get_output_embeddings()(states))
+    except Exception:  # architectures raise their own kinds; the probe will tell which
+        return False
+
+
+def _end_ids(model: Any, tokenizer: Any, size: int) -> tuple[int, ...]:
+    """Ids that end a text; a config may keep the end of a larger vocabulary than the ``size`` rows of the model's."""
     named = getattr(model.generation_config, "eos_token_id", None)
     ids = named if isinstance(named, list) else [named]
-    size = model.get_output_embeddings().weight.size(0)  # a config may keep the end of a larger vocabulary
     found = [i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int) and 0 <= i < size]
     return tuple(dict.fromkeys(found))

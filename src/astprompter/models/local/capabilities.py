@@ -1,116 +1,187 @@
-"""What a loaded model can be trusted with: probes that compare each short cut with a plain forward pass."""
+"""Which short cuts a model's architecture supports: found out when it is loaded, so that none can change a number.
+
+A probe holds conversations with the model, with padding, branches and a cache, and compares the log-probabilities with
+those of the model itself: whole rows, no cache, eager attention. The first route that gives the same is taken:
+
+1. branches share the cache of what they have in common;
+2. the cache is copied, the attention function is sdpa's, or the model's own where it computes more than sdpa;
+3. the model makes its masks by itself from which columns are valid;
+4. every row alone, with the library's own cache (states of recurrent layers, for instance).
+
+A local window is made narrow while the probe runs, so that a few tokens are longer than it.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...base.errors import UserError
-from .attention import ATTENTION, register_attention, visible
+from ...base.errors import UserError, words_of
+from ...base.records import Speech
+from .attention import ATTENTION, WINDOWS, Form, register_attention
 from .base import LocalModel
-from .cache import GrowingCache
+from .session import LMSession
+from .whole import Alone
 
 _log = logging.getLogger(__name__)
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 """Largest difference of log-probabilities, nats."""
+_OPENING, _HEARD = 6, ((3, 1, 2, 2), (1, 2, 1, 3))
+"""Tokens of an opening, and of what four branches hear in turn."""
+_NARROW = 4
+"""Tokens of a window while the probe runs."""
+_MOST = 4096
+"""Tokens of an opening, at most, for windows that cannot be made narrow."""
+_ALONE: tuple[Alone, ...] = ("cached", "stepwise", "anew")
 
 
 def install(lm: LocalModel) -> None:
-    """Set ``lm.shares_branches`` and ``lm.packs`` to what the model supports, its attention function with them.
+    """Set how ``lm`` computes (attention function, ``masks``, ``shares_branches``, ``alone``) and whether it ``packs``.
 
     Raises:
-        UserError: The model does not even honour masks and caches the way rollouts need.
+        UserError: It is no causal language model, or does not go on from its own cache.
     """
-    model, plain = lm.model, lm.model.config._attn_implementation
     register_attention()
-    _use_fused_gelu(model)
-    lm.shares_branches = False
-    if plain in ("sdpa", ATTENTION) and model._can_set_attn_implementation():
-        model.set_attn_implementation(ATTENTION)
-        lm.shares_branches = True
-        if not _gap(lm, _rollout_logprobs) <= _limit(lm):
-            model.set_attn_implementation("sdpa")
-            lm.shares_branches = False
-    if not lm.shares_branches:
-        gap = _gap(lm, _rollout_logprobs)
-        if not gap <= _limit(lm):
-            raise UserError(
-                f"model '{lm.name}' ({type(model).__name__}) gives other log-probabilities with a padded "
-                f"cache than without (difference {gap:.2g} nats), so its rollouts could not be trusted; "
-                "use a model with plain causal attention, or serve it"
-            )
-    lm.packs = _gap(lm, _packed_logprobs) <= _limit(lm)
+    _use_fused_gelu(lm.model)
+    autocast, lm.autocast = lm.autocast, False
+    try:
+        with _narrowed(lm) as opening:
+            _choose(lm, opening)
+    finally:
+        lm.autocast = autocast
 
 
-def _limit(lm: LocalModel) -> float:
-    return _TOLERANCE.get(lm.model.dtype, 1e-3)
+def _choose(lm: LocalModel, opening: int) -> None:
+    rows = _rows(lm, opening)
+    limit, why = _TOLERANCE.get(lm.model.dtype, 1e-3), ""
+    settable = lm.model._can_set_attn_implementation()
+    if settable:
+        lm.model.set_attn_implementation("eager")
+    expected = _plain_logprobs(lm, rows)
+    for attention, masks, shares, alone in _routes(lm.config):
+        lm.masks, lm.shares_branches, lm.alone = masks, shares, alone
+        if settable:
+            lm.model.set_attn_implementation(attention)
+        elif attention == ATTENTION:
+            continue
+        gap, refusal = _gap(lm, _rollout_logprobs, rows, opening, expected)
+        if gap <= limit:
+            lm.packs = not lm.alone and _gap(lm, _packed_logprobs, rows[:2], opening, expected[:2])[0] <= limit
+            return
+        why = refusal or f"log-probabilities differ by {gap:.2g} nats"
+    kind = f"model '{lm.name}' ({type(lm.model).__name__})"
+    (whole,), (part,) = _plain_logprobs(lm, rows[:1]), _plain_logprobs(lm, [rows[0][:-2]])
+    if not float((whole[: len(part)] - part).abs().max()) <= limit:
+        raise UserError(
+            f"{kind} is an encoder: what it makes of a token depends on the tokens after it, so it cannot speak; name "
+            "a causal language model"
+        )
+    raise UserError(
+        f"{kind} does not go on in pieces as it reads a whole text ({why}), so its rollouts could not be trusted; use "
+        "another model, or serve it (defender.path=openai:NAME)"
+    )
 
 
-def _rows(lm: LocalModel) -> list[list[int]]:
-    """Four sequences of six tokens; the first two and the last two share their first three."""
+def _routes(config: Any) -> Iterator[tuple[str, Form, bool, Alone | None]]:
+    """Attention function, masks, whether branches share a cache, and how rows go on alone; the fastest first."""
+    forms: list[Form] = ["all"]
+    if any(getattr(config, key, None) for key in WINDOWS):
+        forms = ["window", "all"] if getattr(config, "layer_types", None) is None else ["layers", "window", "all"]
+    for attention, shares in ((ATTENTION, True), (ATTENTION, False), ("eager", False)):
+        for form in forms:
+            yield attention, form, shares, None
+    for attention in (ATTENTION, "eager"):
+        yield attention, "valid", False, None
+    for alone in _ALONE:
+        yield "eager", "valid", False, alone
+
+
+def _rows(lm: LocalModel, opening: int) -> list[list[int]]:
+    """What four branches hear in all; the openings of the first two and the last two are one, those a third shorter."""
     size = lm.vocabulary_size
-    opening = [[(7 * r + 3 * c + 1) % size for c in range(3)] for r in range(2)]
-    return [[*opening[r // 2], *((11 * r + 5 * c + 2) % size for c in range(3))] for r in range(4)]
+    shared = [[(7 * r + 3 * c + c * c + 1) % size for c in range(opening - r * (opening // 3))] for r in range(2)]
+    return [
+        [*shared[r // 2], *((11 * r + 5 * c + 2) % size for c in range(sum(lengths[r] for lengths in _HEARD)))]
+        for r in range(4)
+    ]
 
 
 @torch.no_grad()
-def _gap(lm: LocalModel, route: Any) -> float:
-    """Largest difference between a route's log-probabilities and those of plain forward passes, nats."""
-    full = torch.tensor(_rows(lm), device=lm.device)
-    positions = torch.arange(full.size(1), device=lm.device).expand_as(full)
-    output = lm.model(input_ids=full, attention_mask=torch.ones_like(full), position_ids=positions, use_cache=False)
-    expected = output.logits.float().log_softmax(-1)
+def _plain_logprobs(lm: LocalModel, rows: list[list[int]]) -> list[Tensor]:
+    """Of every token but a row's first, by the model itself in one pass; what pads a row comes after its tokens."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *row[:1] * (longest - len(row))] for row in rows], device=lm.device)
+    logits = lm.model(input_ids=ids, use_cache=False).logits
+    return [_picked(own, row) for own, row in zip(logits, rows, strict=True)]
+
+
+def _picked(logits: Tensor, row: list[int]) -> Tensor:
+    """Log-probability of each token of a row under the logits before it: [row - 1]."""
+    targets = torch.tensor(row[1:], device=logits.device)
+    return logits[: len(row) - 1].float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
+
+
+@torch.no_grad()
+def _gap(lm: LocalModel, route: Any, rows: list[list[int]], opening: int, expected: list[Tensor]) -> tuple[float, str]:
+    """Largest difference between a route's log-probabilities and those of the model itself, nats; why it refused."""
     try:
-        got = route(lm)
+        found: list[Tensor] = route(lm, rows, opening)
+        pairs = zip(found, expected, strict=True)
+        return max(float((got - whole[-len(got) :]).abs().nan_to_num(torch.inf).max()) for got, whole in pairs), ""
     except torch.cuda.OutOfMemoryError:
         raise
-    except (TypeError, ValueError, AttributeError, NotImplementedError, IndexError, RuntimeError) as refusal:
+    except Exception as refusal:  # architectures raise their own kinds
         _log.debug("model '%s' refuses a short cut: %r", lm.name, refusal)
-        return float("inf")
-    return float((got - expected).abs().max())
+        return float("inf"), words_of(refusal) or type(refusal).__name__
 
 
-def _rollout_logprobs(lm: LocalModel) -> Tensor:
-    """By the cache: two rows with a hole branch in two, one token follows, then two at once: [4, 6, vocabulary]."""
-    rows = torch.tensor(_rows(lm), device=lm.device)
-    ids = torch.cat([rows[:, :3], rows[:, :1], rows[:, 3:]], dim=1)  # a hole after the opening
-    valid = torch.tensor([[1, 1, 1, 0, 1, 1, 1]] * 4, device=lm.device).bool()
-    places = (valid.cumsum(1) - 1).clamp(min=0)
-
-    def run(take: slice, columns: slice, cache: GrowingCache) -> Tensor:
-        seen = valid[take, : columns.stop]
-        new = columns.stop - columns.start
-        mask = visible(seen, new, lm.model.dtype) if lm.shares_branches else seen
-        return lm.forward(ids[take, columns], mask, places[take, columns], cache)
-
-    cache = GrowingCache.empty(lm.layers, 2, shared=lm.shares_branches)
-    parts = [run(slice(0, 4, 2), slice(0, 4), cache).repeat_interleave(2, 0)[:, :3]]
-    family = torch.tensor([0, 0, 1, 1], device=lm.device)
-    cache = cache.branch(2) if lm.shares_branches else cache.select(family)
-    parts += [run(slice(0, 4), slice(4, 5), cache), run(slice(0, 4), slice(5, 7), cache)]
-    return lm.logits(torch.cat(parts, dim=1)).float().log_softmax(-1)
+def _rollout_logprobs(lm: LocalModel, rows: list[list[int]], opening: int) -> list[Tensor]:
+    """By conversations: two openings of unequal length, two branches of each, which hear ragged texts."""
+    shorter = opening - opening // 3
+    session: Any = LMSession.open(lm, [rows[0][:opening], rows[2][:shorter]]).branch([0, 0, 1, 1])
+    found, starts = [list[float]() for _ in rows], [opening, opening, shorter, shorter]
+    for lengths in _HEARD:
+        ends = [start + length for start, length in zip(starts, lengths, strict=True)]
+        texts = [Speech("", tuple(row[a:b]), lm.vocabulary) for row, a, b in zip(rows, starts, ends, strict=True)]
+        for own, heard in zip(found, session.hear(texts, likelihood=True), strict=True):
+            own.extend(heard)
+        starts = ends
+    return [torch.tensor(own, device=lm.device) for own in found]
 
 
-def _packed_logprobs(lm: LocalModel) -> Tensor:
-    """By one row whose mask shows ancestors only: [4, 6, vocabulary]."""
-    rows = _rows(lm)
-    ids = [*rows[0][:3], *rows[0][3:], *rows[1][3:], *rows[2][:3], *rows[2][3:], *rows[3][3:]]
-    paths = [
-        [*range(9 * family, 9 * family + 3), *range(9 * family + 3 * child, 9 * family + 3 * child + 3)]
-        for family in (0, 1) for child in (1, 2)
+def _packed_logprobs(lm: LocalModel, rows: list[list[int]], opening: int) -> list[Tensor]:
+    """By one row of two branches, whose mask shows ancestors only."""
+    first, second = rows
+    end = len(first)
+    ids, nodes = [*first, *second[opening:]], [*range(opening), *range(end, end + len(second) - opening)]
+    mask = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+    mask[end:, opening:end] = False
+    positions = torch.tensor([[*range(end), *range(opening, len(second))]], device=lm.device)
+    hidden = lm.forward(torch.tensor([ids], device=lm.device), mask[None, None].to(lm.device), positions)[0]
+    return [_picked(lm.logits(hidden[:end]), first), _picked(lm.logits(hidden[nodes]), second)]
+
+
+@contextmanager
+def _narrowed(lm: LocalModel) -> Iterator[int]:
+    """Make local windows narrow for a while; gives the tokens of an opening that is longer than every window."""
+    wide = {key: getattr(lm.config, key, None) for key in WINDOWS}
+    found = {key: value for key, value in wide.items() if isinstance(value, int) and value > _NARROW}
+    fixed = [
+        value for key, value in lm.config.to_dict().items()
+        if "window" in key and key not in (*WINDOWS, "max_window_layers") and type(value) is int and value > _NARROW
     ]  # fmt: skip
-    mask = torch.zeros(len(ids), len(ids), dtype=torch.bool)
-    positions = torch.zeros(len(ids), dtype=torch.long)
-    for path in paths:
-        for depth, node in enumerate(path):
-            mask[node, path[: depth + 1]] = True
-            positions[node] = depth
-    device = lm.device
-    hidden = lm.forward(torch.tensor([ids], device=device), mask[None, None].to(device), positions[None].to(device))
-    return lm.logits(hidden[0, torch.tensor(paths, device=device)]).float().log_softmax(-1)
+    for key in found:
+        setattr(lm.config, key, _NARROW)
+    try:
+        yield min(_MOST, lm.context // 2, max(fixed, default=0) * 3 // 2) + _OPENING if fixed else _OPENING
+    finally:
+        for key, value in found.items():
+            setattr(lm.config, key, value)
 
 
 def _use_fused_gelu(model: Any) -> None:

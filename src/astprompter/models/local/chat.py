@@ -25,6 +25,7 @@ from ...base.records import Keys, Speech
 from ...config import SamplingSettings
 from .base import special_ids
 from .lm import LanguageModel, Role
+from .lora import unwrapped
 from .session import LMSession
 
 _MARKS = ("alpha", "bravo", "charlie")
@@ -180,7 +181,7 @@ def speaker_from(
     Raises:
         UserError: The model does not support rollouts, or its template cannot be used message by message.
     """
-    model.eval()
+    model = unwrapped(model).eval()
     if role == "defender":
         model.requires_grad_(False)
     under_template = chat == "on" or (chat == "auto" and bool(tokenizer.chat_template))

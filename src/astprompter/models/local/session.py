@@ -18,7 +18,6 @@ from torch import Tensor
 from ...base.protocols import Session
 from ...base.randomness import uniform
 from ...base.records import Keys, Speech
-from .attention import visible
 from .base import LocalModel
 from .cache import GrowingCache
 from .sampling import penalise_repeats, sample
@@ -58,9 +57,8 @@ class LMSession(Session):
         last = torch.zeros(len(rows), lm.logits_width, dtype=lm.model.dtype, device=lm.device)
 
         def begin(group: slice, columns: int) -> LMSession:
-            room = lm.sampling.max_new_tokens + lm.heard_tokens
-            cache = GrowingCache.empty(lm.layers, room, shared=lm.shares_branches)
-            return cls(lm, ids[group, :columns], valid[group, :columns], cache=cache, cached=0, last=last[group])
+            part = ids[group, :columns]
+            return cls(lm, part, valid[group, :columns], cache=lm.new_cache(len(part)), cached=0, last=last[group])
 
         lengths = [len(row) for row in rows]
         groups = alike(lengths) if lm.shares_branches else []
@@ -230,10 +228,7 @@ class LMSession(Session):
         """Run all columns the model has not seen; returns their hidden states [rows, new, width]."""
         positions = (self._valid.cumsum(dim=1) - 1).clamp(min=0)[:, self._cached :]
         fresh = self._valid[:, self._cached :]
-        mask = (
-            self._valid if not self._lm.shares_branches else visible(self._valid, fresh.size(1), self._lm.model.dtype)
-        )
-        hidden = self._lm.forward(self._ids[:, self._cached :], mask, positions, self._cache)
+        hidden = self._lm.forward(self._ids[:, self._cached :], self._valid, positions, self._cache)
         states = torch.cat([self._last[:, None], hidden], dim=1)
         places = torch.arange(1, states.size(1), device=fresh.device)
         newest = (places * fresh).amax(dim=1)  # 0 keeps the old state of rows that got only holes
