@@ -21,7 +21,7 @@ from astprompter.report.page import templates, write_report
 from astprompter.report.payload import embed
 from astprompter.report.pictures import scale
 from astprompter.report.read import read_runs
-from astprompter.report.study import study_of
+from astprompter.report.study import Study, studies_of
 from astprompter.report.words import commands, conclusion, unmeasured
 from astprompter.runs.schema.figures import AdversaryFigures
 from helpers.report_runs import HOSTILE, adversary, case, comparison, write_experiment, write_run
@@ -62,6 +62,11 @@ class Page(HTMLParser):
 
 def page_of(*runs: Path) -> Page:
     return Page(write_report(list(runs)).read_text("utf-8"))
+
+
+def only_study(*runs: Path) -> Study:
+    (study,) = studies_of(read_runs(list(runs)))
+    return study
 
 
 def test_the_conclusion_is_the_first_sentence(tmp_path: Path) -> None:
@@ -205,11 +210,9 @@ def test_several_runs_join_and_equal_baselines_show_once(tmp_path: Path) -> None
     write_run(tmp_path / "study" / "full" / "seed-1", share=0.18)
     write_run(tmp_path / "study" / "beta-0" / "seed-0", share=0.05, reward={"beta": 0})
     (tmp_path / "study" / "experiment.json").write_text("{}")
-    runs = read_runs([tmp_path / "study"])
-    labels = [a.label for a in study_of(runs).adversaries]
-    assert labels == ["beta-0/seed-0", "untuned", "full/seed-0", "full/seed-1"]
-    slots = [a.slot for a in study_of(runs).adversaries]
-    assert slots == [0, 1, 2, 3]
+    study = only_study(tmp_path / "study")
+    assert [a.label for a in study.adversaries] == ["beta-0/seed-0", "untuned", "full/seed-0", "full/seed-1"]
+    assert [a.slot for a in study.adversaries] == [0, 1, 2, 3]
     assert "full/seed-1" in page_of(tmp_path / "study").text
 
 
@@ -262,7 +265,7 @@ def test_pairs_of_an_experiment_show_their_own_texts_and_how_to_repeat_them(tmp_
     (tmp_path / "paper").mkdir()
     write_experiment(tmp_path / "paper", cases, ["experiment", "mine.yaml", "seeds=[0]", "--out", "x y"])
     page = page_of(tmp_path / "paper")
-    assert len(page.data["failures"]) == 4
+    assert len(page.data["failures"]) == 8
     for row in page.data["failures"]:
         label = page.data["adversaries"][row[0]][0]
         word = "large" if "large" in label else "small"
@@ -273,7 +276,9 @@ def test_pairs_of_an_experiment_show_their_own_texts_and_how_to_repeat_them(tmp_
     assert "Likelihood bylikelihood of tiny" in page.text
     assert "By the likelihood of tiny, the text that does it" in page.text
     assert "astprompter experiment mine.yaml 'seeds=[0]' --out 'x y'" in page.text
-    assert "All adversaries on the same openings" not in page.text
+    assert "2 measurements on different things" in page.text
+    assert page.text.count("All adversaries on the same openings") == 2
+    assert page.text.index("Measurement 1: defender small (small)") < page.text.index("Measurement 2: defender large")
 
 
 def test_accumulated_turns_are_marked(tmp_path: Path) -> None:
@@ -312,9 +317,80 @@ def test_the_untuned_adversary_of_another_defender_is_no_baseline(tmp_path: Path
             del summary["adversaries"]["untuned"]
             summary["comparisons"] = []
         (run / "summary.json").write_text(json.dumps(summary))
-    study = study_of(read_runs([one, two]))
-    assert study.untuned is None
-    assert not study.together
+    first, second = studies_of(read_runs([one, two]))
+    assert first.untuned is None
+    assert second.untuned is not None
+
+
+def measured_on(run: Path, **changes: Any) -> None:
+    """Change what an evaluation was measured on: fields of its ``config``, and settings by dotted key."""
+    summary = json.loads((run / "summary.json").read_text())
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            summary["config"]["settings"][section][name] = value
+        else:
+            summary["config"][key] = value
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"defender": "large"},
+        {"scorer": "word pear"},
+        {"prefixes": {"source": "others.jsonl", "count": 101}},
+        {"prefixes": {"source": "openings.jsonl", "count": 8}},
+        {"likelihood": "stand-in (tiny)"},
+        {"rollout__horizon": 2},
+        {"rollout__temperature": 1.0},
+        {"evaluation__scorers": ["word:x"]},
+        {"evaluation__level": 0.9},
+    ],
+)
+def test_what_was_measured_on_different_things_is_never_mixed(tmp_path: Path, change: dict[str, Any]) -> None:
+    one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two", share=0.3, text="plum")
+    third = write_run(tmp_path / "third", share=0.1)
+    measured_on(two, **change)
+    first, second = studies_of(read_runs([one, two, third]))
+    assert [a.run.name for a in first.adversaries if a.key != "untuned"] == ["one", "third"]
+    assert [a.run.name for a in second.adversaries] == ["two", "two"]
+    key, _, name = next(iter(change)).partition("__")
+    assert (f"{key}.{name}" if name else key) in second.basis
+    page = page_of(one, two, third)
+    for words in ("Measurement 1: ", "Measurement 2: ", "toxic for 31% [27, 35]", "toxic for 60% [56, 64]"):
+        assert words in page.text
+    tables = page.text.split("All adversaries on the same openings")
+    assert len(tables) == 3
+    assert "60.0%" not in tables[1].split("Measurement 2")[0]
+    for row in page.data["failures"]:
+        beside = json.dumps(page.data["trajectories"][row[6]])  # the untuned adversary of the same measurement
+        assert ("plum" in beside) == (page.data["adversaries"][row[0]][0] == "two")
+    text = write_report([one, two, third], form="md").read_text("utf-8").replace("\\", "")
+    assert "\n## " + second.basis in text
+
+
+def test_equal_weights_and_texts_under_other_names_are_the_same(tmp_path: Path) -> None:
+    one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two", share=0.3)
+    for run, name in ((one, "here"), (two, "there")):
+        prefixes = {"source": f"{name}.jsonl", "count": 101, "sha256": "b"}
+        measured_on(run, defender=name, defender_sha256="a", prefixes=prefixes)
+    assert [a.label for a in only_study(one, two).adversaries] == ["one", "untuned", "two"]
+
+
+def test_every_setting_that_differs_is_shown_and_every_run_can_be_made_again(tmp_path: Path) -> None:
+    changes = {"reward": {"alpha": 0.5, "beta": 0.1}, "loss": {"tau": 0.3}, "training": {"updates": 48}, "seed": 3}
+    runs = [write_run(tmp_path / "one"), write_run(tmp_path / "two", share=0.3, **changes)]
+    differing = ("reward.alpha=0.5", "reward.beta=0.1", "loss.tau=0.3", "training.updates=48", "seed=3")
+    page = page_of(*runs).text
+    markdown = write_report(runs, form="md").read_text("utf-8").replace("\\", "")
+    for text in (page.split("How varied the attacks are")[0], markdown.split("## Reproduce")[0]):
+        for words in differing:
+            assert words in text, words
+    for text in (page, markdown):
+        for run in runs:
+            assert f"astprompter evaluate {run}" in text
+        assert f"astprompter report {runs[0]} {runs[1]}" in text
 
 
 def test_different_baselines_keep_their_run(tmp_path: Path) -> None:
@@ -322,7 +398,7 @@ def test_different_baselines_keep_their_run(tmp_path: Path) -> None:
     summary = json.loads((two / "summary.json").read_text())
     summary["adversaries"]["untuned"] = adversary(0.03, 2.0)
     (two / "summary.json").write_text(json.dumps(summary))
-    assert [a.label for a in study_of(read_runs([one, two])).adversaries] == ["one", "untuned", "untuned (two)", "two"]
+    assert [a.label for a in only_study(one, two).adversaries] == ["one", "untuned", "untuned (two)", "two"]
 
 
 def test_nothing_to_compare_with_and_nothing_assessed(tmp_path: Path) -> None:
@@ -331,7 +407,7 @@ def test_nothing_to_compare_with_and_nothing_assessed(tmp_path: Path) -> None:
     del summary["adversaries"]["untuned"]
     summary["comparisons"] = []
     (run / "summary.json").write_text(json.dumps(summary))
-    assert conclusion(study_of(read_runs([run])))[0].endswith("31% [27, 35] of ordinary openings.")
+    assert conclusion(only_study(run))[0].endswith("31% [27, 35] of ordinary openings.")
     summary["adversaries"]["mine"]["failure_within_horizon"] |= {"share": None, "ci": None}
     (run / "summary.json").write_text(json.dumps(summary))
     assert "nothing to conclude" in page_of(run).text
@@ -339,7 +415,7 @@ def test_nothing_to_compare_with_and_nothing_assessed(tmp_path: Path) -> None:
 
 def test_commands_make_the_run_again(tmp_path: Path) -> None:
     run = write_run(tmp_path / "my run", training={"updates": 48}, loss={"tau": 0.2})
-    train, evaluate, report = commands(study_of(read_runs([run])))
+    train, evaluate, report = commands([only_study(run)])
     assert train.startswith("astprompter train --preset ")
     assert "training.updates=48" in train
     assert "loss.tau=0.2" in train
@@ -352,7 +428,7 @@ def test_commands_make_the_run_again(tmp_path: Path) -> None:
 
 
 def test_what_was_not_measured_names_errors_and_seed(tmp_path: Path) -> None:
-    notes = " ".join(unmeasured(study_of(read_runs([write_run(tmp_path / "mine")]))))
+    notes = " ".join(unmeasured(only_study(write_run(tmp_path / "mine"))))
     assert "word banana" in notes
     assert "2 turns of 'mine' that could not be assessed (1 prefixes" in notes
     assert "seed 0" in notes

@@ -20,6 +20,7 @@ from .commands.experiment import experiment, experiments
 from .commands.export import export
 from .commands.play import play
 from .commands.presets import presets
+from .commands.replay import replay
 from .commands.report import report
 from .commands.shared import ERR, OUT
 from .commands.train import sft, train
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, sft, evaluate, experiment, experiments, play, report, export, presets):
+for command in (train, sft, evaluate, experiment, experiments, play, replay, report, export, presets):
     app.command()(command)
 app.add_typer(data, name="data")
 

@@ -8,8 +8,10 @@ assessed, which enter no mean and are counted. Intervals are percentile interval
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -252,3 +254,13 @@ def _means(weights: Floats, sums: Floats, counts: Floats) -> list[Floats]:
 
 def _finite(value: np.float64) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+def wilson(count: int, total: int, level: float) -> tuple[float, float] | None:
+    """Wilson's score interval of a share of independent draws (Wilson 1927); ``None`` without draws."""
+    if not total:
+        return None
+    z, share = NormalDist().inv_cdf((1 + level) / 2), count / total
+    middle, spread = share + z * z / (2 * total), z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2))
+    low, high = ((middle + sign * spread) / (1 + z * z / total) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..base.display import masked, plain
 from ..evaluation.grid import Cell, Column, Grid, escaped, markdown
 from ..evaluation.tables import NAME
 from .study import Study
-from .words import commands, conclusion, tables, unmeasured
+from .words import commands, conclusion, tables, title, unmeasured
 
 _TOP = 10
 
 
-def to_markdown(study: Study) -> str:
-    """The report of a study for a pull request, an issue or a wiki."""
-    first, second = conclusion(study)
-    parts = [f"# {escaped(first)}", *([escaped(second)] if second else [])]
-    for grid in tables(study):
-        parts += [f"## {escaped(grid.title)}", markdown(grid)]
-    failures = _failures(study)
-    if failures.rows:
-        parts += [f"## The {len(failures.rows)} likeliest failures, text masked", markdown(failures)]
-    parts += ["## Reproduce", "\n".join(f"    {plain(line)}" for line in commands(study))]
-    notes = unmeasured(study)
-    if notes:
-        parts += ["## Not measured", "\n".join(f"- {escaped(note)}" for note in notes)]
+def to_markdown(studies: Sequence[Study]) -> str:
+    """The report of studies for a pull request, an issue or a wiki."""
+    several = len(studies) > 1
+    parts, level = [f"# {escaped(title(studies))}"], "#" * (2 + several)
+    for study in studies:
+        first, second = conclusion(study)
+        parts += [f"## {escaped(study.basis)}", escaped(first)] if several else []
+        parts += [escaped(second)] if second else []
+        for grid in tables(study):
+            parts += [f"{level} {escaped(grid.title)}", markdown(grid)]
+        changed = [f"- {escaped(a.label)}: {escaped(', '.join(a.changes))}" for a in study.adversaries if a.changes]
+        if changed:
+            parts += [f"{level} Settings that differ", "\n".join(changed)]
+        if (failures := _failures(study)).rows:
+            parts += [f"{level} The {len(failures.rows)} likeliest failures, text masked", markdown(failures)]
+    parts += ["## Reproduce", "\n".join(f"    {plain(line)}" for line in commands(studies))]
+    for study in studies:
+        if notes := unmeasured(study):
+            where = f": {escaped(study.basis)}" if several else ""
+            parts += [f"## Not measured{where}", "\n".join(f"- {escaped(note)}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -22,7 +22,7 @@ from . import words as tell
 from .markdown import to_markdown
 from .payload import embed, payload
 from .read import RunFiles, read_runs
-from .study import study_of
+from .study import studies_of
 
 FORMATS = ("html", "md")
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
@@ -55,30 +55,28 @@ def write_report(
     if out.is_dir():
         raise UserError(f"'{out}' is a folder; name a file with --out, for instance {out / f'report.{form}'}")
     files = read_runs(runs, note=note)
-    text = render(files) if form == "html" else to_markdown(study_of(files))
+    text = render(files) if form == "html" else to_markdown(studies_of(files))
     write_text(out, text.encode("utf-8", "replace").decode("utf-8"))
     return out
 
 
 def render(runs: list[RunFiles]) -> str:
     """The HTML page of runs."""
-    study = study_of(runs)
+    studies = studies_of(runs)
     style = _asset("page.css")
     script = '"use strict";\n' + "\n".join(f"{{\n{_asset(name)}}}" for name in _SCRIPTS)
-    return (
-        templates()
-        .get_template("page.html")
-        .render(
-            study=study,
-            tell=tell,
-            pictures=pictures,
-            tree=tree,
-            data=payload(study),
-            policy=f"{_POLICY}; style-src {_hash(style)}; script-src {_hash(script)}",
-            style=Markup(style),  # noqa: S704  # our own file, as the script: nothing in it is to be escaped
-            script=Markup(script),  # noqa: S704
-            version=__version__,
-        )
+    page = templates().get_template("page.html")
+    return page.render(
+        studies=studies,
+        trees=tree.chosen_trees(runs[0].trees),
+        data=payload(studies),
+        tell=tell,
+        pictures=pictures,
+        tree=tree,
+        policy=f"{_POLICY}; style-src {_hash(style)}; script-src {_hash(script)}",
+        style=Markup(style),  # noqa: S704  # our own file, as the script: nothing in it is to be escaped
+        script=Markup(script),  # noqa: S704
+        version=__version__,
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from ..runs.schema.results import FailureRow, TurnRow
 from ..runs.schema.run import NodeRow
+from .bias import judged_unfairly, named
 from .study import Adversary, Study
 from .tree import chosen_trees
 
@@ -29,17 +32,20 @@ class _Numbers(dict[Any, int]):
         return self[key]
 
 
-def payload(study: Study) -> dict[str, Any]:
+def payload(studies: Sequence[Study]) -> dict[str, Any]:
     """Failures of all adversaries, likeliest first, each beside the untuned trajectory from the same prefix.
 
     Returns:
-        ``adversaries`` (label, slot), ``threshold``, ``strategies``, ``prefixes``, ``trajectories`` (prefix number,
-        turns, whether they are accumulated), ``failures`` (adversary, turn, path_nll, tox_reply, strategy, trajectory,
-        untuned trajectory, utterance, reply; −1 for what is missing) and ``trees``.
+        ``adversaries`` (label, slot, what a toxic text exceeds), ``strategies``, ``prefixes``, ``trajectories``
+        (prefix number, turns, whether they are accumulated), ``failures`` (adversary, turn, path_nll, tox_reply,
+        strategy, trajectory, untuned trajectory, utterance, reply, groups of people that the reply names and the
+        scorer's card warns of, place, number there; −1 for what is missing), ``places`` (folders, quoted for a
+        shell) and ``trees``.
     """
-    prefixes, strategies, numbers = _Numbers(), _Numbers(), _Numbers()
+    prefixes, strategies, places, numbers = _Numbers(), _Numbers(), _Numbers(), _Numbers()
     trajectories: list[list[Any]] = []
-    known = {a.label: {row.prefix_id: row for row in a.trajectories} for a in study.adversaries}
+    everyone = [(study, a) for study in studies for a in study.adversaries]
+    known = {a.label: {row.prefix_id: row for row in a.trajectories} for _, a in everyone}
 
     def trajectory(adversary: Adversary, prefix_id: str) -> int:
         row = known[adversary.label].get(prefix_id)
@@ -49,24 +55,26 @@ def payload(study: Study) -> dict[str, Any]:
             trajectories.append([prefixes[row.prefix], [_turn(turn) for turn in row.turns], row.accumulated])
         return numbers[adversary.label, prefix_id]
 
-    def failure(number: int, adversary: Adversary, row: FailureRow) -> list[Any]:
+    def failure(number: int, study: Study, adversary: Adversary, row: FailureRow) -> list[Any]:
         own, base, untuned = trajectory(adversary, row.prefix_id), -1, study.untuned_of(adversary)
         if untuned is not None and adversary is not untuned:
             base = trajectory(untuned, row.prefix_id)
             if min(own, base) >= 0 and trajectories[base][0] != trajectories[own][0]:
                 base = -1  # an id that means another text in another run
         scores = _short(row.path_nll), _short(row.tox_reply)
-        return [number, row.turn, *scores, strategies[row.strategy], own, base, row.utterance, row.reply]
+        groups = ", ".join(sorted(named(row.reply) & judged_unfairly(study.settings.get("scorer", {}).get("spec", ""))))
+        found = [groups, places[shlex.quote(str(adversary.run.folder_of(row)))], row.rank]
+        return [number, row.turn, *scores, strategies[row.strategy], own, base, row.utterance, row.reply, *found]
 
-    rows = [failure(number, a, row) for number, a in enumerate(study.adversaries) for row in a.failures]
+    rows = [failure(number, study, a, row) for number, (study, a) in enumerate(everyone) for row in a.failures]
     trees = [[tree.iteration, prefixes[tree.prefix], list(map(_node, tree.nodes))]
-             for tree in chosen_trees(study.runs[0].trees)]  # fmt: skip
+             for tree in chosen_trees(studies[0].runs[0].trees)]  # fmt: skip
     return {
-        "adversaries": [[a.label, a.slot % 8] for a in study.adversaries],
-        "threshold": study.threshold,
+        "adversaries": [[a.label, a.slot % 8, study.threshold] for study, a in everyone],
         "strategies": list(strategies),
         "prefixes": list(prefixes),
         "trajectories": trajectories,
+        "places": list(places),
         "failures": sorted(rows, key=lambda row: row[2]),
         "trees": trees,
     }

@@ -35,6 +35,7 @@ class RunFiles:
         failures: Rows of ``failures.jsonl``.
         trajectories: Rows of ``trajectories.jsonl``.
         command: Of an experiment, the command line that made it, after ``astprompter``.
+        measured: Of an experiment, the folder of its evaluations, by seed and adversary.
         exported: Folder whose failures ``astprompter export`` takes; the run's own when not given.
     """
 
@@ -47,7 +48,12 @@ class RunFiles:
     failures: list[FailureRow]
     trajectories: list[TrajectoryRow]
     command: list[str] = field(default_factory=list)
+    measured: Path | None = None
     exported: Path | None = None
+
+    def folder_of(self, row: FailureRow) -> Path:
+        """Folder of the evaluation that found a failure."""
+        return self.measured / row.prefix_id.partition("/")[0] / row.adversary if self.measured else self.path
 
 
 def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFiles]:
@@ -116,7 +122,7 @@ def _cases(folder: Path, note: Note | None) -> Iterator[RunFiles]:
             _texts(measured, case, FAILURES, FailureRow, note),
             _texts(measured, case, TRAJECTORIES, TrajectoryRow, note),
         )
-        yield RunFiles(folder, name, config, log, trees, summary, *rows, found.command, exported)
+        yield RunFiles(folder, name, config, log, trees, summary, *rows, found.command, measured, exported)
 
 
 def _texts(folder: Path, case: Case, file: str, kind: type[R], note: Note | None) -> list[R]:

@@ -1,8 +1,9 @@
-"""The adversaries of all runs on one page, and what can be said about them."""
+"""What was measured on one thing, and what can be said about it; what was measured on another stands apart."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
@@ -16,6 +17,13 @@ from ..runs.schema.summary import EvaluationConfig
 from .read import RunFiles
 
 Settings = dict[str, Any]
+_DECIDES = re.compile(
+    r"rollout\.(?!trees_per_batch).*|scorer\.(?!device|batch_size|key_env|base_url).*|evaluation\.(threshold|scorers|level)|"
+    r"defender\.(dtype|autocast|chat)|remote\.api|likelihood\.path"
+)
+"""Settings that decide what an adversary's figures are, beside the adversary, the defender's weights and the texts."""
+_NAMES = {"defender": "weights", "prefixes": "texts"}
+"""What has a name and a hash: where the hashes are equal, the names count for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class Adversary:
         run: The run whose files hold it.
         figures: Its part of ``summary.json``.
         slot: Number of its colour and marker; the first two are the main and the untuned adversary's.
-        changes: Settings in which its run differs from the first run's.
+        changes: Settings in which its run differs from the study's first run's.
     """
 
     label: str
@@ -56,16 +64,18 @@ class Adversary:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What a page is about.
+    """Runs that were measured on the same: one headline, table, front and verdict.
 
     Attributes:
-        runs: All runs.
-        adversaries: All adversaries, the main one first, then the untuned one.
+        runs: Those runs; beside the first ones on a page, runs that were not measured.
+        basis: What sets them apart from the other runs of the page, in words; empty where nothing does.
+        adversaries: Their adversaries, the main one first, then the untuned one.
         main: The adversary of the conclusion; ``None`` without any evaluation.
         untuned: What it is compared with.
     """
 
     runs: list[RunFiles]
+    basis: str = ""
     adversaries: list[Adversary] = field(default_factory=list)
     main: Adversary | None = None
     untuned: Adversary | None = None
@@ -123,22 +133,39 @@ class Study:
         told = self.facts.likelihood if self.facts else ""
         return "" if told.startswith("defender") else told
 
-    @property
-    def together(self) -> bool:
-        """Whether all runs were measured on the same openings and the same defender, as far as their files tell."""
-        return all(comparable(run, self.runs[0]) for run in self.runs if run.summary)
-
     def untuned_of(self, adversary: Adversary) -> Adversary | None:
-        """The untuned adversary that another one can be set beside: its own evaluation's, else an equal one's."""
-        found = [a for a in self.adversaries if a.key == UNTUNED and comparable(a.run, adversary.run)]
+        """The untuned adversary that another one can be set beside: its own evaluation's, else the main one's."""
+        found = [a for a in self.adversaries if a.key == UNTUNED]
         return next((a for a in found if a.run is adversary.run), found[0] if found else None)
 
 
-def study_of(runs: list[RunFiles]) -> Study:
-    """Join the adversaries of several evaluations; what is measured twice with equal results is shown once."""
-    first = next((run for run in runs if run.summary), None)
-    if first is None:
-        return Study(runs)
+def studies_of(runs: list[RunFiles]) -> list[Study]:
+    """Group runs by what they were measured on; those that were not measured stand with the first ones."""
+    groups: list[list[RunFiles]] = []
+    for run in runs:
+        if run.summary:
+            group = next((group for group in groups if all(comparable(run, other) for other in group)), [])
+            if not group:
+                groups.append(group)
+            group.append(run)
+    bases = [basis(group[0]) for group in groups]
+    values = {key: [_scalar(found.get(key)) for found in bases] for key in dict.fromkeys(chain(*bases))}
+    for name, digest in _NAMES.items():
+        if len(set(values.get(name, ()))) == len(groups):  # names tell all of them apart
+            values.pop(digest, None)
+    differ = {key: found for key, found in values.items() if len(set(found)) > 1}
+    labels: set[str] = set()
+    studies: list[Study] = []
+    for place, group in enumerate(groups):
+        words = ", ".join(f"{key} {found[place][:60]}" for key, found in differ.items() if found[place] != "null")
+        kept = [run for run in runs if any(run is other for other in group) or not (studies or run.summary)]
+        studies.append(_study_of(kept, words if len(groups) < 2 else words or group[0].name, labels))
+    return studies or [Study(runs)]
+
+
+def _study_of(runs: list[RunFiles], words: str, labels: set[str]) -> Study:
+    """Join the adversaries of evaluations on the same; what is measured twice with equal results is shown once."""
+    first = next(run for run in runs if run.summary)
     main_key = _main_key(first)
     entries = [(run, key, found) for run in runs if run.summary for key, found in run.summary.adversaries.items()]
     entries.sort(key=lambda entry: (entry[:2] != (first, main_key), entry[:2] != (first, UNTUNED)))
@@ -149,24 +176,38 @@ def study_of(runs: list[RunFiles]) -> Study:
         if label in found and found[label].figures == figures:
             continue
         others = (f"{key} ({run.name}, {number})" for number in count(2))
-        label = next(name for name in chain((label, f"{key} ({run.name})"), others) if name not in found)
+        label = next(name for name in chain((label, f"{key} ({run.name})"), others) if name not in labels)
+        labels.add(label)
         slot = len(found) + (main_key != UNTUNED and bool(found) and not with_untuned)
         found[label] = Adversary(label, key, run, figures, slot, _changes(run, first, figures))
     adversaries = list(found.values())
-    untuned = next((a for a in adversaries if a.key == UNTUNED and comparable(a.run, first)), None)
-    return Study(runs, adversaries, adversaries[0], untuned if untuned is not adversaries[0] else None)
+    untuned = next((a for a in adversaries if a.key == UNTUNED), None)
+    return Study(runs, words, adversaries, adversaries[0], untuned if untuned is not adversaries[0] else None)
+
+
+def basis(run: RunFiles) -> dict[str, Any]:
+    """What figures depend on beside the adversary; a part is absent or ``None`` where the files do not tell."""
+    if run.summary is None:
+        return {}
+    config, prefixes = run.summary.config, run.summary.config.prefixes
+    return {
+        "defender": config.defender,
+        "weights": config.defender_sha256,
+        "likelihood": "defender" if config.likelihood.startswith("defender") else config.likelihood,
+        "scorer": config.scorer,
+        "prefixes": prefixes and f"{prefixes.source}, {prefixes.count}",
+        "texts": prefixes and prefixes.sha256,
+        **{key: value for key, value in dotted(config.settings).items() if _DECIDES.fullmatch(key)},
+    }
 
 
 def comparable(a: RunFiles, b: RunFiles) -> bool:
-    """Whether two evaluations met the same defender and openings, as far as their files tell."""
-    if a is b or not (a.summary and b.summary):
-        return True
-    one, other = a.summary.config, b.summary.config
-    same = [(getattr(one, key), getattr(other, key)) for key in ("defender", "defender_sha256", "scorer")]
-    same += [
-        (getattr(one.prefixes, key, None), getattr(other.prefixes, key, None)) for key in ("source", "count", "sha256")
-    ]
-    return all(x == y or x is None or y is None for x, y in same)
+    """Whether two evaluations were measured on the same, as far as their files tell."""
+    one, other = basis(a), basis(b)
+    same = {key for key in one if one[key] is None or other.get(key) in (None, one[key])}
+    return all(
+        key in same or (key in _NAMES and one[_NAMES[key]] and one[_NAMES[key]] == other[_NAMES[key]]) for key in one
+    )
 
 
 def _main_key(run: RunFiles) -> str:
@@ -188,5 +229,8 @@ def _changes(run: RunFiles, first: RunFiles, figures: AdversaryFigures) -> tuple
 def differences(own: Settings, base: Settings) -> list[str]:
     """Settings that differ from others, as ``key=value``."""
     known = dotted(base)
-    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-            for key, value in dotted(own).items() if key not in known or known[key] != value]  # fmt: skip
+    return [f"{key}={_scalar(value)}" for key, value in dotted(own).items() if key not in known or known[key] != value]
+
+
+def _scalar(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,8 +1,9 @@
-"""What is said of a study, in sentences, commands and tables: the same on the page and in Markdown."""
+"""What is said of studies, in sentences, commands and tables: the same on the page and in Markdown."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..base.formats import interval, number, percent
@@ -13,32 +14,37 @@ from ..evaluation.summarise import perplexity_change
 from ..evaluation.tables import adversaries, comparisons, diversity, is_start
 from ..runs.directory import KEPT_START
 from ..runs.schema.figures import FailureWithinHorizon
+from .read import RunFiles
 from .study import Adversary, Settings, Study, differences
 
 
-def commands(study: Study) -> list[str]:
-    """The command lines that make the main run, its figures and this page."""
-    run = study.run
-    page = _line("report", *dict.fromkeys(str(run.path) for run in study.runs))
+def commands(studies: Sequence[Study]) -> list[str]:
+    """The command lines that make every run, its figures, and this page."""
+    runs = [run for study in studies for run in study.runs]
+    lines = [line for run in runs for line in _commands_of(run)]
+    return list(dict.fromkeys([*lines, _line("report", *dict.fromkeys(str(run.path) for run in runs))]))
+
+
+def _commands_of(run: RunFiles) -> list[str]:
     if run.command:
-        return [_line(*run.command), page]
+        return [_line(*run.command)]
     lines = []
     trained = run.config.settings if run.config else None
     if trained:
         preset, overrides = _nearest_preset(trained)
         lines.append(_line("train", "--preset", preset, "--out", str(run.path), *overrides))
-    targets = study.facts.targets if study.facts else None
-    if targets:
+    measured = run.summary.config if run.summary else None
+    if measured and (targets := measured.targets):
         place = [] if str(run.path) == targets[0] else ["--out", str(run.path)]
         if trained:
-            overrides = differences(study.settings, trained)
+            overrides = differences(measured.settings, trained)
         else:
-            preset, overrides = _nearest_preset(study.settings)
+            preset, overrides = _nearest_preset(measured.settings)
             place += ["--preset", preset]
         if run.summary and UNTUNED not in run.summary.adversaries:
             place.append("--no-baseline")
         lines.append(_line("evaluate", *targets, *place, *overrides))
-    return [*lines, page]
+    return lines
 
 
 def export_command(study: Study) -> str:
@@ -91,8 +97,7 @@ def tables(study: Study) -> list[Grid]:
     """The tables of the page: all adversaries, and the paired comparisons of each with a baseline."""
     if not study.adversaries:
         return []
-    together = " on the same openings" if study.together else ""
-    grids = [adversaries([(a.label, a.figures) for a in study.adversaries], f"All adversaries{together}")]
+    grids = [adversaries([(a.label, a.figures) for a in study.adversaries], "All adversaries on the same openings")]
     rows = [
         (a.label, row)
         for a in study.adversaries
@@ -101,6 +106,13 @@ def tables(study: Study) -> list[Grid]:
         and not (a.run.summary and is_start(a.run.summary, row))
     ]
     return [*grids, *([comparisons([row for _, row in rows], [label for label, _ in rows])] if rows else [])]
+
+
+def title(studies: Sequence[Study]) -> str:
+    """What a page says first: its conclusion, or that it holds several."""
+    if len(studies) == 1:
+        return conclusion(studies[0])[0]
+    return f"{len(studies)} measurements on different things, each with its own figures: none is compared with another"
 
 
 def conclusion(study: Study) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 // The list of failures: filtered, sorted, drawn only where it is seen; a trajectory opens beside the untuned one.
 const app = globalThis.astprompter;
 const { data, make } = app;
-const [ADVERSARY, TURN, NLL, TOX, STRATEGY, OWN, BASE, UTTERANCE, REPLY] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+const [ADVERSARY, TURN, NLL, TOX, STRATEGY, OWN, BASE, UTTERANCE, REPLY, GROUPS, PLACE, NUMBER] = Array(12).keys();
 const byId = (id) => document.getElementById(id);
 const browser = byId("browser");
 
@@ -107,8 +107,8 @@ if (browser) {
     if (reveal && matchMedia("(max-width: 60rem)").matches) detail.scrollIntoView({ block: "start" });
   };
 
-  const meter = (name, value) => {
-    const node = make("span", value > data.threshold ? "meter high" : "meter");
+  const meter = (name, value, threshold) => {
+    const node = make("span", value > threshold ? "meter high" : "meter");
     const bar = make("i");
     bar.style.width = `${100 * (value ?? 0)}%`;
     const track = make("span", "track");
@@ -117,7 +117,7 @@ if (browser) {
     return node;
   };
 
-  const column = (title, slot, path, failing) => {
+  const column = (title, slot, threshold, path, failing) => {
     const node = make("section", "path");
     const head = make("h4");
     head.append(make("span", `key s${slot}`), title);
@@ -132,7 +132,7 @@ if (browser) {
       turn.append(make("span", "who", "defender"), app.say("reply", reply));
       const row = make("div", "meters");
       if (error) row.append(make("span", "", `not assessed: ${error}`));
-      else row.append(meter("reply", toxReply), meter("whole turn", toxTurn));
+      else row.append(meter("reply", toxReply, threshold), meter("whole turn", toxTurn, threshold));
       turn.append(row);
       node.append(turn);
     });
@@ -146,11 +146,18 @@ if (browser) {
       return;
     }
     const failure = data.failures[found[chosen]];
-    const [label, slot] = data.adversaries[failure[ADVERSARY]];
+    const [label, slot, threshold] = data.adversaries[failure[ADVERSARY]];
     const head = make("div", "title");
     head.append(make("h3", "", `Failure ${found[chosen] + 1}`));
     const perplexity = `nll up to here ${app.number(failure[NLL])} (perplexity ${app.number(Math.exp(failure[NLL]), 1)})`;
     head.append(make("p", "", `${label}, turn ${failure[TURN]}, toxicity ${app.number(failure[TOX])}, ${perplexity}`));
+    if (failure[GROUPS]) {
+      const caution = `The reply names a group of people (${failure[GROUPS]}), and the scorer’s card says that such replies score too high: read it before you count it.`;
+      head.append(make("p", "absent", caution));
+    }
+    const again = make("p", "again", "Once more, with 20 fresh replies: ");
+    again.append(make("code", "", `astprompter replay ${data.places[failure[PLACE]]} ${failure[NUMBER]} -n 20`));
+    head.append(again);
     detail.append(head);
     const own = data.trajectories[failure[OWN]];
     if (!own) {
@@ -163,11 +170,11 @@ if (browser) {
     ["over 50 %", "10–50 %", "1–10 %", "0.1–1 %", "less"].forEach((name, i) => legend.append(make("span", `token l${i}`, name)));
     if (own[1].some((turn) => turn[2].length)) detail.append(legend);
     const paths = make("div", "paths");
-    paths.append(column(label, slot, own, failure[TURN]));
+    paths.append(column(label, slot, threshold, own, failure[TURN]));
     const base = data.trajectories[failure[BASE]];
     if (base) {
-      const failing = base[1].findIndex((turn) => turn[5] === null && turn[4][2] > data.threshold) + 1;
-      paths.append(column("untuned, same opening", 1, base, failing));
+      const failing = base[1].findIndex((turn) => turn[5] === null && turn[4][2] > threshold) + 1;
+      paths.append(column("untuned, same opening", 1, threshold, base, failing));
     }
     detail.append(paths);
   };

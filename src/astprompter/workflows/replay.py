@@ -1,0 +1,136 @@
+"""Run one failure again: the same conversation up to the failing utterance, then fresh replies of the defender."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..base.errors import UserError
+from ..base.progress import Progress, Silent
+from ..base.protocols import Context, Scorer
+from ..base.randomness import keys_of
+from ..base.records import Speech
+from ..evaluation.grid import Cell, Column, Grid
+from ..evaluation.statistics import wilson
+from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES
+from ..runs.schema.common import read_rows
+from ..runs.schema.results import FailureRow, TrajectoryRow
+from ..runs.schema.summary import Summary
+from ..runs.started import settings_here
+from .load import build_defender, build_other_scorers, build_scorer
+
+_BATCH = 64
+"""Replies drawn at once, unless ``rollout.trees_per_batch`` says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A failure, and what the defender answers when it meets the same conversation again.
+
+    Attributes:
+        failure: The failure as it was found.
+        heard: Who said what before the replies, the prefix first.
+        replies: Fresh replies.
+        scores: Toxicity of every reply by scorer, the one of the reward first; ``nan`` where there is none.
+        threshold: What a toxic reply exceeds.
+        level: Confidence level of the intervals.
+        recorded: Name of the defender that failed.
+        defender: Name of the one that replied now.
+    """
+
+    failure: FailureRow
+    heard: list[tuple[str, str]]
+    replies: list[Speech]
+    scores: dict[str, list[float]]
+    threshold: float
+    level: float
+    recorded: str
+    defender: str
+
+    def grid(self) -> Grid:
+        """Share of toxic replies by scorer, with Wilson's interval; with several scorers, by all of them too."""
+        rows = dict(self.scores)
+        if len(rows) > 1:
+            rows["all of them"] = [min(values) if not any(map(math.isnan, values)) else math.nan
+                                   for values in zip(*self.scores.values(), strict=True)]  # fmt: skip
+        cells = []
+        for name, values in rows.items():
+            toxic, valid = sum(value > self.threshold for value in values), sum(not math.isnan(v) for v in values)
+            share = toxic / valid if valid else None
+            cells.append((Cell(name), Cell(share, wilson(toxic, valid, self.level)), Cell(toxic), Cell(valid)))
+        columns = (
+            Column("scorer", "text"), Column(f"replies > {self.threshold:g}", "percent", 1, True), Column("toxic"),
+            Column("assessed"),
+        )  # fmt: skip
+        kinds = Counter("answered" if reply.error is None else "failed" for reply in self.replies)
+        told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        note = f"{len(self.replies)} fresh replies ({told}); []: {100 * self.level:g} % interval over replies (Wilson)"
+        return Grid("", columns, tuple(cells), note)
+
+
+def replay(
+    run: Path, number: int, count: int, overrides: Sequence[str] = (), *, progress: Progress | None = None
+) -> Replayed:
+    """Draw fresh replies to a failure; what was said before the failing reply is replayed word for word.
+
+    Args:
+        run: Run directory, or folder of an evaluation.
+        number: ``rank`` of the failure in ``failures.jsonl``.
+        count: Replies; each draws from a stream of its own that the seed, the failure and its place name.
+        overrides: ``key=value`` settings, for instance another defender, or another seed for other replies.
+        progress: Where progress is shown.
+
+    Raises:
+        UserError: There is no such failure, a file is damaged, or a model cannot be loaded.
+    """
+    summary = Summary.read(run / SUMMARY)
+    failures = read_rows(run / FAILURES, FailureRow)
+    failure = next((row for row in failures if row.rank == number), None)
+    if failure is None:
+        known = f"they have the numbers 1 to {len(failures)}" if failures else "it has none"
+        raise UserError(f"'{run}' has no failure {number}; {known} ({FAILURES})")
+    found = read_rows(run / TRAJECTORIES, TrajectoryRow)
+    path = next(
+        (row for row in found if (row.adversary, row.prefix_id) == (failure.adversary, failure.prefix_id)), None
+    )
+    if path is None:
+        raise UserError(f"'{run / TRAJECTORIES}' does not hold the conversation of failure {number}; evaluate it again")
+    settings = settings_here(summary.config, run, overrides)
+    defender, scorers = build_defender(settings), [build_scorer(settings), *build_other_scorers(settings)]
+    before = [] if path.accumulated else path.turns[: failure.turn - 1]
+    keys = keys_of(settings.seed, f"replay {failure.adversary} {failure.prefix_id}", 0, count)
+    replies: list[Speech] = []
+    size = settings.rollout.trees_per_batch or _BATCH
+    with (progress or Silent()).task("replying", count, "replies") as advance:
+        for start in range(0, count, size):
+            part = keys[start : start + size]
+            session = defender.start([path.prefix] * len(part), turns=failure.turn)
+            for turn in before:
+                session.hear([Speech(turn.utterance)] * len(part))
+                session.say([Speech(turn.reply)] * len(part))
+            session.hear([Speech(failure.utterance)] * len(part))
+            replies += session.speak(part)
+            advance(len(part))
+    heard = [("prefix", path.prefix)]
+    for turn in before:
+        heard += [("adversary", turn.utterance), ("defender", turn.reply)]
+    heard.append(("adversary", failure.utterance))
+    return Replayed(
+        failure=failure,
+        heard=heard,
+        replies=replies,
+        scores={scorer.name: _scores(scorer, replies, tuple(text for _, text in heard)) for scorer in scorers},
+        threshold=summary.adversaries[failure.adversary].failure_within_horizon.threshold,
+        level=settings.evaluation.level,
+        recorded=summary.config.defender,
+        defender=defender.name,
+    )
+
+
+def _scores(scorer: Scorer, replies: Sequence[Speech], context: Context) -> list[float]:
+    texts = [reply.text for reply in replies if reply.error is None]
+    found = iter(scorer.score(texts, [context] * len(texts)))
+    return [next(found) if reply.error is None else math.nan for reply in replies]
