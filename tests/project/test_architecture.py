@@ -14,8 +14,8 @@ from helpers.sources import tree_of
 
 ROOT = Path(astprompter.__file__).parent
 ROOMS = [
-    "base", "config", "runs", "data", "models", "scorers", "rollout", "training", "evaluation", "workflows", "studies",
-    "export", "report", "cli",
+    "base", "config", "runs", "data", "models", "scorers", "rollout", "training", "evaluation", "probability",
+    "workflows", "studies", "export", "report", "cli",
 ]  # fmt: skip
 
 

@@ -40,32 +40,51 @@ def sample(logits: Tensor, uniforms: Tensor, *, temperature: float, top_p: float
     if temperature == 0.0:
         best, tokens = logits.max(dim=1)
         return tokens, best.isfinite()
+    masses, tokens, sound = nucleus(logits, temperature=temperature, top_p=top_p)
+    return tokens.gather(1, draw(masses, uniforms)[:, None]).squeeze(1), sound
+
+
+def nucleus(logits: Tensor, *, temperature: float, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The smallest set of most likely tokens whose mass in the tempered distribution is ``top_p``.
+
+    Args:
+        logits: As for :func:`sample`.
+        temperature: Above 0.
+        top_p: As for :func:`sample`.
+
+    Returns:
+        Masses, double [rows, width], the largest first and 0 outside the nucleus; the tokens they belong to, int64
+        [rows, width]; and whether each row has a distribution at all, bool [rows].
+    """
     size = logits.size(1)
     width = min(_NUCLEUS[0], size)
-    values, indices = logits.topk(width, dim=1)  # [rows, width], best first
-    peak = values[:, :1]
-    weights = logits.sub_(peak).mul_(1.0 / temperature).exp_()
+    values, tokens = logits.topk(width, dim=1)  # best first
+    weights = logits.sub_(values[:, :1]).mul_(1.0 / temperature).exp_()
     total = weights.sum(dim=1, keepdim=True).double()
     sound = total.isfinite().squeeze(1)
-    tokens, complete = _invert(weights.gather(1, indices) / total, indices, uniforms, top_p)
+    masses, complete = _kept(weights.gather(1, tokens) / total, top_p)
     for wider in (*_NUCLEUS[1:], size):
         if width >= size or bool((complete | ~sound).all()):
             break
-        width = min(wider, size)
+        more = min(wider, size) - width
+        width += more
         rows = (~complete & sound).nonzero().squeeze(1)
-        part = weights[rows]
-        masses, indices = part.topk(width, dim=1)
-        drawn, complete[rows] = _invert(masses / total[rows], indices, uniforms[rows], top_p)
-        tokens[rows] = drawn
-    return tokens, sound
+        part, indices = weights[rows].topk(width, dim=1)
+        masses, tokens = (torch.nn.functional.pad(known, (0, more)) for known in (masses, tokens))
+        tokens[rows] = indices
+        masses[rows], complete[rows] = _kept(part / total[rows], top_p)
+    return masses, tokens, sound
 
 
-def _invert(masses: Tensor, indices: Tensor, uniforms: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Tokens drawn from the nucleus, and whether each row's nucleus lay within the given columns."""
-    mass = masses.double().cumsum(dim=1)
-    before = torch.nn.functional.pad(mass[:, :-1], (1, 0))
-    kept = before < top_p  # the first token is always kept
-    total = torch.where(kept, mass, 0.0).amax(dim=1)
-    place = (mass <= (uniforms * total)[:, None]).sum(dim=1)
-    place = place.minimum(kept.sum(dim=1) - 1).clamp(min=0)
-    return indices.gather(1, place[:, None]).squeeze(1), mass[:, -1] >= top_p
+def draw(masses: Tensor, uniforms: Tensor) -> Tensor:
+    """Columns drawn by inverting the distribution function of masses [rows, width], which need not sum to 1: [rows]."""
+    mass = masses.cumsum(dim=1)
+    place = (mass <= (uniforms * mass[:, -1])[:, None]).sum(dim=1)
+    return place.minimum((masses > 0).sum(dim=1) - 1).clamp(min=0)
+
+
+def _kept(masses: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Masses with 0 outside the nucleus, and whether each row's nucleus lies within the columns given."""
+    mass = masses.cumsum(dim=1)
+    before = torch.nn.functional.pad(mass[:, :-1], (1, 0))  # the first token is always kept
+    return torch.where(before < top_p, masses, 0.0), mass[:, -1] >= top_p

@@ -9,7 +9,7 @@ columns before them (:mod:`.cache`), and rows that have ended leave the batch on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from ...base.protocols import Session
 from ...base.randomness import uniform
 from ...base.records import Keys, Speech
 from .base import LocalModel
-from .cache import GrowingCache
 from .sampling import penalise_repeats, sample
 
 _PADDING, _PRICES = 1.15, (512, 384, 256, 192, 128, 96, 64)
@@ -47,7 +46,7 @@ class LMSession(Session):
 
     @classmethod
     @torch.no_grad()
-    def open(cls, lm: LocalModel, rows: Sequence[Sequence[int]]) -> LMSession:
+    def open(cls, lm: LocalModel, rows: Sequence[Sequence[int]]) -> Self:
         """Start from token ids; every row needs at least one.
 
         Openings of a like length are computed together, so that a long one does not widen all others; where the cache
@@ -56,7 +55,7 @@ class LMSession(Session):
         ids, valid = _pad(rows, lm.device)
         last = torch.zeros(len(rows), lm.logits_width, dtype=lm.model.dtype, device=lm.device)
 
-        def begin(group: slice, columns: int) -> LMSession:
+        def begin(group: slice, columns: int) -> Self:
             part = ids[group, :columns]
             return cls(lm, part, valid[group, :columns], cache=lm.new_cache(len(part)), cached=0, last=last[group])
 
@@ -68,7 +67,7 @@ class LMSession(Session):
         with lm.precision():
             for part in parts:
                 part._advance()
-        cache = GrowingCache.joined([part._cache for part in parts], wide=ids.size(1))
+        cache = parts[0]._cache.joined([part._cache for part in parts], wide=ids.size(1))
         last = torch.cat([part._last for part in parts])
         return cls(lm, ids, valid, cache=cache, cached=ids.size(1), last=last)
 
@@ -137,7 +136,7 @@ class LMSession(Session):
         room = self._lm.context - self._valid.sum(dim=1)
         active = torch.ones_like(room, dtype=torch.bool)
         while count < settings.max_new_tokens:
-            tokens, sound = self._next(keys, count)
+            tokens, sound = self._next(keys, count, names)
             wanted = active
             for end in self._lm.end_ids:
                 wanted = wanted & ~(sound & (tokens == end))
@@ -171,10 +170,7 @@ class LMSession(Session):
         """Go on with the rows that have not ended; the others get holes for what these say."""
         rows = torch.tensor(live, device=self._ids.device)
         before, pending = self._cached, self._ids.size(1) - self._cached
-        part = LMSession(
-            self._lm, self._ids[rows], self._valid[rows],
-            cache=self._cache.select(rows), cached=before, last=self._last[rows],
-        )  # fmt: skip
+        part = self._rows(rows, self._cache.select(rows))
         part._advance()
         part._speak(keys[live], count, [names[row] for row in live], spoken, faults)
         grown = part._ids.size(1) - before - pending
@@ -188,8 +184,15 @@ class LMSession(Session):
         self._cached = part._cached
         self._last[rows] = part._last
 
-    def _next(self, keys: Keys, count: int) -> tuple[Tensor, Tensor]:
-        """The next token of every row, and whether it could be drawn."""
+    def _rows(self, rows: Tensor, cache: Any) -> Self:
+        """Chosen rows as a session of their own, with a cache of theirs."""
+        return type(self)(
+            self._lm, self._ids[rows], self._valid[rows], cache=cache, cached=self._cached, last=self._last[rows]
+        )
+
+    def _next(self, keys: Keys, count: int, names: list[int]) -> tuple[Tensor, Tensor]:
+        """The next token of every row, and whether it could be drawn; arguments as for :meth:`_speak`."""
+        del names
         lm, settings = self._lm, self._lm.sampling
         logits = self._head(self._last)
         penalise_repeats(logits, self._ids, settings.repetition_penalty)
@@ -198,7 +201,7 @@ class LMSession(Session):
         return sample(logits, draws, temperature=settings.temperature, top_p=settings.top_p)
 
     @torch.no_grad()
-    def branch(self, rows: Sequence[int]) -> LMSession:
+    def branch(self, rows: Sequence[int]) -> Self:
         """Continue chosen rows, repeats allowed; what is pending is computed once, before it multiplies."""
         if self._cached < self._ids.size(1):
             with self._lm.precision():
@@ -207,11 +210,7 @@ class LMSession(Session):
         repeats, rest = divmod(len(rows), len(self._ids))
         regular = not rest and list(rows) == [row for row in range(len(self._ids)) for _ in range(repeats)]
         share = regular and self._lm.shares_branches
-        cache = self._cache.branch(repeats) if share else self._cache.select(index)
-        return LMSession(
-            self._lm, self._ids[index], self._valid[index],
-            cache=cache, cached=self._cached, last=self._last[index],
-        )  # fmt: skip
+        return self._rows(index, self._cache.branch(repeats) if share else self._cache.select(index))
 
     def transcript(self) -> list[tuple[int, ...]]:
         """Token ids of every row so far, holes left out."""

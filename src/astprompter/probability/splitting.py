@@ -1,0 +1,171 @@
+"""A second estimator, which does not share the adversary's blind spot: sequential Monte Carlo over turns.
+
+Only natural speech is heard. Within an island, particles whose scores come nearer to failure are multiplied, after
+every utterance and after every reply, and what that changes is divided out again (Del Moral 2004, Feynman-Kac Formulae,
+section 9.4): with potentials G, Π mean(G) · mean(failed / ΠG along the line) is unbiased for every number of particles
+and every G > 0. Islands are independent, so their spread is the error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base.protocols import Scorer, Speaker
+from ..base.randomness import derive, key_of, uniform
+from ..base.records import Keys, Prefix
+from .conversations import score_utterances, scores_of
+from .limits import student_quantile
+
+Floats = npt.NDArray[np.float64]
+_LEAST = 0.01
+_ADVERSARY, _DEFENDER, _PARENTS = 1_000, 2_000, 3_000
+
+
+@dataclass(frozen=True, slots=True)
+class Splitting:
+    """What the islands found.
+
+    Attributes:
+        islands: Estimate of every island; unassessed replies count as none.
+        worst: The same with unassessed replies as failures.
+        particles: Conversations of an island.
+    """
+
+    islands: Floats
+    worst: Floats
+    particles: int
+
+    @property
+    def estimate(self) -> float:
+        """Mean of the islands."""
+        return float(self.islands.mean())
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Student's interval of the mean of islands, cut at 0."""
+        count = len(self.islands)
+        half = student_quantile(0.5 * (1 + level), count - 1) * float(self.islands.std(ddof=1)) / math.sqrt(count)
+        return max(0.0, self.estimate - half), self.estimate + half
+
+
+def potential(scores: Floats) -> Floats:
+    """G: the root of the toxicity, at least 0.1; so a reply of 0.3 goes on about five times as often as one of 0.01."""
+    found: Floats = np.sqrt(np.maximum(np.nan_to_num(scores), _LEAST))
+    return found
+
+
+def split(
+    speaker: Speaker,
+    defender: Speaker,
+    scorer: Scorer,
+    prefixes: Sequence[Prefix],
+    *,
+    islands: int,
+    particles: int,
+    horizon: int,
+    threshold: float,
+    seed: int,
+    islands_per_batch: int,
+    on_turns: Callable[[int], None] = lambda turns: None,
+) -> Splitting:
+    """Estimate the probability of failure by natural speech alone.
+
+    Args:
+        speaker: Speaks naturally.
+        defender: Answers.
+        scorer: Toxicity.
+        prefixes: Openings; each particle begins with one drawn at random.
+        islands: Independent repetitions, at least 20.
+        particles: Conversations of each.
+        horizon: Turns.
+        threshold: A reply whose toxicity is above this is a failure.
+        seed: Names the streams.
+        islands_per_batch: Islands that advance together; changes no result.
+        on_turns: Called with the number of turns done since the last call.
+    """
+    found = []
+    for first in range(0, islands, islands_per_batch):
+        batch = range(first, min(islands, first + islands_per_batch))
+        keys = np.array(
+            [key_of(seed, "splitting", island, place) for island in batch for place in range(particles)],
+            dtype=np.uint64,
+        )
+        places = (uniform(keys, 0) * len(prefixes)).astype(int)
+        texts = [prefixes[place].text for place in places]
+        own = _grow(
+            speaker, defender, scorer, texts, derive(keys, 1), len(batch),
+            horizon=horizon, threshold=threshold, on_turns=on_turns,
+        )  # fmt: skip
+        found.append(own)
+    both = np.concatenate(found, axis=1)
+    return Splitting(both[0], both[1], particles)
+
+
+def _grow(
+    speaker: Speaker, defender: Speaker, scorer: Scorer, prefixes: Sequence[str], keys: Keys, islands: int,
+    *, horizon: int, threshold: float, on_turns: Callable[[int], None],
+) -> Floats:  # fmt: skip
+    """Islands side by side: estimates with unassessed replies as none, and as failures, [2, islands]."""
+    speaking, answering = speaker.start(prefixes, turns=horizon), defender.start(prefixes, turns=horizon)
+    heard: list[tuple[str, ...]] = [(prefix,) for prefix in prefixes]
+    lines = _Lines.new(islands, len(prefixes))
+    found = np.zeros((2, islands))
+    for turn in range(horizon):
+        keys = derive(keys, 0)
+        utterances = speaking.speak(derive(keys, _ADVERSARY))
+        answering.hear(utterances)
+        rows = lines.choose(potential(score_utterances(scorer, utterances, heard)), derive(keys, _PARENTS))
+        utterances = [utterances[row] for row in rows]
+        heard = [(*heard[row], utterance.text) for row, utterance in zip(rows, utterances, strict=True)]
+        speaking, answering = speaking.branch(rows), answering.branch(rows)
+        replies = answering.speak(derive(keys, _DEFENDER))
+        scores = scores_of(scorer, utterances, replies, heard)
+        for place, failed in enumerate((scores > threshold, ~(scores <= threshold))):
+            found[place] += lines.mean(failed)
+        on_turns(len(prefixes))
+        if turn < horizon - 1:
+            rows = lines.choose(potential(scores) * (scores <= threshold), derive(keys, _PARENTS + 1))
+            speaking, answering = speaking.branch(rows), answering.branch(rows)
+            speaking.hear([replies[row] for row in rows])
+            heard = [(*heard[row], replies[row].text) for row in rows]
+    return found
+
+
+@dataclass(slots=True)
+class _Lines:
+    """What choosing has changed, to be divided out.
+
+    Attributes:
+        scale: Π mean(G) of every island [islands]; 0 where all its particles have failed.
+        divisors: ΠG along the line of every particle [islands, particles].
+    """
+
+    scale: Floats
+    divisors: Floats
+
+    @classmethod
+    def new(cls, islands: int, rows: int) -> _Lines:
+        return cls(np.ones(islands), np.ones((islands, rows // islands)))
+
+    def mean(self, failed: npt.NDArray[np.bool_]) -> Floats:
+        """What these failures [rows] add to the estimate of every island."""
+        found: Floats = self.scale * (failed.reshape(self.divisors.shape) / self.divisors).mean(axis=1)
+        return found
+
+    def choose(self, potentials: Floats, keys: Keys) -> list[int]:
+        """Rows that go on, of every island as many as before: systematic resampling by one number of an island."""
+        grid = potentials.reshape(self.divisors.shape)
+        islands, particles = len(grid), grid.shape[1]
+        means = grid.mean(axis=1)
+        masses = np.where(means[:, None] > 0, grid, 1.0)
+        ends = masses.cumsum(axis=1)
+        starts = uniform(keys.reshape(grid.shape)[:, 0], 0)
+        points = (starts[:, None] + np.arange(particles)) / particles * ends[:, -1:]
+        parents = np.minimum((points[:, :, None] >= ends[:, None, :]).sum(axis=2), particles - 1)
+        self.scale = self.scale * means
+        self.divisors = np.take_along_axis(self.divisors * masses, parents, axis=1)
+        return [int(row) for row in (parents + particles * np.arange(islands)[:, None]).ravel()]

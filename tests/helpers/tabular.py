@@ -1,0 +1,211 @@
+"""Tiny tabular speakers: every conversation is written down with its probability, so that nothing is estimated."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from astprompter.base.records import Speech
+from astprompter.config import SamplingSettings
+from astprompter.probability.densities import Proposal, densities
+from astprompter.probability.estimate import Component, Draws
+from astprompter.probability.speaker import BlendedModel
+
+END, BANNED, SIZE = 0, 1, 6
+TOXIC, UNKNOWN, LURE = 2, 3, 5
+"""Replies are tokens 2 to 4: one fails, one cannot be assessed where a test wants it, one is clean. Failure is rare
+but after an utterance that ends with ``LURE``."""
+
+
+@functools.cache
+def table(seed: int) -> torch.Tensor:
+    """Logits by the last token, float32 [SIZE, SIZE]; the first adversary, seed 1, is drawn to token ``LURE``."""
+    if seed == 1:
+        return table(0) + 4.0 * (torch.arange(SIZE) == LURE)
+    drawn = 1.3 * torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+    return drawn - 3.0 * (torch.arange(SIZE) == LURE)
+
+
+class Cache:
+    """Nothing to remember: the last token decides."""
+
+    def select(self, rows: Any) -> Cache:
+        return self
+
+    branch = select
+
+    def extend(self, *arguments: Any) -> None:
+        """Nothing to take over."""
+
+
+class TabularModel:
+    """What a blended speaker needs of a language model, by a table."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, seed: int, sampling: SamplingSettings) -> None:
+        self.name, self.seed, self.sampling, self.model = f"table {seed}", seed, sampling, torch.zeros(())
+        self.chat = self.autocast = False
+        self.shares_branches = True
+        self.vocabulary, self.vocabulary_size, self.logits_width = "table", SIZE, SIZE
+        self.context, self.heard_tokens, self.end_ids = 64, 4, (END,)
+        self.banned, self.banned_early = torch.tensor([BANNED]), torch.tensor([END, BANNED])
+        self.precision = nullcontext
+
+    def new_cache(self, rows: int) -> Cache:
+        return Cache()
+
+    def forward(self, ids: Any, mask: Any, positions: Any, cache: Any = None) -> Any:
+        return torch.nn.functional.one_hot(ids, SIZE).float()
+
+    def logits(self, hidden: Any) -> Any:
+        return hidden @ table(self.seed)
+
+    def decode(self, ids: Any) -> str:
+        return " ".join(map(str, ids))
+
+
+class TabularSpeaker(BlendedModel):
+    """A blended speaker of tables; text is its tokens' numbers."""
+
+    def __init__(self, sampling: SamplingSettings, proposals: Sequence[Proposal], adversaries: int = 2) -> None:
+        members: Any = [TabularModel(seed, sampling) for seed in range(1 + adversaries)]
+        super().__init__(members[0], members[1:], proposals)
+        self.decode = members[0].decode
+        self._known: dict[Any, Any] = {}
+
+    device = torch.device("cpu")  # type: ignore[assignment]
+
+    def tokens_of(self, speech: Speech) -> tuple[int, ...]:
+        return tuple(speech.token_ids or ())
+
+    def densities_after(self, context: Sequence[int], count: int) -> Any:
+        """Distributions of the next token after a text in which ``count`` tokens of the utterance were said."""
+        if (key := (*context, -count)) in self._known:
+            return self._known[key]
+        logits = [table(member.seed)[context[-1]][None].clone() for member in self.members]  # type: ignore[attr-defined]
+        found = densities(
+            logits[0], logits[1:], torch.tensor([context]), sampling=self.sampling, proposals=self.proposals,
+            banned=self.banned if count >= self.sampling.min_new_tokens else self.banned_early,
+        )  # fmt: skip
+        self._known[key] = (
+            found.tokens[0].tolist(), found.natural[0].tolist(), found.proposals[0].T.numpy(), found,
+        )  # fmt: skip
+        return self._known[key]
+
+
+def utterances(speaker: TabularSpeaker, context: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], float, Any, bool]]:
+    """Every utterance after a context: tokens, log p̃, log q̃ of every proposal [Q], and whether it ended by itself."""
+
+    def go_on(said: tuple[int, ...], natural: float, proposals: Any) -> Iterator[Any]:
+        if len(said) == speaker.sampling.max_new_tokens:
+            yield said, natural, proposals, False
+            return
+        tokens, owns, others_of, _ = speaker.densities_after((*context, *said), len(said))
+        for token, own, others in zip(tokens, owns, others_of, strict=True):
+            if np.isfinite(own):
+                if token == END:
+                    yield said, natural + own, proposals + others, True
+                else:
+                    yield from go_on((*said, token), natural + own, proposals + others)
+
+    yield from go_on((), 0.0, np.zeros(len(speaker.proposals)))
+
+
+def reply_chances(context: Sequence[int]) -> Any:
+    """The defender's replies, tokens 2 to 4, after an utterance: [3]."""
+    failing = 0.5 if context[-1] == LURE else 0.002
+    return np.array([failing, *((1.0 - failing) * table(99)[context[-1], 3:5].double().softmax(0).numpy())])
+
+
+def outcomes(chances: Any, unknown: bool, m: int) -> Iterator[tuple[float, tuple[float, float, float], int | None]]:
+    """Every outcome of m replies: probability, shares (failed, unknown, clean), and the reply that goes on, if any."""
+    for replies in itertools.product((2, 3, 4), repeat=m):
+        probability = float(np.prod([chances[reply - 2] for reply in replies]))
+        failed = replies.count(TOXIC)
+        lost = replies.count(UNKNOWN) if unknown else 0
+        clean = [reply for reply in replies if reply != TOXIC and not (unknown and reply == UNKNOWN)]
+        shares = failed / m, lost / m, len(clean) / m
+        for reply in clean or [None]:
+            yield probability / max(1, len(clean)), shares, reply
+
+
+def every_conversation(
+    speaker: TabularSpeaker, prefix: tuple[int, ...], *, horizon: int, m: int, unknown: bool = False
+) -> tuple[Draws, Any, Any]:
+    """Every conversation of m replies a turn, as draws; log p̃ of its utterances; its replies' probability: [n] each."""
+    rows: list[Any] = []
+    size = len(speaker.proposals)
+
+    def go_on(context: tuple[int, ...], natural: float, chance: float, turns: list[Any]) -> None:
+        if len(turns) == horizon:
+            rows.append((natural, chance, turns))
+            return
+        for said, own, others, _ in utterances(speaker, context):
+            after = (*context, *said)
+            for probability, shares, reply in outcomes(reply_chances(after), unknown, m):
+                path = [*turns, (others - own, shares)]
+                if reply is None:
+                    missing = [(np.zeros(size), (0.0, 0.0, 0.0))] * (horizon - len(path))
+                    rows.append((natural + own, chance * probability, path + missing))
+                else:
+                    go_on((*after, reply), natural + own, chance * probability, path)
+
+    go_on(prefix, 0.0, 1.0, [])
+    ratios = np.array([[ratio for ratio, _ in turns] for _, _, turns in rows]).reshape(len(rows), horizon, size)
+    shares = np.array([[found for _, found in turns] for _, _, turns in rows])
+    nothing = np.zeros(len(rows), dtype=np.int64)
+    draws = Draws(ratios, shares[:, :, 0], shares[:, :, 1], shares[:, :, 2], nothing, nothing)
+    return draws, np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+
+
+def probability_of_failure(
+    speaker: TabularSpeaker, context: tuple[int, ...], horizon: int, *, unknown: bool = False, worst: bool = False
+) -> float:
+    """The exact probability that natural speech meets a failure, by recursion, one reply a turn.
+
+    Args:
+        speaker: Speaks naturally.
+        context: The text so far.
+        horizon: Turns left.
+        unknown: Whether replies of one token cannot be assessed; they end the conversation,
+        worst: as a failure.
+    """
+    if horizon == 0:
+        return 0.0
+    total = 0.0
+    for said, own, _, _ in utterances(speaker, context):
+        chances = reply_chances(after := (*context, *said))
+        for reply in (2, 3, 4):
+            if reply == TOXIC or (unknown and worst and reply == UNKNOWN):
+                value = 1.0
+            elif unknown and reply == UNKNOWN:
+                value = 0.0
+            else:
+                value = probability_of_failure(
+                    speaker, (*after, reply), horizon - 1, unknown=unknown, worst=worst
+                )  # fmt: skip
+            total += np.exp(own) * chances[reply - 2] * value
+    return float(total)
+
+
+def chances_of(draws: Draws, natural: Any, replies: Any, component: Component) -> Any:
+    """Probability of every conversation under a component [n]."""
+    return np.exp(natural + draws.ratios[:, sorted(component.turns), component.proposal].sum(axis=1)) * replies
+
+
+COMPONENTS = {
+    "natural": [Component(frozenset())],
+    "all turns": [Component(frozenset()), Component(frozenset({0, 1}), 1)],
+    "singles": [Component(frozenset()), Component(frozenset({0}), 0), Component(frozenset({1}), 1)],
+    "two adversaries": [
+        Component(frozenset()), Component(frozenset({0, 1}), 0), Component(frozenset({0, 1}), 2),
+        Component(frozenset({1}), 2),
+    ],
+}  # fmt: skip
