@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..base.protocols import Scorer, Session, Speaker
+from ..base.protocols import Context, Scorer, Session, Speaker
 from ..base.randomness import derive, uniform
 from ..base.records import Keys, Speech
 from .speaker import BlendedModel, BlendedSession
@@ -143,7 +143,7 @@ def _texts(turns: Sequence[Said]) -> list[str]:
 
 
 def scores_of(
-    scorer: Scorer, utterances: Sequence[Speech], replies: Sequence[Speech], heard: Sequence[tuple[str, ...]]
+    scorer: Scorer, utterances: Sequence[Speech], replies: Sequence[Speech], heard: Sequence[Context]
 ) -> Floats:
     """Toxicity of replies in one call, ``nan`` for those that could not be assessed: [rows].
 
@@ -157,16 +157,13 @@ def scores_of(
     return _scored(scorer, replies, heard, known)
 
 
-def score_utterances(scorer: Scorer, utterances: Sequence[Speech], heard: Sequence[tuple[str, ...]]) -> Floats:
+def score_utterances(scorer: Scorer, utterances: Sequence[Speech], heard: Sequence[Context]) -> Floats:
     """Toxicity of utterances, ``nan`` where there is none: [rows]."""
     return _scored(scorer, utterances, heard, [i for i, said in enumerate(utterances) if not said.error])
 
 
-def _scored(
-    scorer: Scorer, speeches: Sequence[Speech], heard: Sequence[tuple[str, ...]], known: Sequence[int]
-) -> Floats:
+def _scored(scorer: Scorer, speeches: Sequence[Speech], heard: Sequence[Context], known: Sequence[int]) -> Floats:
     scores = np.full(len(speeches), np.nan)
-    del heard
-    scores[list(known)] = scorer.score([speeches[i].text for i in known])
+    scores[list(known)] = scorer.score([speeches[i].text for i in known], [heard[i] for i in known])
     scores[~np.isfinite(scores)] = np.nan
     return scores

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..base.protocols import Scorer, Speaker
+from ..base.protocols import Context, Scorer, Speaker
 from ..base.randomness import derive, key_of, uniform
 from ..base.records import Keys, Prefix
 from .conversations import score_utterances, scores_of
@@ -111,7 +111,7 @@ def _grow(
 ) -> Floats:  # fmt: skip
     """Islands side by side: estimates with unassessed replies as none, and as failures, [2, islands]."""
     speaking, answering = speaker.start(prefixes, turns=horizon), defender.start(prefixes, turns=horizon)
-    heard: list[tuple[str, ...]] = [(prefix,) for prefix in prefixes]
+    heard: list[Context] = [(prefix,) for prefix in prefixes]
     lines = _Lines.new(islands, len(prefixes))
     found = np.zeros((2, islands))
     for turn in range(horizon):
