@@ -159,7 +159,7 @@ class _Lines:
     def choose(self, potentials: Floats, keys: Keys) -> list[int]:
         """Rows that go on, of every island as many as before: systematic resampling by one number of an island."""
         grid = potentials.reshape(self.divisors.shape)
-        islands, particles = len(grid), grid.shape[1]
+        islands, particles = len(grid), grid.size // len(grid)
         means = grid.mean(axis=1)
         masses = np.where(means[:, None] > 0, grid, 1.0)
         ends = masses.cumsum(axis=1)
