@@ -25,8 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-install: $(STAMP)  ## Create .venv, install the package with its development tools, fill mypy's cache of the libraries
+install: $(STAMP)  ## Create .venv, install the package with its development tools, fill the caches of mypy and pytest
 	@$(BIN)/mypy >/dev/null || true
+	@$(PYTEST) --collect-only >/dev/null || true
 
 demo: $(STAMP)  ## Train the demo adversary, measure it against the untuned model, make the report
 	@rm -rf $(OUT)

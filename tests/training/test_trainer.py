@@ -53,9 +53,9 @@ def test_training_raises_the_reward_and_leaves_the_defender_alone(tmp_path: Path
 
 
 def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None:
-    straight = trainer(tmp_path / "a", tokenizer, settings(save_pairs=True))
+    straight = trainer(tmp_path / "a", tokenizer, settings(save_pairs=True, dev_every=2))
     straight.run()
-    broken = trainer(tmp_path / "b", tokenizer, settings(save_pairs=True))
+    broken = trainer(tmp_path / "b", tokenizer, settings(save_pairs=True, dev_every=2))
     stop = broken.iterate
     count = 0
 
@@ -73,7 +73,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
     with pytest.raises(KeyboardInterrupt):
         broken.run()
     broken_iterate.undo()
-    resumed = trainer(tmp_path / "b", tokenizer, settings(save_pairs=True), resume=True)
+    resumed = trainer(tmp_path / "b", tokenizer, settings(save_pairs=True, dev_every=2), resume=True)
     assert resumed.state.iteration == 2
     resumed.run()
     assert weights_hash(resumed.models.adversary.model) == weights_hash(straight.models.adversary.model)
