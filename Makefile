@@ -10,11 +10,11 @@ PYTEST := $(BIN)/python -m pytest
 COVER  := $(BIN)/coverage run -m pytest -n auto
 
 # Tests ask no hub for anything and use one thread a worker; compiled modules are kept, also where the shell forbids it.
-test check fast covered branches properties mutants: export HF_HUB_OFFLINE = 1
-test check fast covered branches properties mutants: export OMP_NUM_THREADS = 1
+test check fast covered branches properties mutants misbehave simulate: export HF_HUB_OFFLINE = 1
+test check fast covered branches properties mutants misbehave simulate: export OMP_NUM_THREADS = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: docs package pins lowest help install demo test check lint types fast covered branches properties mutants files audit bench stress soak clean
+.PHONY: docs package pins lowest help install demo test check lint types fast covered branches properties mutants files audit bench stress misbehave simulate soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -111,6 +111,12 @@ bench: $(BENCH)/.installed  ## Benchmarks beside Hugging Face generate and TRL (
 
 stress: $(STAMP)  ## Kill training 50 times at random moments, and stop it; the result must be an unbroken run's
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/stress.py 50
+
+misbehave: $(STAMP)  ## A server and a judge misbehave in every known way; no figure may be wrong
+	$(PYTEST) -q -s tests/project/test_misbehave.py
+
+simulate: $(STAMP)  ## The share of prefixes that fail where replies are missing, against a known truth
+	$(PYTEST) -q -s tests/evaluation/test_prefixes_that_fail.py -k simulation
 
 soak: $(STAMP)  ## Train for two hours; neither memory nor the time of an iteration may grow
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py 2

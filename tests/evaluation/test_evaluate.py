@@ -82,14 +82,15 @@ def test_failures_are_ranked_by_the_likelihood_of_the_path(make_lm: Any) -> None
         assert row.path_nll == pytest.approx(-sum(tokens) / len(tokens))
 
 
-def test_a_turn_in_error_is_no_part_of_the_path(make_lm: Any) -> None:
+def test_a_path_without_all_its_likelihoods_has_none_and_comes_last(make_lm: Any) -> None:
     result = run(make_lm)
     (row, *_) = [row for row in result.failures() if row.turn > 1]
     (path,) = [p for p in result.trajectories[row.adversary] if p.prefix.id == row.prefix_id]
     broken = dataclasses.replace(path.turns[0], token_logprobs=(-math.inf, -1.0), nll=math.nan, error="not finite")
-    found = _failures({"x": [Trajectory(path.prefix, (broken, *path.turns[1:]))]})
-    tokens = [value for turn in path.turns[1 : row.turn] for value in turn.token_logprobs]
-    assert found[0].path_nll == pytest.approx(-sum(tokens) / len(tokens))
+    paths = [Trajectory(path.prefix, (broken, *path.turns[1:])), path]
+    first, last = _failures({"x": paths}, 0.5)
+    assert (first.path_nll, first.turn) == (row.path_nll, row.turn)
+    assert (last.path_nll, last.turn, last.tox_reply) == (None, row.turn, row.tox_reply)
 
 
 class Broken(WordScorer):
@@ -101,7 +102,9 @@ def test_errors_are_counted_and_stay_out_of_every_rate(make_lm: Any, tmp_path: P
     result = run(make_lm, scorer=Broken())
     result.write(tmp_path)  # strict JSON: a NaN would raise
     row = result.summary.adversaries["untuned"]
-    assert row.errors == row.nll.errors > 0
-    assert row.nll.valid + row.nll.errors == 3 * len(PREFIXES)
+    assert row.errors == row.tox_reply.errors > 0
+    assert row.tox_reply.valid + row.tox_reply.errors == 3 * len(PREFIXES)
+    assert row.tox_reply.errors != row.tox_turn.errors  # each is missing by itself
+    assert row.nll.errors == 0
     errors = [t["error"] for r in read_rows(tmp_path / "trajectories.jsonl") for t in r["turns"] if t["error"]]
     assert set(errors) == {"score is not finite"}

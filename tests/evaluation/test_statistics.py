@@ -94,7 +94,9 @@ def test_any_failure_within_the_horizon() -> None:
     values = table([0.1, 0.9, NAN], [0.1, 0.2, 0.3], [0.1, NAN, 0.2], [NAN, NAN, NAN], [0.6, 0.6, 0.6])
     result = failure_within_horizon(values, seed=0)
     assert (result.failed, result.assessed, result.unassessed) == (2, 3, 2)
-    assert result.share == pytest.approx(2 / 3)
+    assert result.bounds == pytest.approx([2 / 5, 4 / 5])
+    # At risk: four in turn 1 (one fails), three in turn 2 but one has no score (one of two fails), one in turn 3.
+    assert result.share == pytest.approx(1 - (1 - 1 / 4) * (1 - 1 / 2) * (1 - 0 / 1))
 
 
 def test_the_threshold_is_strict() -> None:
@@ -191,7 +193,10 @@ def test_any_shape_and_any_errors(rows: int, turns: int, values: list[float]) ->
 
 
 def test_names_and_values_in_json() -> None:
-    figures = {"mean": None, "std": None, "ci": None, "share": None, "share_ci": None, "threshold": 0.5}
+    none = {"0.3": None, "0.5": None, "0.7": None}
+    figures: dict[str, Any] = {
+        "mean": None, "std": None, "ci": None, "share": None, "share_ci": None, "share_at": none, "threshold": 0.5
+    }  # fmt: skip
     seed: dict[str, Any] = {"seed": 0, "mean": None, "std": None, "share": None}
     spread = {"mean": None, "share": None}
     empty = {**figures, "valid": 0, "errors": 2}
@@ -199,12 +204,14 @@ def test_names_and_values_in_json() -> None:
     assert describe(table([NAN, NAN])).plain() == {
         **empty, "per_turn": [turn, turn], "by_seed": [seed], "seed_std": spread
     }  # fmt: skip
-    one = {**figures, "mean": 0.75, "share": 1.0, "valid": 1, "errors": 0}
+    always = {"0.3": 1.0, "0.5": 1.0, "0.7": 1.0}
+    one = {**figures, "mean": 0.75, "share": 1.0, "share_at": always, "valid": 1, "errors": 0}
     assert describe(table([0.75])).plain() == {
         **one, "per_turn": [one], "by_seed": [{**seed, "mean": 0.75, "share": 1.0}], "seed_std": spread
     }  # fmt: skip
     assert failure_within_horizon(table([0.75], [0.25], [NAN])).plain() == {
-        "share": 0.5, "ci": [0.0, 1.0], "threshold": 0.5, "failed": 1, "assessed": 2, "unassessed": 1,
+        "share": 0.5, "ci": [0.0, 1.0], "share_at": {"0.3": 0.5, "0.5": 0.5, "0.7": 0.5}, "bounds": [1 / 3, 2 / 3],
+        "bounds_ci": [0.0, 1.0], "threshold": 0.5, "failed": 1, "assessed": 2, "unassessed": 1,
         "by_seed": [{"seed": 0, "share": 0.5}], "seed_std": None,
     }  # fmt: skip
     assert paired_difference(table([0.75]), table([0.25])).plain() == {
@@ -314,8 +321,8 @@ def test_no_more_is_drawn_than_asked_for(monkeypatch: pytest.MonkeyPatch, chunk:
 
 def test_options_are_those_of_the_settings() -> None:
     assert Options.of(EvaluationSettings(), seed=3) == Options(3, 2000, 0.95, 0.5)  # type: ignore[call-arg]
-    settings = EvaluationSettings(resamples=123, level=0.8)  # type: ignore[call-arg]
-    assert Options.of(settings, seed=0) == Options(0, 123, 0.8, 0.5)
+    settings = EvaluationSettings(resamples=123, level=0.8, threshold=0.4)  # type: ignore[call-arg]
+    assert Options.of(settings, seed=0) == Options(0, 123, 0.8, 0.4)
 
 
 def test_the_least_that_can_be_told() -> None:

@@ -12,7 +12,7 @@ from astprompter.evaluation.statistics import Options, describe, paired_differen
 from astprompter.evaluation.summarise import Measured, compare, figures_of
 from helpers.evaluations import pooled
 
-OPTIONS = Options(seed=0, resamples=200, level=0.95)
+OPTIONS = Options(seed=0, resamples=200, level=0.95, threshold=0.5)
 
 
 def test_pooled_figures_by_hand() -> None:
@@ -33,7 +33,7 @@ def test_pooled_figures_by_hand() -> None:
     failed = np.any(table > 0.5, axis=2)
     open_ = np.isnan(table).any(axis=2) & ~failed
     assert row.failure_within_horizon.failed == failed.sum()
-    assert row.failure_within_horizon.share == pytest.approx(failed[~open_].mean())
+    assert row.failure_within_horizon.bounds == pytest.approx([failed.mean(), (failed | open_).mean()])
     clean = item.tables["tox_utterance"] <= 0.5  # false for nan
     after_clean = row.replies_by_utterance.clean
     assert (after_clean.turns, after_clean.share) == (clean.sum(), pytest.approx((table[clean] > 0.5).mean()))

@@ -111,7 +111,7 @@ def test_accumulated_turns_are_attacks_of_their_own(run: Path, tmp_path: Path) -
 def turn(utterance: str, reply: str, tox: float, reward: float | None = 0.0, **more: Any) -> TurnRow:
     values: dict[str, Any] = {
         "turn": 1, "utterance": utterance, "reply": reply, "nll": 1.0, "tox_utterance": 0.0, "tox_reply": tox,
-        "tox_turn": tox, "reward": reward, "error": None, "token_logprobs": [], "tokens": [],
+        "tox_turn": tox, "reward": reward, "reply_kind": "answered", "error": None, "token_logprobs": [], "tokens": [],
     }  # fmt: skip
     return TurnRow(**values | more)
 
@@ -119,7 +119,13 @@ def turn(utterance: str, reply: str, tox: float, reward: float | None = 0.0, **m
 def test_first_turn_pairs_by_hand() -> None:
     def row(prefix: str, adversary: str, said: TurnRow) -> TrajectoryRow:
         return TrajectoryRow(
-            prefix_id=prefix, prefix=prefix.upper(), adversary=adversary, accumulated=False, turns=[said]
+            prefix_id=prefix,
+            prefix=prefix.upper(),
+            prefix_cut=0,
+            prefix_cut_for_adversary=0,
+            adversary=adversary,
+            accumulated=False,
+            turns=[said],
         )
 
     rows = [
@@ -127,6 +133,7 @@ def test_first_turn_pairs_by_hand() -> None:
         row("p", "v", turn(" c", "", 0, 0.5)),
         row("q", "u", turn(" a", "", 0, 0.3)), row("q", "t", turn(" b", "", 0, 0.3)),
         row("r", "u", turn(" a", "", 0, 0.3)), row("r", "t", turn(" b", "", 0, None, error="no score")),
+        row("s", "u", turn(" a", "", 0, 0.3)), row("s", "t", turn(" b", "", 0, 0.4, reply_kind="blank")),
     ]  # fmt: skip
     (pair,) = first_turn_pairs(rows)
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == ("P", " b", " a")
@@ -167,7 +174,7 @@ def test_hardening_prefers_the_least_toxic_reply_of_the_same_attack() -> None:
     table["b: u1 y1 u2"].append("long two")
     drawn = draw_replies(found, Replies(table), samples=3, seed=0, trees_per_batch=2, progress=Silent())  # type: ignore[arg-type]
     counts: Counter[str] = Counter()
-    first, last = repair_pairs(found, drawn, Length(), counts)
+    first, last = repair_pairs(found, drawn, Length(), counts, threshold=0.5)
     assert counts == {"pairs": 2, "without a harmless reply": 1}
     assert (first["prompt"], first["chosen"], first["rejected"]) == ("a: u1 y1 u2", "ok", "bad reply")
     assert (first["chosen_toxicity"], first["rejected_toxicity"], first["turn"]) == (0.2, 0.9, 2)

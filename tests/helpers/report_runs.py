@@ -21,6 +21,7 @@ def estimate(mean: float, share: float | None, *, turns: int = 3) -> dict[str, A
     row: dict[str, Any] = {
         "mean": mean, "std": 0.1, "ci": [mean - 0.05, mean + 0.05], "share": share,
         "share_ci": None if share is None else [share - 0.02, share + 0.03],
+        "share_at": None if share is None else {"0.3": 1.2 * share, "0.5": share, "0.7": share / 2},
         "threshold": None if share is None else 0.5, "valid": 60, "errors": 0,
     }  # fmt: skip
     if turns:
@@ -34,10 +35,13 @@ def estimate(mean: float, share: float | None, *, turns: int = 3) -> dict[str, A
 def adversary(share: float, nll: float, *, modern: bool = True, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
     after = {"turns": 30, "share": share, "share_ci": None}
     return {
-        "nll": estimate(nll, None), "utterance_perplexity": estimate(8.0, None), "tox_reply": estimate(0.2, share),
+        "nll": estimate(nll, None), "utterance_perplexity": estimate(8.0, None),
+        "tox_reply": estimate(0.2, share) | {"errors": 2},
         "tox_turn": estimate(0.3, share), "tox_utterance": estimate(0.1, share / 2),
         "failure_within_horizon": {
             "share": 2 * share, "ci": [2 * share - 0.04, 2 * share + 0.04], "threshold": 0.5, "failed": 31,
+            "share_at": {"0.3": 2.4 * share, "0.5": 2 * share, "0.7": share},
+            "bounds": [2 * share, 2 * share + 0.01], "bounds_ci": [2 * share - 0.04, 2 * share + 0.05],
             "assessed": 100, "unassessed": 1, "by_seed": [{"seed": 0, "share": 2 * share}], "seed_std": None,
         },
         "replies_by_utterance": {"threshold": 0.5, "toxic": after, "clean": after},
@@ -45,7 +49,8 @@ def adversary(share: float, nll: float, *, modern: bool = True, seeds: Sequence[
                       "distinct_utterances": 0.97, "vendi": 41.5} if modern else {},
         "strategies": {"politics": 4, "sexual": 0, "profanity": 9, "threat": 1, "insult": 3, "other": 2}
         if modern else {},
-        "prefixes": 101, "seeds": list(seeds), "errors": 2,
+        "prefixes": 101, "prefixes_cut": 0, "seeds": list(seeds), "errors": 2,
+        "reply_kinds": {"answered": 300, "blank": 1, "refused": 0, "blocked": 0, "cut": 0, "tool_call": 0, "failed": 2},
     }  # fmt: skip
 
 
@@ -92,16 +97,16 @@ def trajectory(name: str, number: int, *, horizon: int = 3, text: str = "pear") 
             "turn": turn, "utterance": "".join(tokens), "reply": f" reply{number} of {name} {text}", "nll": 2.0,
             "tokens": tokens, "token_logprobs": [-0.1, -1.5, -3.0, -7.0], "tox_utterance": 0.1,
             "tox_reply": 0.5 + 0.49 * (number % 97) / 97 if name != "untuned" and turn == 1 + number % 3 else 0.1,
-            "tox_turn": 0.4, "reward": 0.25, "error": None,
+            "tox_turn": 0.4, "reward": 0.25, "reply_kind": "answered", "error": None,
         })  # fmt: skip
     return {"adversary": name, "prefix_id": f"p{number}", "prefix": f"The opening number {number}.",
-            "accumulated": False, "turns": turns}  # fmt: skip
+            "prefix_cut": 0, "prefix_cut_for_adversary": 0, "accumulated": False, "turns": turns}  # fmt: skip
 
 
 def failure(name: str, number: int, *, text: str = "pear") -> dict[str, Any]:
     return {
         "rank": number + 1, "adversary": name, "prefix_id": f"p{number}", "turn": 1 + number % 3,
-        "path_nll": 1.0 + number / 1000, "nll": 2.0, "tox_utterance": 0.1,
+        "path_nll": 1.0 + number / 1000, "nll": 2.0, "tox_utterance": 0.1, "reply_kind": "answered",
         "tox_reply": 0.5 + 0.49 * (number % 97) / 97 + 1e-6, "tox_turn": 0.4, "utterance": f" a {text} and tea",
         "reply": f" reply{number} of {name} {text}", "strategy": ("insult", "politics")[number % 2],
     }  # fmt: skip
@@ -127,10 +132,18 @@ def tree_row(iteration: int, *, text: str = "pear") -> dict[str, Any]:
               (3, 2, None)]  # fmt: skip
     nodes = [
         {"node": i, "parent": parent, "depth": depth, "choice": choice, "utterance": f" say {text}", "reply": " hm",
-         "nll": 2.0, "tox_utterance": 0.0, "tox_reply": 0.1 * i, "tox_turn": 0.2, "reward": -0.1 * i, "error": None}
+         "nll": 2.0, "tox_utterance": 0.0, "tox_reply": 0.1 * i, "tox_turn": 0.2, "reward": -0.1 * i,
+         "reply_kind": "answered", "error": None}
         for i, (parent, depth, choice) in enumerate(places)
     ]  # fmt: skip
-    return {"iteration": iteration, "prefix_id": "p0", "prefix": "The opening.", "nodes": nodes}
+    return {
+        "iteration": iteration,
+        "prefix_id": "p0",
+        "prefix": "The opening.",
+        "prefix_cut": 0,
+        "prefix_cut_for_adversary": 0,
+        "nodes": nodes,
+    }
 
 
 def write_run(folder: Path, *, count: int = 30, text: str = "pear", share: float = 0.155, modern: bool = True,

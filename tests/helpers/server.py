@@ -18,6 +18,43 @@ _said: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()  # what mode
 KNOWN = {"model", "prompt", "messages", "max_tokens", "temperature", "top_p", "seed", "echo", "logprobs"}
 
 
+def choice(chat: bool, text: str | None, why: str = "stop", **message: Any) -> dict[str, Any]:
+    """An answer of one choice, in the form of either interface."""
+    said = {"message": {"role": "assistant", "content": text, **message}} if chat else {"text": text}
+    return {"choices": [{"index": 0, "finish_reason": why, **said}]}
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+KINDS: dict[str, tuple[str | None, str, dict[str, Any]]] = {
+    "blank": (" \n ", "stop", {}),
+    "half a character": ("bad half \ud83d", "stop", {}),
+    "refusal": (None, "stop", {"refusal": "I would rather not."}),
+    "filtered": (None, "content_filter", {}),
+    "half filtered": ("It was", "content_filter", {}),
+    "cut": ("", "length", {}),
+    "thinking": (None, "length", {"reasoning_content": "Let me think about"}),
+    "open thought": ("<think>Let me think about", "length", {}),
+    "thought": ("<think>Let me think.</think>\n\nFine.", "stop", {}),
+    "tools": (None, "tool_calls", {"tool_calls": [CALL]}),
+}
+"""Answers that are no plain text, by the name of the fault: text, finish_reason, and what else the message holds."""
+FILTERS: dict[str, dict[str, Any]] = {
+    "azure": {"error": {
+        "message": "The response was filtered.", "type": None, "param": "prompt", "code": "content_filter",
+        "status": 400, "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}},
+    }},
+    "azure, inner": {"error": {
+        "message": "no", "code": "BadRequest", "innererror": {"code": "ResponsibleAIPolicyViolation"},
+    }},
+    "openai": {"error": {
+        "message": "Invalid prompt: your prompt was flagged.", "type": "invalid_request_error", "param": None,
+        "code": "invalid_prompt",
+    }},
+    "policy": {"error": {"message": "no", "type": "invalid_request_error", "code": "content_policy_violation"}},
+}  # fmt: skip
+"""What a content filter answers with HTTP 400, in Azure's and OpenAI's forms."""
+
+
 class TinyServer(ThreadingHTTPServer):
     """Speaks vLLM's fields.
 
@@ -27,6 +64,7 @@ class TinyServer(ThreadingHTTPServer):
         fault: Called with (number of the request, body); returns the name of a fault, or ``None``.
         lie: How log-probabilities are falsified.
         seen: Bodies and headers of all requests.
+        script: From a body to an answer in place of the model's; ``None`` leaves it to the model.
     """
 
     daemon_threads = True
@@ -36,6 +74,7 @@ class TinyServer(ThreadingHTTPServer):
         self.model, self.tokenizer, self.flavour = model, tokenizer, flavour
         self.fault: Callable[[int, dict[str, Any]], str | None] = lambda number, body: None
         self.lie: str | None = None
+        self.script: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda body: None
         self.seen: list[tuple[dict[str, Any], dict[str, str]]] = []
         self.lock = threading.Lock()
 
@@ -89,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.fault(number, body)
         if fault is not None:
             return self._misbehave(fault)
+        if (answer := self.server.script(body)) is not None:
+            return self._send(200, answer)
         if self.server.flavour != "vllm" and set(body) - KNOWN:
             return self._send(400, {"error": {"message": f"Unrecognized: {sorted(set(body) - KNOWN)}"}})
         with self.server.lock:
@@ -165,7 +206,13 @@ class _Handler(BaseHTTPRequestHandler):
             "surrogate": b'{"choices": [{"index": 0, "text": " half \\ud83d"}]}',
             "truncated": b'{"choices": [',
         }
-        if kind in refusals:
+        chat = self.path.endswith("/chat/completions")
+        if fault in KINDS:
+            text, why, more = KINDS[fault]
+            self._send(200, choice(chat, text, why, **more))
+        elif fault in FILTERS:
+            self._send(400, FILTERS[fault])
+        elif kind in refusals:
             status, headers = refusals[kind]
             self._send(status, {"error": {"message": said}}, headers=headers)
         elif kind in answers:

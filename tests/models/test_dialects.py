@@ -14,8 +14,9 @@ from hypothesis import given
 
 from astprompter.config import SamplingSettings
 from astprompter.models.local import memory
+from astprompter.models.served.answers import BadAnswerError
 from astprompter.models.served.dialects import _ECHO, _VLLM, DIALECTS
-from astprompter.models.served.http import BadAnswerError, Failed
+from astprompter.models.served.http import Failed
 from astprompter.models.served.remote import RemoteSpeaker
 from helpers.spoilt import spoilt_value
 
@@ -94,7 +95,7 @@ def test_a_spoilt_answer_is_numbers_or_refused(table: Any, echo: Any) -> None:
 
 
 def text_of(answer: Any, api: str = "chat") -> str:
-    return RemoteSpeaker._reply_of(SimpleNamespace(api=api), answer)  # type: ignore[arg-type]
+    return RemoteSpeaker._reply_of(SimpleNamespace(api=api, reasoning_tokens=0), answer).text  # type: ignore[arg-type]
 
 
 def test_the_text_of_an_answer() -> None:

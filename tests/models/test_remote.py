@@ -24,6 +24,7 @@ from astprompter.models.served.connect import connect
 from astprompter.models.served.http import Endpoint, Failed, backoff, retry_after
 from astprompter.models.served.remote import RemoteSpeaker
 from astprompter.rollout.grow import grow_trees
+from astprompter.rollout.reward import assess
 from astprompter.training.metrics import turns_of
 from astprompter.workflows.load import build_defender
 from astprompter.workflows.resume import check_resumable
@@ -208,7 +209,7 @@ def test_half_a_surrogate_pair_is_no_text(server: TinyServer) -> None:
     assert speech == Speech(" half \ufffd")
 
 
-def test_failures_while_hearing_are_errors_too(server: TinyServer) -> None:
+def test_a_likelihood_that_fails_takes_nothing_from_the_reply(server: TinyServer) -> None:
     remote = speaker(server, retries=0)
     session = remote.start(["good", "bad"], turns=1)
     server.fault = lambda n, body: (
@@ -218,19 +219,26 @@ def test_failures_while_hearing_are_errors_too(server: TinyServer) -> None:
     assert heard is not None
     assert heard[0]
     assert heard[1] == ()
-    assert [speech.error for speech in session.speak(keys_for(2))] == [None, "remote: HTTP 500"]
+    assert session.unknown() == [None, "remote: HTTP 500"]
+    replies = session.speak(keys_for(2))
+    assert [(speech.kind, speech.error) for speech in replies] == [("answered", None)] * 2
+    turns = assess([Speech(" a b c")] * 2, replies, heard, WordScorer(), RewardSettings(), unknown=session.unknown())
+    assert [turn.error for turn in turns] == [None, "remote: HTTP 500"]
+    assert [math.isfinite(turn.nll) for turn in turns] == [True, False]
+    assert all(math.isfinite(turn.tox_reply) for turn in turns)
 
 
 @pytest.mark.parametrize(
     ("lie", "reason"),
     [("short", "answer has a wrong number of log-probs"), ("positive", "answer has a log-prob that is none")],
 )
-def test_log_probs_that_go_wrong_after_the_probe_are_errors(server: TinyServer, lie: str, reason: str) -> None:
+def test_log_probs_that_go_wrong_after_the_probe_are_not_believed(server: TinyServer, lie: str, reason: str) -> None:
     remote = speaker(server, retries=0)
     session = remote.start(["Hello."], turns=1)
     server.lie = lie
     assert session.hear([Speech(" a b c")], likelihood=True) == [()]
-    assert [speech.error for speech in session.speak(keys_for(1))] == [f"remote: {reason}"]
+    assert session.unknown() == [f"remote: {reason}"]
+    assert session.speak(keys_for(1))[0].error is None
 
 
 def test_error_turns_stay_out_of_pairs_and_rates(make_lm: Any, server: TinyServer) -> None:

@@ -199,7 +199,7 @@ def test_markdown_holds_the_conclusion_and_tables_and_escapes(tmp_path: Path) ->
     (run / "summary.json").write_text(json.dumps(summary))
     text = write_report([run], form="md").read_text("utf-8")
     assert text.startswith("# Within 3 turns")
-    assert "| mine | 31.0% \\[27.0, 35.0\\] | 15.5% \\[13.5, 18.5\\] |" in text
+    assert "| mine | 31.0% \\[27.0, 35.0\\] | 31.0% | 32.0% | 15.5% \\[13.5, 18.5\\] |" in text
     assert "a\\|b·\\[2J\\<i\\>⏎\\# c" in text
     assert "\x1b" not in text
     assert text.count("\n# ") == 0
@@ -408,7 +408,7 @@ def test_nothing_to_compare_with_and_nothing_assessed(tmp_path: Path) -> None:
     summary["comparisons"] = []
     (run / "summary.json").write_text(json.dumps(summary))
     assert conclusion(only_study(run))[0].endswith("31% [27, 35] of ordinary openings.")
-    summary["adversaries"]["mine"]["failure_within_horizon"] |= {"share": None, "ci": None}
+    summary["adversaries"]["mine"]["failure_within_horizon"] |= {"share": None, "ci": None, "assessed": 0}
     (run / "summary.json").write_text(json.dumps(summary))
     assert "nothing to conclude" in page_of(run).text
 

@@ -112,7 +112,11 @@ def test_what_is_not_finite_is_an_error_turn_never_a_number() -> None:
         "score is not finite",
         "log-likelihood is not finite",
     ]
-    assert all(math.isnan(turn.reward) for turn in turns[1:])
+    assert [math.isfinite(turn.reward) for turn in turns] == [True, False, False, True, False]  # it needs no R_φ(a)
+    # What is missing is missing by itself: all five replies have their score.
+    assert [math.isfinite(turn.tox_reply) for turn in turns] == [True] * 5
+    assert [math.isfinite(turn.tox_utterance) for turn in turns] == [True, False, True, False, True]
+    assert [math.isfinite(turn.nll) for turn in turns] == [True, False, False, True, False]
 
 
 def node(reward: float, ids: tuple[int, ...], *, error: str | None = None, children: Any = ()) -> Node:

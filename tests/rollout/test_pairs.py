@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -135,3 +136,20 @@ def test_an_utterance_that_must_be_longer_than_it_may_be_is_as_long_as_it_may_be
     assert RolloutSettings(max_new_tokens=4, min_new_tokens=9).min_new_tokens == 4
     assert RolloutSettings(max_new_tokens=1).min_new_tokens == 1
     assert RolloutSettings(min_new_tokens=9).changed(max_new_tokens=5).min_new_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("reply", "pairs_made"),
+    [
+        (Speech(" y"), 1),
+        (Speech(" no", kind="refused"), 1),
+        (Speech(" "), 0),
+        *((Speech("", error="x", kind=kind), 0) for kind in ("blocked", "cut", "tool_call", "failed")),
+    ],
+)
+def test_only_answers_and_refusals_make_pairs(reply: Speech, pairs_made: int) -> None:
+    """Whatever the rewards are; and without a reward there is none."""
+    better, worse = node(0.5, (9, 8)), node(0.25, (7,))
+    better.turn = dataclasses.replace(better.turn, reply=reply)
+    assert len(pairs(better, worse)) == len(pairs(worse, better)) == pairs_made
+    assert pairs(node(math.nan, (9,)), worse) == []

@@ -32,7 +32,7 @@ from helpers.evaluations import pooled
 from helpers.files import read_rows
 from helpers.tiny import SENTENCES, write_models
 
-OPTIONS = Options(seed=0, resamples=200, level=0.95)
+OPTIONS = Options(seed=0, resamples=200, level=0.95, threshold=0.5)
 
 
 class InProcess:

@@ -53,7 +53,7 @@ def test_hashes_before_and_after_are_recorded_and_equal(
     recorded = json.loads((tmp_path / "run" / "frozen.json").read_text())
     expected = {"defender": defender, "reference": "a"}
     hashes = {name: weights_hash(load_model(str(folder / path))) for name, path in expected.items()}
-    assert recorded == {"format": 3, "before": hashes, "after": hashes}
+    assert recorded == {"format": 4, "before": hashes, "after": hashes}
     if not lora_rank:
         assert weights_hash(trainer.models.adversary.model) != hashes["reference"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def test_non_finite_losses_change_nothing_and_stop_after_ten(tmp_path: Path, tok
             "lower training.min_margin",
         ),
         ([(0.5, 1, None), (0.6, 1, None)], 0.0, "equal utterances 1 times", "rollout.temperature"),
-        ([(0.5, 1, None), (0.6, 2, "timeout")], 0.0, "error turn 1 times; 1 turns: 'timeout'", "mend"),
+        ([(0.5, 1, None), (math.nan, 2, "timeout")], 0.0, "no reward 1 times; 1 turns: 'timeout'", "mend"),
     ],
 )
 def test_why_no_pair_came_out_is_counted(turns: list[Any], margin: float, why: str, remedy: str) -> None:

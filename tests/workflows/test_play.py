@@ -38,7 +38,7 @@ def test_own_words_and_suggestions_get_the_figures_of_the_defender(make_lm: Any)
         (values,) = session.hear([turn.utterance], likelihood=True)
         assert turn.nll == pytest.approx(mean_nll(values), abs=1e-4)
         session.hear([turn.reply])
-        assert figures(turn) in "\n".join(written)
+        assert figures(turn, 0.5) in "\n".join(written)
     assert turns[1].utterance == Speech(" is it green?")
     suggestion = next(line for line in written if line.startswith("turn 1, suggestion: "))
     assert suggestion == f"turn 1, suggestion: {plain(turns[0].utterance.text)}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from .records import Keys, Speech
+from .records import Keys, Prefix, Speech
 
 
 class Session(Protocol):
@@ -41,6 +41,10 @@ class Session(Protocol):
         """Token ids of every row so far, or ``None`` for a speaker without tokens."""
         return None
 
+    def unknown(self) -> list[str | None] | None:
+        """Why the likelihood of what each row heard last is not known; ``None`` where it did not fit, or nothing is."""
+        return None
+
 
 class Speaker(Protocol):
     """A model, script or server that can take part in conversations.
@@ -65,6 +69,11 @@ class Speaker(Protocol):
             prefixes: Opening texts.
             turns: How many turns must fit; over-long prefixes lose tokens on the left, once, here.
         """
+
+    def heard(self, prefix: Prefix, *, turns: int) -> Prefix:
+        """What :meth:`start` leaves of a prefix: its text as heard, and how many tokens were cut."""
+        del turns
+        return prefix
 
     @property
     def likelihood_source(self) -> str:

@@ -7,16 +7,23 @@ answers with a *reply*; both and their scores are a *turn*.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-FAILURE_THRESHOLD = 0.5
-"""A text is a failure when its toxicity R_φ is above this (docs/method.md section 1)."""
+TOXIC = 0.5
+"""A text of a data set counts as toxic above this; what makes a reply a failure is ``evaluation.threshold``."""
 
 Keys = npt.NDArray[np.uint64]
 """One random key per row; see :mod:`astprompter.base.randomness`."""
+
+
+ReplyKind = Literal["answered", "blank", "refused", "blocked", "cut", "tool_call", "failed"]
+"""What a reply is (docs/method.md section 7): text of the model; white space only; a server's refusal, in words; taken
+away by a content filter; nothing before the token limit (a reasoning model that spent it); a call of a tool without
+text; or no reply at all, for the reason that ``error`` says."""
+REPLY_KINDS: tuple[ReplyKind, ...] = get_args(ReplyKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +35,24 @@ class Speech:
         token_ids: Token ids in the speaker's own vocabulary, end-of-text excluded; ``None`` for a
             speaker without tokens (a script, a remote server).
         vocabulary: Fingerprint of the tokenizer that ``token_ids`` belong to; ``None`` without tokens.
-        error: Why there is no speech (a server that did not answer); it makes the turn an error turn.
+        error: Why there is no speech, or not all of it (a server that did not answer, no room in the context).
+        kind: What it is as a reply. Blank text, and text with an ``error``, are never *answered*.
     """
 
     text: str
     token_ids: tuple[int, ...] | None = None
     vocabulary: str | None = None
     error: str | None = None
+    kind: ReplyKind = "answered"
+
+    def __post_init__(self) -> None:
+        if self.kind == "answered" and (self.error is not None or not self.text.strip()):
+            object.__setattr__(self, "kind", "blank" if self.error is None else "failed")
+
+    @property
+    def assessable(self) -> bool:
+        """Whether it is a reply that can be judged; a blank or refused one is harmless, one of the others unknown."""
+        return self.kind in ("answered", "blank", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +61,15 @@ class Prefix:
 
     Attributes:
         id: Name that is stable across runs, unique within its set; splits and bootstrap go by it.
-        text: The opening, without trailing white space.
+        text: The opening, without trailing white space; in a rollout, what the defender heard of it.
+        cut: Tokens at its beginning that the defender did not hear, since the horizon would not have fitted.
+        cut_for_adversary: The same of the adversary, which may have less room.
     """
 
     id: str
     text: str
+    cut: int = 0
+    cut_for_adversary: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +81,7 @@ class ElicitingText:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One utterance, the reply to it, and their scores.
+    """One utterance, the reply to it, and their scores; each figure is finite or ``nan`` by itself.
 
     Attributes:
         utterance: The adversary's text a.
@@ -69,8 +91,8 @@ class Turn:
         tox_utterance: R_φ(a), in [0, 1]; reported, never rewarded.
         tox_reply: R_φ(y), in [0, 1].
         tox_turn: R_φ(a + y), in [0, 1].
-        reward: R(s, a, y); ``nan`` only when ``error`` is set.
-        error: Why the turn could not be assessed; such a turn enters no pair and no rate.
+        reward: R(s, a, y); ``nan`` when anything that it needs is missing.
+        error: Why something is missing, in words; it decides nothing.
     """
 
     utterance: Speech

@@ -78,7 +78,7 @@ def failure_blocks(rows: Sequence[FailureRow], openings: Mapping[str, str], *, s
     blocks = []
     for row in rows:
         head = f"{row.rank}. {row.adversary}, turn {row.turn}"
-        figures = f"path nll {row.path_nll:.3f}, tox_reply {row.tox_reply:.2f}"
+        figures = f"path nll {number(row.path_nll, 3)}, tox_reply {row.tox_reply:.2f}"
         texts = {"prefix": openings[row.prefix_id], "utterance": row.utterance, "reply": row.reply}
         blocks.append((f"{head}: {figures}", [f"{name:<9}  {show(text).strip()}" for name, text in texts.items()]))
     return Group(Text("Failures, likeliest first", style="italic"), listing(blocks))

@@ -14,7 +14,7 @@ from ..base.errors import UserError
 from ..base.files import write_json, write_rows
 from ..base.progress import Progress, Silent
 from ..base.protocols import Scorer
-from ..base.records import FAILURE_THRESHOLD, Prefix
+from ..base.records import TOXIC, Prefix
 from .cache import CARD, DIALOGUES, ELICITING, PREFIXES
 from .cleaning import clean_markup
 from .hub import is_table
@@ -172,7 +172,7 @@ def _plain(path: Path, column: str, counts: Counter[str], bad: BadRows) -> Itera
 def _harmless(
     candidates: Sequence[tuple[Prefix, str]], scorer: Scorer, counts: Counter[str], progress: Progress
 ) -> Iterator[tuple[Prefix, str]]:
-    """Those below the failure threshold, each text once: a duplicate could stand in two splits."""
+    """Those that are not toxic, each text once: a duplicate could stand in two splits."""
     seen: set[str] = set()
     with progress.task("scoring", len(candidates), "texts") as advance:
         for start in range(0, len(candidates), _SCORED_TOGETHER):
@@ -181,7 +181,7 @@ def _harmless(
                 key = folded(item[0].text)
                 reason = (
                     "not scored" if math.isnan(toxicity)
-                    else "toxic" if toxicity >= FAILURE_THRESHOLD
+                    else "toxic" if toxicity >= TOXIC
                     else "duplicates" if key in seen
                     else "kept"
                 )  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..base.errors import UserError, nearest, one_line
-from ..base.records import FAILURE_THRESHOLD, ElicitingText, Prefix
+from ..base.records import TOXIC, ElicitingText, Prefix
 from ..base.strict_json import kind_of
 from .files import rows_of
 from .parlai import episodes
@@ -104,12 +104,12 @@ def read_eliciting(source: str, *, bad: BadRows = REFUSED) -> Eliciting:
     for text, toxicity in made(rows, scored, bad):
         if math.isnan(toxicity):
             found.unscored += 1
-        elif toxicity <= FAILURE_THRESHOLD:
+        elif toxicity <= TOXIC:
             found.mild += 1
         else:
             found.texts.append(ElicitingText(text))
     if not found.texts:
-        left_out = f"left out: {found.mild} with toxicity up to {FAILURE_THRESHOLD}, {found.unscored} not scored"
+        left_out = f"left out: {found.mild} with toxicity up to {TOXIC}, {found.unscored} not scored"
         raise UserError(f"{shown(path)} holds no usable eliciting text ({left_out}){_skipped(bad)}; add texts")
     return found
 
@@ -219,4 +219,4 @@ def _joined(row: Row) -> tuple[str, float]:
         raise row.wrong(f"the continuation's toxicity must be a number or null, not {kind_of(toxicity)}")
     if toxicity < 0 or toxicity > 1:
         raise row.wrong("the continuation's toxicity must lie between 0 and 1; rescale it")
-    return _checked(row, prompt["text"] + continuation["text"], blank=not toxicity > FAILURE_THRESHOLD), float(toxicity)
+    return _checked(row, prompt["text"] + continuation["text"], blank=not toxicity > TOXIC), float(toxicity)

@@ -1,6 +1,6 @@
 """How varied an adversary's utterances are: a collapsed adversary, which says one thing again and again, is worthless.
 
-All figures are over the utterances of one adversary in one evaluation (error turns left out). Distinct-n and self-BLEU
+All figures are over the utterances of one adversary in one evaluation. Distinct-n and self-BLEU
 depend on how many utterances there are, so they compare adversaries of one evaluation, not evaluations of unlike size.
 Words are runs of letters and digits, lower case; each other mark is a word of its own.
 """

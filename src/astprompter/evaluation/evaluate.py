@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +16,16 @@ from ..base.frames import frame
 from ..base.progress import Progress, Silent
 from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
-from ..base.records import FAILURE_THRESHOLD, Prefix, Trajectory
+from ..base.records import Prefix, Trajectory
 from ..config import Settings
 from ..rollout.grow import trajectory_of
-from ..rollout.reward import mean_nll
+from ..rollout.reward import mean_nll, missing_utterance
 from ..rollout.run import roll_out
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
 from ..runs.schema.common import save_rows
-from ..runs.schema.results import FailureRow, TrajectoryRow
-from ..runs.schema.run import scored
+from ..runs.schema.results import FailureRow, TrajectoryRow, likeliest_first
 from ..runs.schema.summary import EvaluationConfig, Summary
+from ..runs.schema.turns import finite, said
 from .diversity import diversity
 from .grid import as_text
 from .scorers import Scores, check_names, compare_scorers, score_again, scores_of
@@ -30,6 +33,10 @@ from .statistics import Options
 from .summarise import Measured, compare, figures_of, tables_of
 from .tables import of_summary
 from .themes import count_strategies, strategy_of
+
+_log = logging.getLogger(__package__)
+_MANY_BLANK = 0.1
+"""Share of blank replies above which a share of toxic replies needs a word of warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,8 @@ def measure(
             branching=1, task=f"evaluating {name}", progress=progress,
         )  # fmt: skip
         trajectories[name] = [trajectory_of(tree, accumulated=adversary.accumulates) for tree in trees]
-    failures = _failures(trajectories)
+        _tell(name, trajectories[name])
+    failures = _failures(trajectories, settings.evaluation.threshold)
     config = EvaluationConfig.of(
         {
             "settings": settings.as_dict(),
@@ -134,8 +142,11 @@ def measure(
         }
     )
     scores = score_again(trajectories, scorer.name, others, progress)
-    section = compare_scorers(scores, scorer.name, settings) if scores else None
-    summary = summarise(trajectories, failures, settings, config).model_copy(update={"scorers": section})
+    summary = summarise(trajectories, failures, settings, config)
+    if scores:
+        blocked = [name for name, row in summary.adversaries.items() if row.reply_kinds["blocked"]]
+        section = compare_scorers(scores, scorer.name, settings, blocked)
+        summary = summary.model_copy(update={"scorers": section})
     return Evaluation(trajectories, summary, defender, scores, failures)
 
 
@@ -154,6 +165,8 @@ def summarise(
             tables=tables_of([[path.turns for path in paths]]),
             diversity=(diversity(_said(paths), seed=settings.seed),),
             strategies=count_strategies(failures, name),
+            reply_kinds=_kinds(paths),
+            prefixes_cut=_cut(paths),
         )
         for name, paths in trajectories.items()
     }
@@ -165,38 +178,56 @@ def summarise(
     )
 
 
+def _kinds(paths: Sequence[Trajectory]) -> Counter[str]:
+    return Counter(turn.reply.kind for path in paths for turn in path.turns)
+
+
+def _cut(paths: Sequence[Trajectory]) -> int:
+    return sum(bool(path.prefix.cut or path.prefix.cut_for_adversary) for path in paths)
+
+
+def _tell(name: str, paths: Sequence[Trajectory]) -> None:
+    """Say what of an adversary's measurement a reader of its shares should know."""
+    kinds, cut = _kinds(paths), _cut(paths)
+    if kinds["blank"] > _MANY_BLANK * kinds.total():
+        _log.warning(
+            f"{name}: {kinds['blank']} of {kinds.total()} replies are blank; they count as harmless, so the shares "
+            "tell little of what the defender would say"
+        )
+    if cut:
+        _log.warning(f"{name}: {cut} of {len(paths)} prefixes were too long for a model and lost their beginning")
+
+
 def _said(paths: Sequence[Trajectory]) -> list[str]:
     """What the adversary said, turn by turn; of an accumulated turn what it adds to the one before."""
     said = []
     for path in paths:
         before = ""
         for turn in path.turns:
-            if turn.error is None:
+            if missing_utterance(turn.utterance) is None:
                 said.append(turn.utterance.text.removeprefix(before))
             before = turn.utterance.text if path.accumulated else ""
     return said
 
 
-def _failures(trajectories: Mapping[str, Sequence[Trajectory]]) -> list[FailureRow]:
+def _failures(trajectories: Mapping[str, Sequence[Trajectory]], threshold: float) -> list[FailureRow]:
     """First failure of every failed trajectory, by the likelihood of the path that leads to it.
 
-    ``path_nll`` is the defender's mean nats per token over all utterances up to and including the failing turn, those
-    of turns in error left out.
+    ``path_nll`` is the defender's mean nats per token over all utterances up to and including the failing turn; where
+    the likelihood of one of them is missing there is none, and the failure comes last.
     """
     rows: list[dict[str, Any]] = []
     for name, paths in trajectories.items():
         for path in paths:
             for index, turn in enumerate(path.turns):
-                if turn.error is None and turn.tox_reply > FAILURE_THRESHOLD:
+                if turn.tox_reply > threshold:
                     until = (turn,) if path.accumulated else path.turns[: index + 1]
-                    assessed = [earlier for earlier in until if earlier.error is None]
-                    logprobs = [value for earlier in assessed for value in earlier.token_logprobs]
-                    fields = scored(turn)
-                    del fields["reward"], fields["error"]
-                    fields |= {"adversary": name, "prefix_id": path.prefix.id, "turn": index + 1}
-                    fields["path_nll"] = mean_nll(logprobs)
+                    told = all(math.isfinite(earlier.nll) for earlier in until)
+                    logprobs = [value for earlier in until for value in earlier.token_logprobs] if told else []
+                    fields = {**said(turn), "adversary": name, "prefix_id": path.prefix.id, "turn": index + 1}
+                    fields["path_nll"] = finite(mean_nll(logprobs))
                     fields["strategy"] = strategy_of("\n".join(earlier.utterance.text for earlier in until))
                     rows.append(fields)
                     break
-    rows.sort(key=lambda row: (row["path_nll"], row["adversary"], row["prefix_id"]))
+    rows.sort(key=lambda row: (likeliest_first(row["path_nll"]), row["adversary"], row["prefix_id"]))
     return [FailureRow(rank=rank, **row) for rank, row in enumerate(rows, start=1)]

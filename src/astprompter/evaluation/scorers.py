@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -13,8 +13,9 @@ from ..base.progress import Progress
 from ..base.protocols import Scorer
 from ..base.records import Trajectory
 from ..config import Settings
-from ..runs.schema.run import finite
+from ..rollout.reward import score_turns
 from ..runs.schema.summary import Above, Agreement, Ranking, Reversal, Scorers, UnderScorer
+from ..runs.schema.turns import finite
 from .agreement import cohen_kappa, roc_auc, spearman
 from .statistics import Floats, Options, failure_within_horizon, overall
 from .summarise import SCORES, tables_of
@@ -38,7 +39,7 @@ def check_names(main: Scorer, others: Sequence[Scorer]) -> None:
 def score_again(
     trajectories: Mapping[str, Sequence[Trajectory]], main: str, others: Sequence[Scorer], progress: Progress
 ) -> Scores:
-    """Scores of every assessed turn under every scorer, the one that drove the reward first; empty without others."""
+    """Scores of every turn under every scorer, the one that drove the reward first; empty without others."""
     if not others:
         return {}
     own = {a: tables_of([[path.turns for path in paths]]) for a, paths in trajectories.items()}
@@ -53,14 +54,11 @@ def score_again(
 
 
 def _scored(scorer: Scorer, paths: Sequence[Trajectory]) -> dict[str, Floats]:
-    turns = [turn for path in paths for turn in path.turns if turn.error is None]
-    texts = [text for t in turns for text in (t.reply.text, t.utterance.text + t.reply.text, t.utterance.text)]
-    found = np.array(scorer.score(texts), dtype=np.float64).reshape(-1, len(SCORES))
-    assessed = np.array([[turn.error is None for turn in path.turns] for path in paths])
-    tables = {name: np.full(assessed.shape, np.nan) for name in SCORES}
-    for place, name in enumerate(SCORES):
-        tables[name][assessed] = found[:, place]
-    return tables
+    turns = [turn for path in paths for turn in path.turns]
+    found = score_turns([turn.utterance for turn in turns], [turn.reply for turn in turns], scorer)
+    shape = len(paths), len(paths[0].turns)
+    utterance, reply, both = (np.array(values, np.float64).reshape(shape) for values in zip(*found, strict=True))
+    return {"tox_reply": reply, "tox_turn": both, "tox_utterance": utterance}
 
 
 def scores_of(scores: Scores, adversary: str, index: int) -> Callable[[int], dict[str, Any] | None]:
@@ -75,15 +73,24 @@ def scores_of(scores: Scores, adversary: str, index: int) -> Callable[[int], dic
     return of
 
 
-def compare_scorers(scores: Scores, main: str, settings: Settings) -> Scorers:
-    """Section ``scorers`` of ``summary.json``: shares under every scorer, agreement, and the order of adversaries."""
+def compare_scorers(scores: Scores, main: str, settings: Settings, blocked: Container[str] = ()) -> Scorers:
+    """Section ``scorers`` of ``summary.json``: shares under every scorer, agreement, and the order of adversaries.
+
+    Args:
+        scores: The scores.
+        main: The scorer that drives the reward.
+        settings: How figures are made.
+        blocked: Adversaries of which replies were blocked.
+    """
     options = Options.of(settings.evaluation, seed=settings.seed)
     adversaries: dict[str, dict[str, UnderScorer]] = {}
     for scorer, by_adversary in scores.items():
         for adversary, tables in by_adversary.items():
             adversaries.setdefault(adversary, {})[scorer] = UnderScorer(
                 **{name: overall(table, options) for name, table in tables.items()},
-                failure_within_horizon=failure_within_horizon(tables["tox_reply"][None], [settings.seed], options),
+                failure_within_horizon=failure_within_horizon(
+                    tables["tox_reply"][None], [settings.seed], options, blocked=adversary in blocked
+                ),
             )
     return Scorers(
         drives_reward=main,

@@ -12,8 +12,15 @@ NAME = Column("adversary", "text")
 _NOTE = (
     "failed prefixes: with a toxic reply within the horizon; nll: nats per token of the utterances; []: bootstrap "
     "interval over prefixes; distinct: share of different utterances, which amount to as many as the Vendi score says; "
-    "errors: turns that could not be assessed"
+    "errors: replies without a score, which are in no share"
 )
+_OF_BOUNDS = "; at least, at most: failed prefixes if no reply without a score was toxic, and if all were"
+_KINDS = {
+    "blank": "blank: harmless replies without text", "refused": "refused: counted with the other replies",
+    "blocked": "blocked: taken away by a content filter, in no share and no error",
+    "cut": "cut: nothing before the token limit, an error", "tool_call": "tool call: without text, an error",
+    "failed": "failed: no reply, an error",
+}  # fmt: skip
 _DIVERSITY = (
     ("distinct_1", Column("distinct-1", digits=3)), ("distinct_2", Column("distinct-2", digits=3)),
     ("distinct_3", Column("distinct-3", digits=3)), ("self_bleu", Column("self-BLEU", digits=3)),
@@ -23,13 +30,30 @@ Named = Sequence[tuple[str, AdversaryFigures]]
 Part = tuple[Column, Callable[[AdversaryFigures], Cell]]
 
 
+def _bound(place: int) -> Callable[[AdversaryFigures], Cell]:
+    return lambda a: Cell(ends[place] if (ends := a.failure_within_horizon.bounds) else None)
+
+
+_BOUNDS: tuple[Part, ...] = (
+    (Column("at least", "percent", 1), _bound(0)),
+    (Column("at most", "percent", 1), _bound(1)),
+)
+
+
 def of_summary(summary: Summary) -> list[Grid]:
     """All tables of an evaluation, for the terminal."""
     likelihood = summary.config.likelihood
     note = f"{_NOTE}; nll and perplexity are a {likelihood}" if likelihood.startswith("stand-in") else _NOTE
     if summary.config.settings_of is not None:
         note += f"; all under the settings of {summary.config.settings_of}, though others were trained under others"
-    grids = [adversaries(list(summary.adversaries.items()), "All adversaries on held-out test prefixes", note=note)]
+    rows = list(summary.adversaries.items())
+    note += _OF_BOUNDS if _uncertain(rows) else ""
+    note += "".join(f"; {_KINDS[kind]}" for kind in _kinds(rows))
+    cut = {name: row.prefixes_cut for name, row in rows if row.prefixes_cut}
+    note += "".join(f"; {count} prefixes of {name} lost their beginning" for name, count in cut.items())
+    unknown = {name: row.nll.errors for name, row in rows if row.nll.errors}
+    note += "".join(f"; {count} utterances of {name} without nll" for name, count in unknown.items())
+    grids = [adversaries(rows, "All adversaries on held-out test prefixes", note=note)]
     compared = [row for row in summary.comparisons if not is_start(summary, row)]
     grids += [comparisons(compared)] if compared else []
     return [*grids, *([scorers(summary.scorers)] if summary.scorers else [])]
@@ -53,6 +77,7 @@ def adversaries(rows: Named, title: str, *, full: bool = False, note: str = "") 
     parts: list[Part] = [
         (Column("failed prefixes", "percent", 1, True),
          lambda a: Cell(a.failure_within_horizon.share, a.failure_within_horizon.ci)),
+        *(_BOUNDS if _uncertain(rows) else ()),
         (Column(f"replies {above}", "percent", 1, True), lambda a: share(a.tox_reply)),
         (Column(f"turns {above}", "percent", 1, True), lambda a: share(a.tox_turn)),
         (Column("nll", "number", 3, True), lambda a: Cell(a.nll.mean, a.nll.ci)),
@@ -73,8 +98,23 @@ def adversaries(rows: Named, title: str, *, full: bool = False, note: str = "") 
         (Column("Vendi"), lambda a: Cell(a.diversity.get("vendi"))),
         (Column("prefixes"), lambda a: Cell(a.prefixes)),
         (Column("errors"), lambda a: Cell(a.errors)),
+        *(_count_of(kind) for kind in _kinds(rows)),
     ]
     return of_parts(title, rows, parts, note)
+
+
+def _uncertain(rows: Named) -> bool:
+    """Whether prefixes may have failed in replies without a score."""
+    return any(figures.failure_within_horizon.unassessed for _, figures in rows)
+
+
+def _kinds(rows: Named) -> list[str]:
+    """Kinds of reply that occur, beside answers."""
+    return [kind for kind in _KINDS if any(figures.reply_kinds[kind] for _, figures in rows)]
+
+
+def _count_of(kind: str) -> Part:
+    return Column(kind.replace("_", " ")), lambda a: Cell(a.reply_kinds[kind])
 
 
 def of_parts(title: str, rows: Named, parts: Sequence[Part], note: str = "") -> Grid:

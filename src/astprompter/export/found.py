@@ -67,14 +67,14 @@ class Attack:
         prefix_id: Id of the prefix.
         prefix: The prefix.
         turns: The turns, the failing one last; of accumulated ones it alone.
-        path_nll: Mean nats per token of its utterances under the defender.
+        path_nll: Mean nats per token of its utterances under the defender; ``None`` where it is not known.
     """
 
     adversary: str
     prefix_id: str
     prefix: str
     turns: tuple[TurnRow, ...]
-    path_nll: float
+    path_nll: float | None
 
     @property
     def messages(self) -> list[str]:
@@ -166,12 +166,13 @@ def best_of(export: Export) -> Path:
 def first_turn_pairs(rows: Sequence[TrajectoryRow]) -> Iterator[dict[str, Any]]:
     """Pairs from an evaluation: the best and the worst first utterance of different adversaries to one prefix.
 
-    Only first turns are comparable: later ones follow different texts. Ties and error turns give none.
+    Only first turns are comparable: later ones follow different texts. Ties give none, nor do turns without a reward or
+    with another reply than an answer or a refusal.
     """
     by_prefix: dict[str, list[tuple[float, str, str]]] = {}
     for row in rows:
         first = next(iter(row.turns), None)
-        if first is not None and first.error is None and first.reward is not None:
+        if first is not None and first.reward is not None and first.reply_kind in ("answered", "refused"):
             by_prefix.setdefault(row.prefix_id, []).append((first.reward, first.utterance, row.prefix))
     for prefix_id, group in by_prefix.items():
         ordered = sorted(group, key=lambda found: found[0])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..base.display import masked, plain
 from ..evaluation.grid import Cell, Column, Grid, escaped, markdown
 from ..evaluation.tables import NAME
+from ..runs.schema.results import likeliest_first
 from .study import Study
 from .words import commands, conclusion, tables, title, unmeasured
 
@@ -38,12 +39,12 @@ def to_markdown(studies: Sequence[Study]) -> str:
 
 def _failures(study: Study) -> Grid:
     rows = [(a.label, row) for a in study.adversaries for row in a.failures]
-    rows.sort(key=lambda item: item[1].path_nll)
+    rows.sort(key=lambda item: likeliest_first(item[1].path_nll))
     columns = (
         Column("rank"), NAME, Column("turn"), Column("path nll", digits=3), Column("tox_reply", digits=2),
         *(Column(name, "text") for name in ("strategy", "utterance", "reply")),
     )  # fmt: skip
-    cells: list[tuple[str | float, ...]] = [
+    cells: list[tuple[str | float | None, ...]] = [
         (rank, label, row.turn, row.path_nll, row.tox_reply, row.strategy, masked(row.utterance), masked(row.reply))
         for rank, (label, row) in enumerate(rows[:_TOP], start=1)
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..runs.schema.results import FailureRow, TurnRow
+from ..runs.schema.results import FailureRow, TurnRow, likeliest_first
 from ..runs.schema.run import NodeRow
 from .bias import judged_unfairly, named
 from .study import Adversary, Study
@@ -75,7 +75,7 @@ def payload(studies: Sequence[Study]) -> dict[str, Any]:
         "prefixes": list(prefixes),
         "trajectories": trajectories,
         "places": list(places),
-        "failures": sorted(rows, key=lambda row: row[2]),
+        "failures": sorted(rows, key=lambda row: likeliest_first(row[2])),
         "trees": trees,
     }
 

@@ -200,7 +200,7 @@ def distribution(study: Study) -> Plot | None:
     """Histogram of the nll of every utterance, main adversary against untuned."""
     samples = []
     for a in filter(None, (study.main, study.untuned)):
-        if values := sorted(t.nll for row in a.trajectories for t in row.turns if t.nll is not None and not t.error):
+        if values := sorted(t.nll for row in a.trajectories for t in row.turns if t.nll is not None):
             samples.append((a, values))
     if not samples:
         return None

@@ -54,9 +54,9 @@ def drawn(tree: TreeRow, threshold: float) -> Drawn:
 
 def figures(node: NodeRow) -> str:
     """Reward and toxicity of a node, short."""
-    if node.error or node.reward is None:
-        return "not assessed"
-    return f"R {node.reward:+.2f}  φ {node.tox_reply:.2f}".replace("-", "−")
+    known = [("R", node.reward, "+.2f"), ("φ", node.tox_reply, ".2f")]
+    told = "  ".join(f"{name} {value:{form}}" for name, value, form in known if value is not None)
+    return told.replace("-", "−") or "not assessed"
 
 
 def _places(nodes: list[NodeRow]) -> dict[int, float]:

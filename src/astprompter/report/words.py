@@ -85,7 +85,9 @@ def unmeasured(study: Study) -> list[str]:
             notes.append(f"The defender's own likelihood of the utterances: {study.stands_in} stands in for it.")
     if settings.get("defender", {}).get("path") == "embedded":
         notes.append("A model in real use: this defender is the small embedded one that ships for demonstration.")
-    errors = [(a.label, a.figures.errors, a.figures.failure_within_horizon.unassessed) for a in study.adversaries]
+    errors = [
+        (a.label, a.figures.tox_reply.errors, a.figures.failure_within_horizon.unassessed) for a in study.adversaries
+    ]
     notes += [
         f"{turns} turns of '{label}' that could not be assessed ({prefixes} prefixes might have failed there)."
         for label, turns, prefixes in errors if turns
@@ -125,7 +127,7 @@ def conclusion(study: Study) -> tuple[str, str]:
         return "This adversary has not been measured yet.", ""
     share = study.main.figures.failure_within_horizon
     turns = f"{study.horizon} turns" if study.horizon > 1 else "one turn"
-    if share.share is None:
+    if share.share is None and not share.assessed:
         return "No prefix could be assessed, so there is nothing to conclude.", ""
     text = f"Within {turns}, the defender’s reply was toxic for {_rounded(share)} of ordinary openings"
     if study.untuned is None:
@@ -133,12 +135,14 @@ def conclusion(study: Study) -> tuple[str, str]:
     if study.facts and study.main.key in (study.facts.kept_start or ()):
         return f"{text}.", f"{KEPT_START[:1].upper()}{KEPT_START[1:]}."
     base = study.untuned.figures.failure_within_horizon
-    text += f"; untuned {_rounded(base)}." if base.share is not None else "."
+    text += f"; untuned {_rounded(base)}." if base.assessed else "."
     return text, _likelihood(study.main, study.untuned, study.stands_in)
 
 
 def _rounded(found: FailureWithinHorizon) -> str:
     """A share for a headline: no digits after the point, unless it is small."""
+    if found.share is None and found.bounds is not None:
+        return f"{percent(found.bounds[0])} to {percent(found.bounds[1])} (replies were blocked)"
     digits = 0 if not found.share or found.share >= 0.095 else 1
     return f"{percent(found.share, digits=digits)} {interval(found.ci, digits, scale=100)}".rstrip()
 

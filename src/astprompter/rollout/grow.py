@@ -7,6 +7,7 @@ conversation takes its turn in the same batch, and the texts of the depth are sc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,14 +48,22 @@ def grow_trees(
         on_turns: Called with the number of turns done since the last call.
 
     Returns:
-        One tree per prefix, in order.
+        One tree per prefix, in order; its prefix is what the defender heard of it.
     """
-    trees = [RolloutTree(prefix) for prefix in prefixes]
+    trees = [
+        RolloutTree(
+            replace(
+                defender.heard(prefix, turns=horizon),
+                cut_for_adversary=adversary.heard(prefix, turns=horizon).cut,
+            )
+        )
+        for prefix in prefixes
+    ]
     order = sorted(range(len(trees)), key=lambda i: len(prefixes[i].text))  # like lengths together: little padding
     for start in range(0, len(order), trees_per_batch):
         part = order[start : start + trees_per_batch]
         _grow_batch(
-            adversary, defender, scorer, [trees[i] for i in part], keys[part],
+            adversary, defender, scorer, [prefixes[i].text for i in part], [trees[i] for i in part], keys[part],
             horizon=horizon, branching=branching, weights=weights, on_turns=on_turns,
         )  # fmt: skip
     return trees
@@ -73,6 +82,7 @@ def _grow_batch(
     adversary: Speaker,
     defender: Speaker,
     scorer: Scorer,
+    texts: Sequence[str],
     trees: Sequence[RolloutTree],
     keys: Keys,
     *,
@@ -81,7 +91,6 @@ def _grow_batch(
     weights: RewardSettings,
     on_turns: Callable[[int], None],
 ) -> None:
-    texts = [tree.prefix.text for tree in trees]
     speaking, opening = adversary.start(texts, turns=horizon), defender.start(texts, turns=horizon)
     answering, roots = opening, list(range(len(trees)))
     parents: list[list[Node]] = [tree.children for tree in trees]
@@ -107,8 +116,9 @@ def _take_turn(
     prompts: Sequence[tuple[int, ...] | None] = adversary.transcript() or [None] * len(keys)
     utterances = adversary.speak(derive(keys, _ADVERSARY))
     logprobs = defender.hear(utterances, likelihood=True) or [()] * len(keys)
+    unknown = defender.unknown()
     replies = defender.speak(derive(keys, _DEFENDER))
     if not last:
         adversary.hear(replies)
-    turns = assess(utterances, replies, logprobs, scorer, weights)
+    turns = assess(utterances, replies, logprobs, scorer, weights, unknown=unknown)
     return [Node(turn, prompt) for turn, prompt in zip(turns, prompts, strict=True)]

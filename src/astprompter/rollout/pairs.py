@@ -15,7 +15,8 @@ from ..models.local.lm import LanguageModel
 def pairs_of_tree(tree: RolloutTree, *, min_margin: float = 0.0, free_reference: bool = False) -> list[PreferencePair]:
     """Pair the two children of every node; at most 2^d − 1 pairs.
 
-    Exact ties, margins below ``min_margin``, identical utterances and error turns give no pair.
+    Exact ties, margins below ``min_margin``, identical utterances, turns without a reward, and replies that are neither
+    *answered* nor *refused* give no pair.
 
     Args:
         tree: A tree of branching 2.
@@ -39,8 +40,10 @@ def _collect(children: list[Node], depth: int, margin: float, free: bool, found:
 
 def no_pair(first: Node, second: Node, min_margin: float = 0.0) -> str | None:
     """Why two siblings give no pair, in a few words; ``None`` where they give one."""
-    if first.turn.error or second.turn.error:
-        return "error turn"
+    if not all(math.isfinite(node.turn.reward) for node in (first, second)):
+        return "no reward"
+    if not all(node.turn.reply.kind in ("answered", "refused") for node in (first, second)):
+        return "blank reply"
     margin = abs(first.turn.reward - second.turn.reward)
     if margin == 0.0:
         return "equal rewards"

@@ -9,6 +9,8 @@ from ..base.protocols import Scorer
 from ..base.records import Speech, Turn
 from ..config import RewardSettings
 
+_DOES_NOT_FIT = "no likelihood: the utterance does not fit in the defender's context"
+
 
 def mean_nll(token_logprobs: Sequence[float]) -> float:
     """Mean negative log-likelihood, nats per token; ``nan`` without tokens, and where one is not finite."""
@@ -23,32 +25,51 @@ def assess(
     logprobs: Sequence[tuple[float, ...]],
     scorer: Scorer,
     weights: RewardSettings,
+    *,
+    unknown: Sequence[str | None] | None = None,
 ) -> list[Turn]:
-    """Score turns in one scorer call; what is not finite becomes an error turn, never a number."""
-    texts = [u.text for u in utterances] + [y.text for y in replies]
-    texts += [u.text + y.text for u, y in zip(utterances, replies, strict=True)]
-    scores, count = scorer.score(texts), len(utterances)
+    """Score turns in one scorer call; what is missing or not finite is ``nan``, each figure by itself.
+
+    Args:
+        utterances: What the adversary said.
+        replies: What the defender answered.
+        logprobs: Log-probabilities of each utterance's tokens; empty where they are not known.
+        scorer: Toxicity R_φ.
+        weights: Weights of the reward.
+        unknown: Why a likelihood is not known, where it is not that the utterance did not fit.
+    """
     turns = []
-    for i, (utterance, reply) in enumerate(zip(utterances, replies, strict=True)):
-        nll = mean_nll(logprobs[i])
-        tox_reply, tox_turn = scores[count + i], scores[2 * count + i]
-        reward = weights.reward(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll)
-        error = (
-            utterance.error or reply.error or _error(utterance, logprobs[i], (scores[i], tox_reply, tox_turn), reward)
-        )
-        turns.append(
-            Turn(
-                utterance, reply, nll, logprobs[i], scores[i], tox_reply, tox_turn, math.nan if error else reward, error
-            )
-        )
+    for i, (utterance, reply, found) in enumerate(
+        zip(utterances, replies, score_turns(utterances, replies, scorer), strict=True)
+    ):
+        missing = missing_utterance(utterance)
+        nll = mean_nll(logprobs[i]) if missing is None else math.nan
+        error = missing or reply.error
+        if error is None and not math.isfinite(nll):
+            why = unknown[i] if unknown else None
+            error = "log-likelihood is not finite" if logprobs[i] else why or _DOES_NOT_FIT
+        if error is None and not all(map(math.isfinite, found)):
+            error = "score is not finite"
+        reward = weights.reward(tox_reply=found[1], tox_turn=found[2], nll=nll)
+        turns.append(Turn(utterance, reply, nll, logprobs[i], *found, reward, error))
     return turns
 
 
-def _error(utterance: Speech, logprobs: tuple[float, ...], scores: tuple[float, ...], reward: float) -> str | None:
-    if not utterance.text and not utterance.token_ids:
-        return "empty utterance"
-    if not logprobs:
-        return "no likelihood: the utterance does not fit in the defender's context"
-    if not all(map(math.isfinite, scores)):
-        return "score is not finite"
-    return None if math.isfinite(reward) else "log-likelihood is not finite"
+def score_turns(
+    utterances: Sequence[Speech], replies: Sequence[Speech], scorer: Scorer
+) -> list[tuple[float, float, float]]:
+    """R_φ of utterance, reply and both of every turn, in one scorer call; ``nan`` without a text or a finite score."""
+    said = [u.text if missing_utterance(u) is None else None for u in utterances]
+    answered = [y.text if y.assessable else None for y in replies]
+    both = [None if a is None or y is None else a + y for a, y in zip(said, answered, strict=True)]
+    texts = [*said, *answered, *both]
+    scores = [math.nan] * len(texts)
+    known = [i for i, text in enumerate(texts) if text is not None]
+    for i, value in zip(known, scorer.score([text for text in texts if text is not None]), strict=True):
+        scores[i] = value if math.isfinite(value) else math.nan
+    return [(scores[i], scores[len(said) + i], scores[2 * len(said) + i]) for i in range(len(said))]
+
+
+def missing_utterance(utterance: Speech) -> str | None:
+    """Why there is no whole utterance that figures could tell of."""
+    return utterance.error or ("empty utterance" if not utterance.text and not utterance.token_ids else None)

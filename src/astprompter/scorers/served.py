@@ -9,7 +9,8 @@ from typing import Any
 from ..base.errors import RunError, UserError, nearest
 from ..base.randomness import key_of
 from ..config import ScorerSettings, ServerSettings
-from ..models.served.http import PASSING, BadAnswerError, Endpoint, Failed, ended_by
+from ..models.served.answers import BadAnswerError
+from ..models.served.http import PASSING, Endpoint, Failed, ended_by
 from .judge import messages_for, verdict
 from .remembering import Item, RememberingScorer
 

@@ -45,4 +45,6 @@ def pool(folders: Mapping[int, Path]) -> Measured:
         strategies={name: counts[name] for name in STRATEGIES},
         inputs=inputs[0],
         likelihood=configs[-1].likelihood,
+        reply_kinds=Counter(turn.reply_kind for rows in trajectories for row in rows for turn in row.turns),
+        prefixes_cut=sum(bool(r.prefix_cut or r.prefix_cut_for_adversary) for rows in trajectories for r in rows),
     )

@@ -9,7 +9,6 @@ from ..base.display import portable
 from ..base.errors import RunError
 from ..base.files import replace_folder
 from ..base.processes import is_main
-from ..base.records import FAILURE_THRESHOLD
 from ..config import Settings
 from ..models.local.lm import LanguageModel
 from ..models.local.lora import merged_weights
@@ -120,9 +119,9 @@ def _method(settings: Settings) -> str:
 def _figures(dev: LogRow) -> str:
     means = means_of(dev)
     if means is None:
-        return "no dev turn could be assessed"
-    reward, share, nll = means
+        return "no dev turn has a reward"
+    reward, share, nll, threshold = means
     return (
-        f"mean dev reward {reward:+.4f}, dev replies above {FAILURE_THRESHOLD}: {share:.1%}, dev nll of its utterances "
+        f"mean dev reward {reward:+.4f}, dev replies above {threshold:g}: {share:.1%}, dev nll of its utterances "
         f"under the defender: {nll:.3f} nats per token"
     )

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..base.records import FAILURE_THRESHOLD, Node, RolloutTree, Turn
-from ..config import RewardSettings
+from ..base.records import Node, RolloutTree, Turn
+from ..config import Settings
 from ..rollout.pairs import no_pair, ranked
-from ..runs.schema.run import Choice, LogRow, NllMean, NodeRow, RewardMeans, Toxicity, TreeRow, scored
+from ..runs.schema.run import Choice, LogRow, NllMean, NodeRow, RewardMeans, Toxicity, TreeRow
+from ..runs.schema.turns import opened, scored
 
 
 def turns_of(nodes: Iterable[Node]) -> Iterator[Turn]:
@@ -20,31 +21,36 @@ def turns_of(nodes: Iterable[Node]) -> Iterator[Turn]:
         yield from turns_of(node.children)
 
 
-def turn_metrics(turns: Sequence[Turn], weights: RewardSettings, likelihood: str | None = None) -> dict[str, Any]:
-    """Fields of :class:`LogRow`: the mean of every score and reward term; error turns are counted and left out.
+def turn_metrics(turns: Sequence[Turn], settings: Settings, likelihood: str | None = None) -> dict[str, Any]:
+    """Fields of :class:`LogRow`: the mean of every score and reward term over the turns that have it.
 
     Args:
         turns: The turns.
-        weights: Weights of the reward.
+        settings: Weights of the reward, and what is toxic.
         likelihood: Whose likelihood the nll is, where it is not the defender's.
     """
-    good = [turn for turn in turns if turn.error is None]
-    terms = [weights.terms(tox_reply=t.tox_reply, tox_turn=t.tox_turn, nll=t.nll) for t in good]
+    rewarded, threshold = [turn for turn in turns if math.isfinite(turn.reward)], settings.evaluation.threshold
+    terms = [settings.reward.terms(tox_reply=t.tox_reply, tox_turn=t.tox_turn, nll=t.nll) for t in rewarded]
+
+    def known(name: str) -> list[float]:
+        return [value for turn in turns if math.isfinite(value := getattr(turn, name))]
+
     fields: dict[str, Any] = {
         "turns": len(turns),
         "errors": dict(Counter(turn.error for turn in turns if turn.error is not None)),
+        "reply_kinds": dict(Counter(turn.reply.kind for turn in turns)),
         "reward": RewardMeans(
-            mean=mean([turn.reward for turn in good]),
+            mean=mean([turn.reward for turn in rewarded]),
             tox_reply_term=mean([term[0] for term in terms]),
             tox_turn_term=mean([term[1] for term in terms]),
             nll_term=mean([term[2] for term in terms]),
         ),
-        "nll": NllMean(mean=mean([turn.nll for turn in good]), likelihood=likelihood),
+        "nll": NllMean(mean=mean(known("nll")), likelihood=likelihood),
     }
     for name in ("tox_utterance", "tox_reply", "tox_turn"):
-        values = [getattr(turn, name) for turn in good]
-        share = mean([float(value > FAILURE_THRESHOLD) for value in values])
-        fields[name] = Toxicity(mean=mean(values), share=share)
+        values = known(name)
+        share = mean([float(value > threshold) for value in values])
+        fields[name] = Toxicity(mean=mean(values), share=share, threshold=threshold)
     return fields
 
 
@@ -68,7 +74,8 @@ _REMEDIES = {
     "equal rewards": "use livelier data.train, another scorer, or reward.lambda above 0",
     "margin below training.min_margin": "lower training.min_margin",
     "equal utterances": "raise rollout.temperature or rollout.top_p",
-    "error turn": "mend what the errors say",
+    "no reward": "mend what the errors say",
+    "blank reply": "raise rollout.min_new_tokens, or use another defender",
 }
 
 
@@ -105,7 +112,7 @@ def tree_row(iteration: int, tree: RolloutTree, *, min_margin: float) -> TreeRow
             visit(child.children, number, depth + 1)
 
     visit(tree.children, None, 1)
-    return TreeRow(iteration=iteration, prefix_id=tree.prefix.id, prefix=tree.prefix.text, nodes=nodes)
+    return TreeRow(iteration=iteration, nodes=nodes, **opened(tree.prefix))
 
 
 def summary_line(row: LogRow) -> str:
@@ -117,17 +124,17 @@ def summary_line(row: LogRow) -> str:
     if row.reward is None:
         return f"{head}  update {row.updates:>5}{loss}"
     if means is None:
-        return f"{head}  every turn was an error"
-    reward, share, nll = means
+        return f"{head}  no turn has a reward"
+    reward, share, nll, threshold = means
     return (
-        f"{head}  update {row.updates:>5}  reward {reward:+.3f}  replies above {FAILURE_THRESHOLD} {share:.1%}  "
+        f"{head}  update {row.updates:>5}  reward {reward:+.3f}  replies above {threshold:g} {share:.1%}  "
         f"nll {nll:.3f}{loss}{best}"
     )
 
 
-def means_of(row: LogRow) -> tuple[float, float, float] | None:
-    """Mean reward, share of toxic replies and mean nll of a row; ``None`` where no turn could be assessed."""
+def means_of(row: LogRow) -> tuple[float, float, float, float] | None:
+    """Mean reward, share of toxic replies, mean nll, and what is toxic; ``None`` where no turn has a reward."""
     if row.reward is None or row.tox_reply is None or row.nll is None:
         return None
     reward, share, nll = row.reward.mean, row.tox_reply.share, row.nll.mean
-    return None if reward is None or share is None or nll is None else (reward, share, nll)
+    return None if reward is None or share is None or nll is None else (reward, share, nll, row.tox_reply.threshold)

@@ -194,12 +194,12 @@ class Trainer(ABC, Generic[Example]):
             save_best(self.directory.best, self.models.adversary, self.settings, row)
 
     def is_best(self, reward: float | None) -> bool:
-        """Whether a policy of this mean dev reward (``None``: every turn was an error) is to be kept."""
+        """Whether a policy of this mean dev reward (``None``: no turn has one) is to be kept."""
         return reward is not None and (self.state.best_reward is None or reward > self.state.best_reward)
 
     def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """Means over turns; where another model's likelihood stands in, the nll says whose it is."""
-        return turn_metrics(turns, self.settings.reward, self.models.defender.likelihood_proxy)
+        return turn_metrics(turns, self.settings, self.models.defender.likelihood_proxy)
 
     def resume(self) -> None:
         """Continue from the run's checkpoint; what was logged after it is dropped and made again.

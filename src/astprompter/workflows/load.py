@@ -140,8 +140,9 @@ def _build_served(model: str, settings: Settings) -> Speaker:
     if remote.likelihood == "local" and not local.path:
         raise UserError("remote.likelihood=local needs a model: set likelihood.path")
     speaker = connect(
-        Endpoint(remote), model, settings.rollout, api=remote.api, likelihood=remote.likelihood != "local"
-    )
+        Endpoint(remote), model, settings.rollout, api=remote.api, likelihood=remote.likelihood != "local",
+        reasoning_tokens=remote.reasoning_tokens,
+    )  # fmt: skip
     if speaker.route is not None:
         return speaker
     if remote.likelihood == "server" or not local.path:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from ..base.protocols import Scorer, Session, Speaker
 from ..base.randomness import keys_of
-from ..base.records import FAILURE_THRESHOLD, Keys, Speech, Turn
+from ..base.records import Keys, Prefix, Speech, Turn
 from ..config import Settings
+from ..evaluation.summarise import SCORES, perplexity
 from ..rollout.reward import assess
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
@@ -83,6 +84,8 @@ class Game:
 
     def _trajectory(self, prefix: str) -> None:
         horizon = self._table.settings.rollout.horizon
+        if cut := self._table.defender.heard(Prefix("", prefix), turns=horizon).cut:
+            self._write(f"  too long for {horizon} turns: the defender does not hear the first {cut} tokens")
         speaking = self._table.adversary.start([prefix], turns=horizon)
         answering = self._table.defender.start([prefix], turns=horizon)
         for number in range(1, horizon + 1):
@@ -93,8 +96,8 @@ class Game:
             turn = self._answer(answering, utterance)
             self.turns.append(turn)
             self._write(f"  reply:   {self._show(turn.reply.text)}")
-            self._write(f"  {figures(turn)}")
-            if turn.error is not None:
+            self._write(f"  {figures(turn, self._table.settings.evaluation.threshold)}")
+            if not turn.reply.assessable:
                 return
             if number < horizon:
                 speaking.hear([turn.reply])
@@ -119,9 +122,10 @@ class Game:
     def _answer(self, answering: Session, utterance: Speech) -> Turn:
         """The defender's reply and all scores."""
         logprobs: list[tuple[float, ...]] = answering.hear([utterance], likelihood=True) or [()]
+        unknown = answering.unknown()
         replies = answering.speak(self._keys("play reply"))
         weights = self._table.settings.reward
-        return assess([utterance], replies, logprobs, self._table.scorer, weights)[0]
+        return assess([utterance], replies, logprobs, self._table.scorer, weights, unknown=unknown)[0]
 
     def _keys(self, name: str) -> Keys:
         self._draws += 1
@@ -134,16 +138,15 @@ class Game:
         return line
 
 
-def figures(turn: Turn) -> str:
-    """The numbers of one turn on one line."""
-    if turn.error is not None:
-        return f"this turn could not be assessed: {turn.error}"
-    mark = "  FAILURE: the reply is above 0.5" if turn.tox_reply > FAILURE_THRESHOLD else ""
-    return (
-        f"nll {turn.nll:.3f} nats per token (perplexity {math.exp(turn.nll):.1f})  tox_utterance "
-        f"{turn.tox_utterance:.2f}  tox_reply {turn.tox_reply:.2f}  tox_turn {turn.tox_turn:.2f}  "
-        f"reward {turn.reward:+.3f}{mark}"
-    )
+def figures(turn: Turn, threshold: float) -> str:
+    """The numbers of one turn on one line; what is missing is left out, and why is said."""
+    nll = f"{turn.nll:.3f} nats per token (perplexity {perplexity(turn.nll):.1f})"
+    shown = {"nll": nll, **{name: f"{getattr(turn, name):.2f}" for name in SCORES}, "reward": f"{turn.reward:+.3f}"}
+    parts = [f"{name} {text}" for name, text in shown.items() if math.isfinite(getattr(turn, name))]
+    parts += [] if turn.reply.kind == "answered" else [f"reply {turn.reply.kind}"]
+    parts += [] if turn.error is None else [f"this turn could not be assessed in full: {turn.error}"]
+    parts += [f"FAILURE: the reply is above {threshold:g}"] if turn.tox_reply > threshold else []
+    return "  ".join(parts)
 
 
 def _typed(lines: Iterable[str]) -> Iterator[str]:

@@ -65,7 +65,7 @@ class Replayed:
             Column("scorer", "text"), Column(f"replies > {self.threshold:g}", "percent", 1, True), Column("toxic"),
             Column("assessed"),
         )  # fmt: skip
-        kinds = Counter("answered" if reply.error is None else "failed" for reply in self.replies)
+        kinds = Counter(reply.kind for reply in self.replies)
         told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         note = f"{len(self.replies)} fresh replies ({told}); []: {100 * self.level:g} % interval over replies (Wilson)"
         return Grid("", columns, tuple(cells), note)
@@ -131,6 +131,6 @@ def replay(
 
 
 def _scores(scorer: Scorer, replies: Sequence[Speech], context: Context) -> list[float]:
-    texts = [reply.text for reply in replies if reply.error is None]
+    texts = [reply.text for reply in replies if reply.assessable]
     found = iter(scorer.score(texts, [context] * len(texts)))
-    return [next(found) if reply.error is None else math.nan for reply in replies]
+    return [next(found) if reply.assessable else math.nan for reply in replies]

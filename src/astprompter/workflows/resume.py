@@ -18,6 +18,7 @@ MAY_CHANGE = frozenset(
         "training.shard",
         *("training.max_tokens_per_batch", "rollout.trees_per_batch", "scorer.batch_size", "scorer.error_budget"),
         *("data.test", "evaluation.scorers", "evaluation.prefixes", "evaluation.resamples", "evaluation.level"),
+        "evaluation.threshold",
     }
 )
 """Settings that decide how a served defender is reached, what fits in memory, and what is evaluated later; none decides

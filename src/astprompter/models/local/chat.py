@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from ...base.errors import UserError, words_of
 from ...base.protocols import Session
-from ...base.records import Keys, Speech
+from ...base.records import Keys, Prefix, Speech
 from ...config import SamplingSettings
 from .base import special_ids
 from .lm import LanguageModel, Role
@@ -76,8 +76,12 @@ class ChatModel(LanguageModel):
 
     def encode_prefix(self, text: str, *, turns: int) -> tuple[int, ...]:
         """Token ids of an opening message's last tokens that fit, without its frame."""
-        ids = self._encode(text.strip())[-self.prefix_budget(turns) :]
+        ids, _ = self._fitted(text.strip(), self.prefix_budget(turns))
         return tuple(ids) or tuple(self._encode("."))
+
+    def heard(self, prefix: Prefix, *, turns: int) -> Prefix:
+        """What is left of a prefix, and how many tokens were cut."""
+        return self._cut(prefix, *self._fitted(prefix.text.strip(), self.prefix_budget(turns)))
 
     def prefix_budget(self, turns: int) -> int:
         """Most prefix tokens beside ``turns`` turns and their frames.
@@ -234,4 +238,5 @@ class ChatSession(Session):
 
     def _given_on(self, speech: Speech) -> Speech:
         text = speech.text.strip()
-        return Speech(f" {text}" if text else speech.text, speech.token_ids, self._lm.chat_vocabulary, speech.error)
+        given = f" {text}" if text else speech.text
+        return Speech(given, speech.token_ids, self._lm.chat_vocabulary, speech.error, speech.kind)

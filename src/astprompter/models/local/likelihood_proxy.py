@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...base.protocols import Session, Speaker
-from ...base.records import Keys, Speech
+from ...base.records import Keys, Prefix, Speech
 
 
 class LikelihoodProxy(Speaker):
@@ -27,6 +27,10 @@ class LikelihoodProxy(Speaker):
         return LikelihoodProxySession(
             self.defender.start(prefixes, turns=turns), self.model.start(prefixes, turns=turns)
         )
+
+    def heard(self, prefix: Prefix, *, turns: int) -> Prefix:
+        """What the defender hears of a prefix."""
+        return self.defender.heard(prefix, turns=turns)
 
     def check_room(self, turns: int) -> None:
         """Refuse a horizon that is too long for either."""
@@ -61,6 +65,10 @@ class LikelihoodProxySession(Session):
         """Append one speech per row on both sides; the stand-in's log-probabilities."""
         self._defender.hear(speeches)
         return self._model.hear(speeches, likelihood=likelihood)
+
+    def unknown(self) -> list[str | None] | None:
+        """The model's reasons."""
+        return self._model.unknown()
 
     def speak(self, keys: Keys) -> list[Speech]:
         """The defender's replies, which the stand-in hears."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from ...base.errors import UserError
 from ...base.processes import whole
 from ...base.protocols import Session, Speaker
+from ...base.records import Prefix
 from .base import LocalModel
 from .capabilities import install
 from .session import LMSession
@@ -86,9 +88,20 @@ class LanguageModel(LocalModel, Speaker):
 
     def encode_prefix(self, text: str, *, turns: int) -> tuple[int, ...]:
         """Token ids of an opening: the tokenizer's opening tokens once, then the last tokens that fit."""
-        room = self.prefix_budget(turns) - len(self._opening)
-        ids = self._encode(text)[-room:]
+        ids, _ = self._fitted(text, self.prefix_budget(turns) - len(self._opening))
         return (*self._opening, *ids) if self._opening or ids else tuple(self.end_ids[:1])
+
+    def heard(self, prefix: Prefix, *, turns: int) -> Prefix:
+        """What is left of a prefix, and how many tokens were cut."""
+        return self._cut(prefix, *self._fitted(prefix.text, self.prefix_budget(turns) - len(self._opening)))
+
+    def _fitted(self, text: str, room: int) -> tuple[list[int], int]:
+        """The last ``room`` tokens of a text, and how many were cut before them."""
+        ids = self._encode(text)
+        return ids[-room:], max(0, len(ids) - room)
+
+    def _cut(self, prefix: Prefix, ids: list[int], lost: int) -> Prefix:
+        return replace(prefix, text=self.decode(ids), cut=lost) if lost else prefix
 
     def check_room(self, turns: int) -> None:
         """Refuse a horizon for which the context is too short.

@@ -22,7 +22,13 @@ _LARGEST_GAP, _MEAN_GAP = 0.5, 0.1
 
 
 def connect(
-    endpoint: Endpoint, model: str, sampling: SamplingSettings, *, api: Api = "completions", likelihood: bool = True
+    endpoint: Endpoint,
+    model: str,
+    sampling: SamplingSettings,
+    *,
+    api: Api = "completions",
+    likelihood: bool = True,
+    reasoning_tokens: int = 0,
 ) -> RemoteSpeaker:
     """Probe a server and return the speaker that it serves.
 
@@ -32,12 +38,13 @@ def connect(
         sampling: How it shall sample, as far as it can be told.
         api: Which of its two interfaces to use.
         likelihood: Whether to look for log-probabilities of prompts.
+        reasoning_tokens: Tokens that it may spend before a reply.
 
     Raises:
         UserError: The server refuses every form of request.
         RunError: It does not answer.
     """
-    speaker = _understood(endpoint, model, sampling, api)
+    speaker = _understood(RemoteSpeaker(endpoint, model, sampling, api, DIALECTS[0], reasoning_tokens=reasoning_tokens))
     refused: list[str] = []
     for route in routes_for(api) if likelihood else ():
         reason = distrust(speaker, route)
@@ -47,19 +54,20 @@ def connect(
     return replace(speaker, why_not=tuple(refused))
 
 
-def _understood(endpoint: Endpoint, model: str, sampling: SamplingSettings, api: Api) -> RemoteSpeaker:
+def _understood(speaker: RemoteSpeaker) -> RemoteSpeaker:
     """With the first form of request that the server does not refuse."""
     failed = Failed("")
     for dialect in DIALECTS:
-        speaker = RemoteSpeaker(endpoint, model, sampling, api, dialect)
+        speaker = replace(speaker, dialect=dialect)
         (answer,) = speaker.replies([("Hello", " there")], [1], patient=False)
-        if not isinstance(answer, Failed):
+        if not isinstance(answer, Failed) or answer.blocked:
             return speaker
         failed = answer
         if failed.reason not in ("remote: HTTP 400", "remote: HTTP 422"):
             break
     raise ended_by(failed)(
-        f"server {endpoint.url} does not serve '{model}' by remote.api={api}: {failed.reason} ({failed.detail})"
+        f"server {speaker.endpoint.url} does not serve '{speaker.model}' by remote.api={speaker.api}: {failed.reason} "
+        f"({failed.detail})"
     )
 
 
@@ -90,9 +98,9 @@ def distrust(speaker: RemoteSpeaker, route: Route) -> str | None:
 def _meaningless(speaker: RemoteSpeaker, row: tuple[str, ...], route: Route) -> str | None:
     greedy = speaker.sampling.changed(temperature=0.0, max_new_tokens=8, repetition_penalty=1.0)
     (own,) = replace(speaker, sampling=greedy).replies([row], [2])
-    if isinstance(own, Failed) or not own:
+    if isinstance(own, Failed) or not own.text:
         return "no greedy continuation to compare with"
-    likely, unlikely = speaker.logprobs([row, row], [own, _NONSENSE], route)
+    likely, unlikely = speaker.logprobs([row, row], [own.text, _NONSENSE], route)
     if isinstance(likely, Failed) or isinstance(unlikely, Failed):
         return "no log-probs for the model's own continuation"
     if sum(likely) / len(likely) <= sum(unlikely) / len(unlikely):

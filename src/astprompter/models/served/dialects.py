@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...config import SamplingSettings
-from .http import BadAnswerError
+from .answers import BadAnswerError
 
 Entries = list[tuple[str, float]]
 """Tokens of a prompt, each by a name of its own, with their log-probabilities; ``nan`` for the first one."""
@@ -44,6 +44,10 @@ def _newer(sampling: SamplingSettings, *, seed: int) -> dict[str, Any]:
     return {"max_completion_tokens": fields.pop("max_tokens"), **fields}
 
 
+def _reasoning(sampling: SamplingSettings, *, seed: int) -> dict[str, Any]:
+    return {"max_completion_tokens": _plain(sampling, seed=seed)["max_tokens"]}
+
+
 def _vllm(sampling: SamplingSettings, *, seed: int) -> dict[str, Any]:
     return {
         **_openai(sampling, seed=seed),
@@ -70,6 +74,7 @@ DIALECTS = (
     Dialect("openai", _openai, ("repetition_penalty", "min_new_tokens")),
     Dialect("openai, newer", _newer, ("repetition_penalty", "min_new_tokens")),
     Dialect("plain", _plain, ("repetition_penalty", "min_new_tokens", "seed")),
+    Dialect("reasoning", _reasoning, ("repetition_penalty", "min_new_tokens", "seed", "temperature", "top_p")),
 )
 """Tried in this order; the first one that the server does not refuse is used."""
 

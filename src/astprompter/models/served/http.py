@@ -28,6 +28,7 @@ import numpy as np
 from ...base.errors import RunError, UserError
 from ...base.randomness import uniform
 from ...config import ServerSettings
+from .answers import BadAnswerError, filtered, json_of, message_of
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
@@ -48,15 +49,13 @@ class Failed:
         reason: A few words of a small fixed set, so that errors can be counted by reason.
         detail: What the server or the network said, redacted, one line.
         status: HTTP status of an answer that refuses.
+        blocked: Whether a content filter refused the text: the server works, so no error budget is spent.
     """
 
     reason: str
     detail: str = ""
     status: int | None = None
-
-
-class BadAnswerError(Exception):
-    """The server answered, but not in the form that was asked for; worth another try."""
+    blocked: bool = False
 
 
 @functools.cache
@@ -172,7 +171,7 @@ class Endpoint:
         level = logging.WARNING if news else logging.DEBUG  # each reason is told once, with its details
         _log.log(level, "request to %s failed: %s (%s)", self.url, failed.reason, failed.detail)
         if patient:
-            self._count(failed)
+            self._count(None if failed.blocked else failed)
         return failed
 
     def redact(self, text: str) -> str:
@@ -193,7 +192,7 @@ class Endpoint:
             status, wait, content = self._post(path, body)
             if status >= 300:
                 return self._refused(status, wait, content)
-            return read(_json_of(content)), None
+            return read(json_of(content)), None
         except self._http.TimeoutException:
             return Failed(self._because("timeout"), f"no answer within {self.server.timeout:g} s"), 0.0
         except (self._http.TransportError, self._http.DecodingError) as error:
@@ -217,7 +216,9 @@ class Endpoint:
             return response.status_code, retry_after(response.headers.get("retry-after")), b"".join(parts)
 
     def _refused(self, status: int, wait: float, content: bytes) -> tuple[Failed, float | None]:
-        said = self.redact(_message_of(content))
+        said = self.redact(message_of(content))
+        if 400 <= status < 500 and filtered(content):
+            return Failed(self._because("blocked by a content filter"), said, status, blocked=True), None
         if status in _USERS:
             name = self.server.key_env
             variable = f"environment variable {name}" if name else "no environment variable"
@@ -296,23 +297,3 @@ def _key_of(variable: str, section: str, *, needed: bool) -> str:
     if not key or not key.isascii() or not key.isprintable():
         raise UserError(f"environment variable {variable} ({setting}) holds no usable key; export it first")
     return key
-
-
-def _json_of(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        raise BadAnswerError("answer is not JSON") from None
-
-
-def _message_of(content: bytes) -> str:
-    """What an error answer says: its JSON message if it has one, else its first characters."""
-    text = content[:2000].decode("utf-8", "replace")
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        return text
-    for name in ("error", "message", "detail"):
-        while isinstance(found, dict) and name in found:
-            found = found[name]
-    return found if isinstance(found, str) else json.dumps(found)

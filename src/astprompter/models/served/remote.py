@@ -16,13 +16,20 @@ from ...base.protocols import Session, Speaker
 from ...base.randomness import key_of
 from ...base.records import Keys, Speech
 from ...config import SamplingSettings
+from .answers import BadAnswerError
 from .dialects import Dialect, Route
-from .http import BadAnswerError, Endpoint, Failed
+from .http import Endpoint, Failed
 
 Api = Literal["completions", "chat"]
 Parts = tuple[str, ...]
 """A conversation: prefix, utterance, reply, utterance, … ."""
-_LATER = "after a remote error"
+_LATER = {
+    "failed": "after a remote error", "blocked": "after a blocked reply", "cut": "after a reply without text",
+    "tool_call": "after a tool call",
+}  # fmt: skip
+"""Why a conversation is over, by the kind of the reply that ended it."""
+_ABSENT = object()
+_THINKING, _THOUGHT = "<think>", "</think>"
 
 
 @dataclass(eq=False)
@@ -37,6 +44,7 @@ class RemoteSpeaker(Speaker):
         dialect: Which form of request carries the sampling settings.
         route: The way to log-probabilities of prompts; ``None`` where there is none that can be trusted.
         why_not: Why each other route was refused.
+        reasoning_tokens: Tokens that it may spend before a reply; the text after its reasoning is the reply.
     """
 
     endpoint: Endpoint
@@ -46,6 +54,7 @@ class RemoteSpeaker(Speaker):
     dialect: Dialect
     route: Route | None = None
     why_not: tuple[str, ...] = ()
+    reasoning_tokens: int = 0
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,14 +74,16 @@ class RemoteSpeaker(Speaker):
         return {**super().facts(), "remote": found}
 
     def start(self, prefixes: Sequence[str], *, turns: int) -> RemoteSession:
-        """Open one conversation per prefix; the server decides what is too long, which makes an error turn."""
+        """Open one conversation per prefix; the server decides what is too long, and refuses it."""
         del turns
         return RemoteSession(self, [(prefix,) for prefix in prefixes], [None] * len(prefixes))
 
-    def replies(self, rows: Sequence[Parts], keys: Sequence[int], *, patient: bool = True) -> list[str | Failed]:
+    def replies(self, rows: Sequence[Parts], keys: Sequence[int], *, patient: bool = True) -> list[Speech | Failed]:
         """One sampled reply per conversation."""
+        limit = self.sampling.max_new_tokens + self.reasoning_tokens
+        sampling = self.sampling.changed(max_new_tokens=limit)
         bodies = [
-            {**self._conversation(row), **self.dialect.fields(self.sampling, seed=key >> 33)}
+            {**self._conversation(row), **self.dialect.fields(sampling, seed=key >> 33)}
             for row, key in zip(rows, keys, strict=True)
         ]
         return self.endpoint.many(self._path, bodies, keys, self._reply_of, patient=patient)
@@ -126,65 +137,111 @@ class RemoteSpeaker(Speaker):
         messages = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
         return {"model": self.model, "messages": messages}
 
-    def _reply_of(self, answer: Any) -> str:
-        """Text of the only choice."""
+    def _reply_of(self, answer: Any) -> Speech:
+        """The only choice, and what it is."""
         choices = answer.get("choices") if isinstance(answer, dict) else None
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise BadAnswerError("answer has no choices")
-        if self.api == "completions":
-            text = choices[0].get("text")
-        else:
-            message = choices[0].get("message")
-            message = message if isinstance(message, Mapping) else {}
-            content = message.get("content", False)
-            text = content or message.get("refusal") or ("" if content is None or content == "" else None)
-            if isinstance(text, str):
-                text = f" {text.strip()}" if text.strip() else ""  # as it joins a plain conversation
-        if not isinstance(text, str):
+        choice, chat = choices[0], self.api == "chat"
+        message = choice.get("message") if chat else choice
+        message = message if isinstance(message, Mapping) else {}
+        content, refusal = message.get("content" if chat else "text", _ABSENT), message.get("refusal")
+        if isinstance(content, list):  # parts, as some servers of reasoning models send them
+            parts = [part for part in content if isinstance(part, Mapping) and part.get("type", "text") == "text"]
+            content = "".join(str(part.get("text", "")) for part in parts)
+        called, why = message.get("tool_calls") or message.get("function_call"), choice.get("finish_reason")
+        told = refusal or called or why in ("content_filter", "length") or (chat and content is None)
+        if not isinstance(content, str) and not told:
             raise BadAnswerError("answer has no text")
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a pair is no text
+        text, thinking = _after_reasoning(content if isinstance(content, str) else "", self.reasoning_tokens > 0)
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a pair is no text
+        cut = thinking or (why == "length" and not (text if thinking is None else text.strip()))
+        if chat or thinking is not None:
+            text = f" {text.strip()}" if text.strip() else ""  # as it joins a plain conversation
+        if why == "content_filter":
+            return Speech(text, error=f"{self.endpoint.section}: blocked by a content filter", kind="blocked")
+        if text.strip():
+            return Speech(text)
+        if isinstance(refusal, str) and refusal.strip():
+            return Speech(f" {refusal.strip()}", kind="refused")
+        if called:
+            return Speech("", error=f"{self.endpoint.section}: a tool call without text", kind="tool_call")
+        if cut:
+            return Speech("", error=f"{self.endpoint.section}: no text before the token limit", kind="cut")
+        return Speech(text)
+
+
+def _after_reasoning(text: str, expected: bool) -> tuple[str, bool | None]:
+    """The text after the reasoning that a server leaves in it, and whether the reasoning has no end; ``None`` without.
+
+    The opening mark may stand in the prompt; where no reasoning is expected, a closing mark alone is text as any other.
+    """
+    begins = text.lstrip().startswith(_THINKING)
+    if not begins and not (expected and _THOUGHT in text):
+        return text, None
+    _, end, reply = text.rpartition(_THOUGHT) if not begins else text.partition(_THOUGHT)
+    return (reply, False) if end else ("", True)
 
 
 class RemoteSession(Session):
     """Conversations with a served model; the server keeps its tokens to itself.
 
-    A row whose request failed is over: its turn is an error, and so are its later turns, without further requests.
+    A row is over where no reply came (its request failed, a filter took it, …): its later turns are of the same kind,
+    without further requests.
     """
 
-    def __init__(self, speaker: RemoteSpeaker, rows: Sequence[Parts], errors: Sequence[str | None]) -> None:
-        self._speaker, self._rows, self._errors = speaker, list(rows), list(errors)
+    def __init__(self, speaker: RemoteSpeaker, rows: Sequence[Parts], over: Sequence[Speech | None]) -> None:
+        """Hold conversations.
+
+        Args:
+            speaker: The served model.
+            rows: What was said.
+            over: What every later turn of a row is; ``None`` where it goes on.
+        """
+        self._speaker, self._rows, self._over = speaker, list(rows), list(over)
+        self._unknown: list[str | None] = [None] * len(rows)
 
     def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> list[tuple[float, ...]] | None:
         """Append one speech per row; log-probabilities where the server gives them."""
         before = self._rows
         self._rows = [(*row, speech.text) for row, speech in zip(before, speeches, strict=True)]
+        self._unknown = [None] * len(before)
         route = self._speaker.route
         if not likelihood or route is None:
             return None
-        live = [i for i, error in enumerate(self._errors) if error is None and speeches[i].text]
+        live = [i for i, over in enumerate(self._over) if over is None and speeches[i].text]
         found = self._speaker.logprobs([before[i] for i in live], [speeches[i].text for i in live], route)
         result: list[tuple[float, ...]] = [()] * len(before)
         for i, values in zip(live, found, strict=True):
             if isinstance(values, Failed):
-                self._errors[i] = values.reason
+                self._unknown[i] = values.reason
             else:
                 result[i] = values
         return result
 
+    def unknown(self) -> list[str | None]:
+        """Why the server did not tell a likelihood."""
+        return self._unknown
+
     def speak(self, keys: Keys) -> list[Speech]:
-        """Ask for one reply per row; a row that fails gets an empty speech that says why."""
-        live = [i for i, error in enumerate(self._errors) if error is None]
+        """Ask for one reply per row; where none comes, the speech says why."""
+        live = [i for i, over in enumerate(self._over) if over is None]
         found = self._speaker.replies([self._rows[i] for i in live], [int(keys[i]) for i in live])
-        spoken = [Speech("", error=error) for error in self._errors]
-        for i, reply in zip(live, found, strict=True):
-            spoken[i] = Speech("", error=reply.reason) if isinstance(reply, Failed) else Speech(reply)
+        spoken = [over or Speech("") for over in self._over]
+        for i, answer in zip(live, found, strict=True):
+            spoken[i] = reply = _failed(answer) if isinstance(answer, Failed) else answer
+            if not reply.assessable:
+                self._over[i] = Speech("", error=_LATER[reply.kind], kind=reply.kind)
         self._rows = [(*row, speech.text) for row, speech in zip(self._rows, spoken, strict=True)]
-        self._errors = [None if speech.error is None else _LATER for speech in spoken]
         return spoken
 
     def branch(self, rows: Sequence[int]) -> RemoteSession:
         """Continue chosen rows, repeats allowed; they are only texts."""
-        return RemoteSession(self._speaker, [self._rows[i] for i in rows], [self._errors[i] for i in rows])
+        return RemoteSession(self._speaker, [self._rows[i] for i in rows], [self._over[i] for i in rows])
+
+
+def _failed(request: Failed) -> Speech:
+    return Speech("", error=request.reason, kind="blocked" if request.blocked else "failed")
 
 
 def _mark(text: str) -> str:

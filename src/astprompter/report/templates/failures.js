@@ -131,8 +131,9 @@ if (browser) {
       turn.append(make("span", "who", `adversary · nll ${app.number(nll)}`), app.shaded(utterance, lengths, logprobs));
       turn.append(make("span", "who", "defender"), app.say("reply", reply));
       const row = make("div", "meters");
-      if (error) row.append(make("span", "", `not assessed: ${error}`));
-      else row.append(meter("reply", toxReply, threshold), meter("whole turn", toxTurn, threshold));
+      if (toxReply !== null) row.append(meter("reply", toxReply, threshold));
+      if (toxTurn !== null) row.append(meter("whole turn", toxTurn, threshold));
+      if (error) row.append(make("span", "", `missing: ${error}`));
       turn.append(row);
       node.append(turn);
     });
@@ -149,7 +150,8 @@ if (browser) {
     const [label, slot, threshold] = data.adversaries[failure[ADVERSARY]];
     const head = make("div", "title");
     head.append(make("h3", "", `Failure ${found[chosen] + 1}`));
-    const perplexity = `nll up to here ${app.number(failure[NLL])} (perplexity ${app.number(Math.exp(failure[NLL]), 1)})`;
+    const known = failure[NLL] !== null;
+    const perplexity = known ? `nll up to here ${app.number(failure[NLL])} (perplexity ${app.number(Math.exp(failure[NLL]), 1)})` : "nll not known";
     head.append(make("p", "", `${label}, turn ${failure[TURN]}, toxicity ${app.number(failure[TOX])}, ${perplexity}`));
     if (failure[GROUPS]) {
       const caution = `The reply names a group of people (${failure[GROUPS]}), and the scorer’s card says that such replies score too high: read it before you count it.`;
@@ -173,7 +175,7 @@ if (browser) {
     paths.append(column(label, slot, threshold, own, failure[TURN]));
     const base = data.trajectories[failure[BASE]];
     if (base) {
-      const failing = base[1].findIndex((turn) => turn[5] === null && turn[4][2] > threshold) + 1;
+      const failing = base[1].findIndex((turn) => turn[4][2] > threshold) + 1;
       paths.append(column("untuned, same opening", 1, threshold, base, failing));
     }
     detail.append(paths);

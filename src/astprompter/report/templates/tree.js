@@ -23,7 +23,7 @@ if (trees.length) {
     panel.append(app.make("h4", "", `Turn ${depth}, ${choice ?? "no pair"}`));
     panel.append(app.say("utterance", utterance), app.say("reply", reply));
     const scores = `R ${app.number(reward)} · nll ${app.number(nll)} · tox_reply ${app.number(toxReply)} · tox_turn ${app.number(toxTurn)}`;
-    panel.append(app.make("p", "scores", error ?? scores));
+    panel.append(app.make("p", "scores", error ? `${scores} · missing: ${error}` : scores));
   };
 
   trees.forEach((box, i) => {

@@ -17,7 +17,7 @@ from ...base.errors import UserError, one_line
 from ...base.files import write_json, write_rows
 from ...base.strict_json import first_fault, parse
 
-FORMAT = 3
+FORMAT = 4
 """The format of all files; raised when files of before could not be read, or would be misread."""
 
 _LARGEST = 1e300  # sums of a few must not overflow

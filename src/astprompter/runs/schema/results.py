@@ -7,19 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from ...base.records import Speech, Trajectory
-from .common import Absent, Number, Part, Real, Whole
-from .run import Scored, scored
-
-
-class Scores(Part):
-    """What one scorer says of a turn; ``null`` where it has no score."""
-
-    tox_utterance: Number
-    """R_φ(a), in [0, 1]."""
-    tox_reply: Number
-    """R_φ(y), in [0, 1]."""
-    tox_turn: Number
-    """R_φ(a + y), in [0, 1]."""
+from .common import Absent, Number, Real, Whole
+from .turns import Opened, Said, Scored, Scores, opened, scored
 
 
 class TurnRow(Scored):
@@ -36,15 +25,11 @@ class TurnRow(Scored):
     """Only with ``evaluation.scorers``: scores by scorer, the one that drives the reward first."""
 
 
-class TrajectoryRow(Part):
+class TrajectoryRow(Opened):
     """An evaluated conversation; one row per adversary and prefix."""
 
     adversary: str
     """Who spoke."""
-    prefix_id: str
-    """Id of the prefix."""
-    prefix: str
-    """The prefix."""
     accumulated: bool
     """True for human attacks: each turn starts from the prefix anew, and its utterance holds those before it."""
     turns: list[TurnRow]
@@ -78,13 +63,15 @@ class TrajectoryRow(Part):
                     scores=scores(number),
                 )
             )
-        return cls(
-            adversary=adversary, prefix_id=path.prefix.id, prefix=path.prefix.text, accumulated=path.accumulated,
-            turns=rows,
-        )  # fmt: skip
+        return cls(adversary=adversary, accumulated=path.accumulated, turns=rows, **opened(path.prefix))
 
 
-class FailureRow(Part):
+def likeliest_first(path_nll: float | None) -> float:
+    """What failures are sorted by: those whose likelihood is not known come last."""
+    return math.inf if path_nll is None else path_nll
+
+
+class FailureRow(Said):
     """A trajectory with a toxic reply, at its first failing turn; likeliest first."""
 
     rank: Whole
@@ -95,21 +82,12 @@ class FailureRow(Part):
     """Id of the prefix."""
     turn: Whole
     """The first failing turn, from 1."""
-    path_nll: Real
+    path_nll: Number
     """Mean nats per token over all utterances up to and including this turn: the likelihood of the path to the failure,
-    by which rows are ranked; of the utterance alone where turns are accumulated."""
-    nll: Number
-    """Mean nats per token of this utterance."""
-    tox_utterance: Number
-    """R_φ(a), in [0, 1]."""
-    tox_reply: Real
+    by which rows are ranked; of the utterance alone where turns are accumulated. ``null``, and ranked last, where that
+    of an utterance is missing."""
+    tox_reply: Real  # it is a failure because it has one
     """R_φ(y), in [0, 1]."""
-    tox_turn: Number
-    """R_φ(a + y), in [0, 1]."""
-    utterance: str
-    """The adversary's text."""
-    reply: str
-    """The defender's text."""
     strategy: str
     """One of ``politics``, ``sexual``, ``profanity``, ``threat``, ``insult``, ``other``: which words the utterances up
     to and including this turn hold, by the packed lexicon whose [card](../src/astprompter/embedded/strategies.md)

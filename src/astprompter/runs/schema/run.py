@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict
 
-from ...base.records import FAILURE_THRESHOLD, PreferencePair, Turn
+from ...base.records import PreferencePair
 from .common import Absent, File, Number, Part, Real, Whole
+from .turns import Opened, Scored, finite
 
 
 class Skipped(Part):
@@ -154,8 +154,8 @@ class Toxicity(Part):
     """Mean score."""
     share: Number
     """Share of scores above the threshold, in [0, 1]."""
-    threshold: Real = FAILURE_THRESHOLD
-    """Where a text begins to count as toxic."""
+    threshold: Real
+    """``evaluation.threshold``: a text counts as toxic above it."""
 
 
 class Pairs(Part):
@@ -168,7 +168,7 @@ class Pairs(Part):
 
 
 class LogRow(Part):
-    """An iteration, or an evaluation on the dev prefixes. Means are over turns, those in error left out.
+    """An iteration, or an evaluation on the dev prefixes. Every mean is over the turns that have the figure.
 
     A run of the SFT baseline (``training.objective`` is ``sft``) has iterations without turns and pairs. The first dev
     row is the untuned policy.
@@ -191,9 +191,11 @@ class LogRow(Part):
     texts: Absent[Whole] = None
     """Only ``iteration`` of SFT: texts read."""
     turns: Absent[Whole] = None
-    """Turns collected; absent in an iteration of SFT, as are the next six."""
+    """Turns collected; absent in an iteration of SFT, as are the next seven."""
     errors: Absent[dict[str, Whole]] = None
-    """Turns that could not be assessed, by reason."""
+    """Turns of which something is missing, by reason."""
+    reply_kinds: Absent[dict[str, Whole]] = None
+    """Replies by what they are (``reply_kind`` of a turn)."""
     reward: Absent[RewardMeans] = None
     """Mean reward R and its terms."""
     nll: Absent[NllMean] = None
@@ -260,39 +262,6 @@ class PairRow(Part):
         )
 
 
-class Scored(Part):
-    """Utterance, reply and scores, which every row of a turn has."""
-
-    utterance: str
-    """The adversary's text a as it joined the conversation, leading space included."""
-    reply: str
-    """The defender's text y."""
-    nll: Number
-    """Mean negative log-likelihood of the utterance under the defender, nats per token."""
-    tox_utterance: Number
-    """R_φ(a), in [0, 1]; reported, never rewarded."""
-    tox_reply: Number
-    """R_φ(y), in [0, 1]."""
-    tox_turn: Number
-    """R_φ(a + y), in [0, 1]."""
-    reward: Number
-    """R(s, a, y)."""
-    error: str | None
-    """``null``, or why the turn could not be assessed; such a turn enters no pair and no rate."""
-
-
-def scored(turn: Turn) -> dict[str, Any]:
-    """The fields of :class:`Scored` from a turn; what is not finite becomes ``None``."""
-    names = ("nll", "tox_utterance", "tox_reply", "tox_turn", "reward")
-    texts = {"utterance": turn.utterance.text, "reply": turn.reply.text}
-    return texts | {name: finite(getattr(turn, name)) for name in names} | {"error": turn.error}
-
-
-def finite(value: float) -> float | None:
-    """The value, ``None`` where it is not finite."""
-    return float(value) if math.isfinite(value) else None
-
-
 Choice = Literal["chosen", "rejected"] | None
 """Place of a turn in the pair with its sibling."""
 
@@ -310,7 +279,7 @@ class NodeRow(Scored):
     """Its place in the pair with its sibling; ``null`` where the two gave no pair."""
 
 
-class TreeRow(Part):
+class TreeRow(Opened):
     """The first rollout tree of every iteration that a dev evaluation follows (contains texts).
 
     The policy that grew it is the one before that iteration's updates.
@@ -318,9 +287,5 @@ class TreeRow(Part):
 
     iteration: Whole
     """The iteration, from 1."""
-    prefix_id: str
-    """Id of the prefix."""
-    prefix: str
-    """The prefix."""
     nodes: list[NodeRow]
     """Parents before children."""
