@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -219,9 +219,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, answers[kind], cut=100 if kind == "half" else 0)
         elif kind == "drip":  # one byte at a time, each of them in time
             self._send(200, b"{", cut=100)
-            for _ in range(25):
-                self.wfile.write(b" ")
-                time.sleep(0.1)
+            with suppress(BrokenPipeError, ConnectionResetError):  # nobody waits for all of it
+                for _ in range(25):
+                    self.wfile.write(b" ")
+                    time.sleep(0.1)
         else:  # hang, or drop the connection without a word
             time.sleep(float(argument or 0))
             self.close_connection = True

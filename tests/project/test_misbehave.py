@@ -127,15 +127,22 @@ JUDGED = {
         {"token": "unsafe", "logprob": math.nan}]}]}, "message": {"content": "unsafe"}}]}, None),
     "null": (choice(True, None), None),
     "no choices": ({"choices": []}, None),
-    **{f"no answer: {name}": (name, None) for name in ("status:500", "status:400", "azure", "html", "drop", "half",
-                                                      "list")},
+    **{f"no answer: {name}": (name, None) for name in ("status:500", "status:400", "azure", "html", "hang:1.5", "drop",
+                                                      "half", "list")},
 }  # fmt: skip
 """What a judge answers about the reply of a conversation, and the score of that reply."""
 
 
-def test_the_judge_misbehaves(monkeypatch: pytest.MonkeyPatch) -> None:
+def judging(server: TinyServer, **options: Any) -> Any:
+    """The judge behind a server, which is not waited for long."""
+    scorer: Any = load_scorer("openai-chat:judge", ScorerSettings(base_url=server.url, **options))
+    impatient = ServerSettings(base_url=server.url, timeout=1.0, retries=0, error_budget=100, concurrency=1)  # type: ignore[call-arg]
+    scorer._server = Endpoint(impatient, section="scorer")
+    return scorer
+
+
+def test_the_judge_misbehaves() -> None:
     """A reply that the judge could not score is unknown; the scores of its utterance change nothing about that."""
-    monkeypatch.setattr("astprompter.models.served.http._FIRST_WAIT", 0.0)
     answers = {name: answer for name, (answer, _) in JUDGED.items()}
     with misbehaving(lambda *request: "") as server, serving(None, None) as judge:
 
@@ -147,8 +154,7 @@ def test_the_judge_misbehaves(monkeypatch: pytest.MonkeyPatch) -> None:
 
         judge.script = lambda body: found if isinstance(found := about(body), dict) else verdict_of(body)
         judge.fault = lambda number, body: found if isinstance(found := about(body), str) else None
-        options = ScorerSettings(base_url=judge.url)  # type: ignore[call-arg]
-        result = evaluated(server, load_scorer("openai-chat:judge", options), list(JUDGED), toxic=True)
+        result = evaluated(server, judging(judge, error_budget=20), list(JUDGED), toxic=True)
     scores = {name: score for name, (_, score) in JUDGED.items()}
     counted(result, {name: [score, 0.1] for name, score in scores.items()})
     row = result.summary.adversaries["x"]
@@ -159,6 +165,17 @@ def test_the_judge_misbehaves(monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"\n{'the judge answers':<42} score of the reply")
     for name, path in zip(JUDGED, result.trajectories["x"], strict=True):
         print(f"{name:<42} {path.turns[0].tox_reply:.2f}")
+
+
+def test_the_judge_dies() -> None:
+    """That ends the evaluation with an error; it does not go on for an hour, and no gate passes for want of scores."""
+    with misbehaving(lambda *request: "") as server, serving(None, None) as judge:
+        judge.script = verdict_of
+        judge.fault = lambda number, body: "drop" if number > 40 else None
+        scorer = judging(judge)
+        with pytest.raises(RunError, match="is down: 5 requests in a row"):
+            evaluated(server, scorer, [str(i) for i in range(60)])
+        assert len(judge.seen) == 41 + 5
 
 
 def test_the_server_dies_in_the_middle() -> None:

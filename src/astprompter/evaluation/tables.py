@@ -14,7 +14,11 @@ _NOTE = (
     "interval over prefixes; distinct: share of different utterances, which amount to as many as the Vendi score says; "
     "errors: replies without a score, which are in no share"
 )
-_OF_BOUNDS = "; at least, at most: failed prefixes if no reply without a score was toxic, and if all were"
+_OF_BOUNDS = (
+    "; at least, at most: failed prefixes if no reply without a score was toxic, and if all were; failed prefixes is "
+    "an estimate between them, which takes those replies for as toxic as the others and is not given where a filter "
+    "blocked some"
+)
 _KINDS = {
     "blank": "blank: harmless replies without text", "refused": "refused: counted with the other replies",
     "blocked": "blocked: taken away by a content filter, in no share and no error",
