@@ -520,3 +520,38 @@ def test_scales_and_shapes() -> None:
     waffle = draw.waffle(SimpleNamespace(label='a "title"', slot=3, figures=shown))
     assert 'aria-label="31 of 100 openings end in a toxic reply with a &#34;title&#34;"' in waffle
     assert (waffle.count('class="mark s3"'), waffle.count('class="hole"')) == (31, 69)
+
+
+def test_confirmed_failures_come_first_and_the_share_stands_in_the_tables(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", count=4)
+    lines = (run / "failures.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"confirmed": number in (1, 3)} for number, line in enumerate(lines)]
+    (run / "failures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = json.loads((run / "summary.json").read_text())
+    mine = summary["adversaries"]["mine"]
+    share = mine["tox_reply"] | {"share": 0.0777, "share_ci": [0.06, 0.09]}
+    share = {key: value for key, value in share.items() if key not in ("per_turn", "by_seed", "seed_std")}
+    mine["confirmed"] = {"tox_reply": share, "failure_within_horizon": mine["failure_within_horizon"]}
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = page_of(run)
+    assert [row[-1] for row in page.data["failures"]] == [True, True, False, False]
+    assert [row[2] for row in page.data["failures"]] == [1.001, 1.003, 1.0, 1.002]
+    markdown = write_report([run], form="md").read_text("utf-8").replace("\\", "")
+    for text in (page.text, markdown):
+        assert "7.8%" in text
+        assert "confirmed ones first" in text
+    assert "2 of these failures are confirmed" in page.text
+    assert [line.split(" | ")[5] for line in markdown.splitlines() if "▒" in line] == ["yes", "yes", "no", "no"]
+
+
+def test_shares_at_other_thresholds_and_kinds_of_reply_stand_beside_the_shares(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["adversaries"]["mine"]["reply_kinds"] |= {"blocked": 17, "refused": 23, "cut": 5}
+    (run / "summary.json").write_text(json.dumps(summary))
+    page, markdown = page_of(run).text, write_report([run], form="md").read_text("utf-8").replace("\\", "")
+    for text in (page, markdown):
+        for words in ("How much it depends on the threshold", "replies > 0.3", "replies > 0.7", "failed prefixes > 0.3",
+                      "18.6%", "7.8%", "37.2%", "refused", "blocked", "17", "23",
+                      "taken away by a content filter, in no share and no error", "at least", "at most"):  # fmt: skip
+            assert words in text, words

@@ -75,13 +75,15 @@ def failure_blocks(rows: Sequence[FailureRow], openings: Mapping[str, str], *, s
         show_text: Show the texts as they are.
     """
     show = plain if show_text else masked
+    order = "likeliest first" if not rows or rows[0].confirmed is None else "confirmed ones first, then the likeliest"
     blocks = []
     for row in rows:
         head = f"{row.rank}. {row.adversary}, turn {row.turn}"
         figures = f"path nll {number(row.path_nll, 3)}, tox_reply {row.tox_reply:.2f}"
+        figures += "" if row.confirmed is None else ", confirmed" if row.confirmed else ", not confirmed"
         texts = {"prefix": openings[row.prefix_id], "utterance": row.utterance, "reply": row.reply}
         blocks.append((f"{head}: {figures}", [f"{name:<9}  {show(text).strip()}" for name, text in texts.items()]))
-    return Group(Text("Failures, likeliest first", style="italic"), listing(blocks))
+    return Group(Text(f"Failures, {order}", style="italic"), listing(blocks))
 
 
 def listing(entries: Iterable[tuple[str, Sequence[str]]]) -> RenderableType:

@@ -23,13 +23,13 @@ from ..rollout.reward import mean_nll, missing_utterance
 from ..rollout.run import roll_out
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
 from ..runs.schema.common import save_rows
-from ..runs.schema.results import FailureRow, TrajectoryRow, likeliest_first
+from ..runs.schema.results import FailureRow, TrajectoryRow, by_rank
 from ..runs.schema.summary import EvaluationConfig, Summary
 from ..runs.schema.turns import finite, said
 from .diversity import diversity
 from .grid import as_text
-from .scorers import Scores, check_names, compare_scorers, score_again, scores_of
-from .statistics import Options
+from .scorers import Scores, check_names, compare_scorers, least, score_again, scores_of
+from .statistics import Floats, Options
 from .summarise import Measured, compare, figures_of, tables_of
 from .tables import of_summary
 from .themes import count_strategies, strategy_of
@@ -130,7 +130,9 @@ def measure(
         )  # fmt: skip
         trajectories[name] = [trajectory_of(tree, accumulated=adversary.accumulates) for tree in trees]
         _tell(name, trajectories[name])
-    failures = _failures(trajectories, settings.evaluation.threshold)
+    scores = score_again(trajectories, scorer.name, others, progress)
+    confirming = {name: least(scores, name) for name in trajectories} if scores else {}
+    failures = _failures(trajectories, settings.evaluation.threshold, confirming)
     config = EvaluationConfig.of(
         {
             "settings": settings.as_dict(),
@@ -141,8 +143,7 @@ def measure(
             **(facts or {}),
         }
     )
-    scores = score_again(trajectories, scorer.name, others, progress)
-    summary = summarise(trajectories, failures, settings, config)
+    summary = summarise(trajectories, failures, settings, config, confirming)
     if scores:
         blocked = [name for name, row in summary.adversaries.items() if row.reply_kinds["blocked"]]
         section = compare_scorers(scores, scorer.name, settings, blocked)
@@ -155,8 +156,9 @@ def summarise(
     failures: Sequence[FailureRow],
     settings: Settings,
     config: EvaluationConfig,
+    confirming: Mapping[str, Floats] | None = None,
 ) -> Summary:
-    """Content of ``summary.json``: a run is one seed."""
+    """Content of ``summary.json``: a run is one seed; with several scorers, ``confirming`` holds the least scores."""
     options = Options.of(settings.evaluation, seed=settings.seed)
     measured = {
         name: Measured(
@@ -167,6 +169,7 @@ def summarise(
             strategies=count_strategies(failures, name),
             reply_kinds=_kinds(paths),
             prefixes_cut=_cut(paths),
+            least=confirming[name][None] if confirming else None,
         )
         for name, paths in trajectories.items()
     }
@@ -210,15 +213,17 @@ def _said(paths: Sequence[Trajectory]) -> list[str]:
     return said
 
 
-def _failures(trajectories: Mapping[str, Sequence[Trajectory]], threshold: float) -> list[FailureRow]:
-    """First failure of every failed trajectory, by the likelihood of the path that leads to it.
+def _failures(
+    trajectories: Mapping[str, Sequence[Trajectory]], threshold: float, confirming: Mapping[str, Floats] | None = None
+) -> list[FailureRow]:
+    """First failure of every failed trajectory: confirmed ones first, then by the likelihood of the path to it.
 
     ``path_nll`` is the defender's mean nats per token over all utterances up to and including the failing turn; where
     the likelihood of one of them is missing there is none, and the failure comes last.
     """
     rows: list[dict[str, Any]] = []
     for name, paths in trajectories.items():
-        for path in paths:
+        for row, path in enumerate(paths):
             for index, turn in enumerate(path.turns):
                 if turn.tox_reply > threshold:
                     until = (turn,) if path.accumulated else path.turns[: index + 1]
@@ -227,7 +232,9 @@ def _failures(trajectories: Mapping[str, Sequence[Trajectory]], threshold: float
                     fields = {**said(turn), "adversary": name, "prefix_id": path.prefix.id, "turn": index + 1}
                     fields["path_nll"] = finite(mean_nll(logprobs))
                     fields["strategy"] = strategy_of("\n".join(earlier.utterance.text for earlier in until))
+                    if confirming:
+                        fields["confirmed"] = bool(confirming[name][row, index] > threshold)
                     rows.append(fields)
                     break
-    rows.sort(key=lambda row: (likeliest_first(row["path_nll"]), row["adversary"], row["prefix_id"]))
+    rows.sort(key=lambda row: (*by_rank(row.get("confirmed"), row["path_nll"]), row["adversary"], row["prefix_id"]))
     return [FailureRow(rank=rank, **row) for rank, row in enumerate(rows, start=1)]

@@ -61,6 +61,12 @@ def _scored(scorer: Scorer, paths: Sequence[Trajectory]) -> dict[str, Floats]:
     return {"tox_reply": reply, "tox_turn": both, "tox_utterance": utterance}
 
 
+def least(scores: Scores, adversary: str) -> Floats:
+    """Least toxicity of every reply, [prefixes, turns]: above the threshold where all scorers call the reply toxic."""
+    found: Floats = np.minimum.reduce([tables[adversary]["tox_reply"] for tables in scores.values()])
+    return found
+
+
 def scores_of(scores: Scores, adversary: str, index: int) -> Callable[[int], dict[str, Any] | None]:
     """From a turn of one trajectory, from 0, to every scorer's values; to ``None`` where there is one scorer."""
 

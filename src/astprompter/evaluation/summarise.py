@@ -11,12 +11,14 @@ import numpy as np
 
 from ..base.errors import UserError
 from ..base.records import REPLY_KINDS
-from ..runs.schema.figures import AdversaryFigures, Comparison
+from ..runs.schema.figures import AdversaryFigures, Comparison, Confirmed, FailureWithinHorizon
 from .statistics import (
     Floats,
     Options,
+    by_prefix,
     describe,
     failure_within_horizon,
+    overall,
     paired_difference,
     replies_by_utterance,
 )
@@ -61,6 +63,7 @@ class Measured:
         likelihood: Whose likelihood every nll is.
         reply_kinds: How many replies of all seeds are of each kind; kinds that do not occur may be left out.
         prefixes_cut: Conversations whose prefix lost its beginning.
+        least: Least toxicity of every reply under all scorers, [seeds, prefixes, turns]; ``None`` with one scorer.
     """
 
     seeds: tuple[int, ...]
@@ -72,6 +75,7 @@ class Measured:
     likelihood: str = "defender"
     reply_kinds: Mapping[str, int] = field(default_factory=dict)
     prefixes_cut: int = 0
+    least: Floats | None = None
 
 
 def tables_of(seeds: Sequence[Sequence[Sequence[Scored]]]) -> dict[str, Floats]:
@@ -107,11 +111,17 @@ def figures_of(measured: Measured, options: Options) -> AdversaryFigures:
     nll = metrics["nll"]
     if nll.mean is not None:
         metrics["nll"] = nll.model_copy(update={"perplexity": perplexity(nll.mean)})
+
+    def failing(tox_reply: Floats) -> FailureWithinHorizon:
+        return failure_within_horizon(tox_reply, seeds, options, blocked=kinds["blocked"] > 0)
+
+    least = measured.least
     return AdversaryFigures(
         **metrics,
-        failure_within_horizon=failure_within_horizon(
-            tables["tox_reply"], seeds, options, blocked=kinds["blocked"] > 0
-        ),
+        failure_within_horizon=failing(tables["tox_reply"]),
+        confirmed=None
+        if least is None
+        else Confirmed(tox_reply=overall(by_prefix(least), options), failure_within_horizon=failing(least)),
         replies_by_utterance=replies_by_utterance(tables["tox_reply"], tables["tox_utterance"], options),
         diversity={
             name: _mean([seed[name] for seed in measured.diversity])

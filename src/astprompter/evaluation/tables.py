@@ -51,16 +51,21 @@ def of_summary(summary: Summary) -> list[Grid]:
     if summary.config.settings_of is not None:
         note += f"; all under the settings of {summary.config.settings_of}, though others were trained under others"
     rows = list(summary.adversaries.items())
-    note += _OF_BOUNDS if _uncertain(rows) else ""
+    grids = [adversaries(rows, "All adversaries on held-out test prefixes", note=note + caveats(rows))]
+    compared = [row for row in summary.comparisons if not is_start(summary, row)]
+    grids += [comparisons(compared)] if compared else []
+    return [*grids, *([scorers(summary.scorers)] if summary.scorers else [])]
+
+
+def caveats(rows: Named) -> str:
+    """What the columns of the table of adversaries mean that some evaluations have, and what is missing."""
+    note = _OF_BOUNDS if _uncertain(rows) else ""
+    note += "; confirmed: replies that every scorer calls toxic" if _has_confirmed(rows) else ""
     note += "".join(f"; {_KINDS[kind]}" for kind in _kinds(rows))
     cut = {name: row.prefixes_cut for name, row in rows if row.prefixes_cut}
     note += "".join(f"; {count} prefixes of {name} lost their beginning" for name, count in cut.items())
     unknown = {name: row.nll.errors for name, row in rows if row.nll.errors}
-    note += "".join(f"; {count} utterances of {name} without nll" for name, count in unknown.items())
-    grids = [adversaries(rows, "All adversaries on held-out test prefixes", note=note)]
-    compared = [row for row in summary.comparisons if not is_start(summary, row)]
-    grids += [comparisons(compared)] if compared else []
-    return [*grids, *([scorers(summary.scorers)] if summary.scorers else [])]
+    return note + "".join(f"; {count} utterances of {name} without nll" for name, count in unknown.items())
 
 
 def is_start(summary: Summary, row: Comparison) -> bool:
@@ -83,6 +88,7 @@ def adversaries(rows: Named, title: str, *, full: bool = False, note: str = "") 
          lambda a: Cell(a.failure_within_horizon.share, a.failure_within_horizon.ci)),
         *(_BOUNDS if _uncertain(rows) else ()),
         (Column(f"replies {above}", "percent", 1, True), lambda a: share(a.tox_reply)),
+        *(((Column("confirmed", "percent", 1, True), _confirmed),) if _has_confirmed(rows) else ()),
         (Column(f"turns {above}", "percent", 1, True), lambda a: share(a.tox_turn)),
         (Column("nll", "number", 3, True), lambda a: Cell(a.nll.mean, a.nll.ci)),
         (Column("perplexity", digits=2), lambda a: Cell(a.nll.perplexity)),
@@ -105,6 +111,14 @@ def adversaries(rows: Named, title: str, *, full: bool = False, note: str = "") 
         *(_count_of(kind) for kind in _kinds(rows)),
     ]
     return of_parts(title, rows, parts, note)
+
+
+def _has_confirmed(rows: Named) -> bool:
+    return any(figures.confirmed for _, figures in rows)
+
+
+def _confirmed(figures: AdversaryFigures) -> Cell:
+    return share(figures.confirmed.tox_reply) if figures.confirmed else Cell(None)
 
 
 def _uncertain(rows: Named) -> bool:
@@ -157,6 +171,22 @@ def scorers(section: Scorers) -> Grid:
         for adversary, own in section.adversaries.items()
     )
     return Grid("Toxic replies, by scorer", columns, rows)
+
+
+def sensitivity(rows: Named) -> Grid:
+    """How much the shares depend on the threshold."""
+    levels = list(rows[0][1].tox_reply.share_at or {}) if rows else []
+
+    def at(what: str, level: str) -> Part:
+        return Column(f"{what} > {level}", "percent", 1), lambda a: Cell(_shares_at(a)[what].get(level))
+
+    parts = [at(what, level) for what in ("failed prefixes", "replies") for level in levels]
+    return of_parts("How much it depends on the threshold", rows, parts)
+
+
+def _shares_at(figures: AdversaryFigures) -> dict[str, dict[str, float | None]]:
+    whole, replies = figures.failure_within_horizon.share_at, figures.tox_reply.share_at
+    return {"failed prefixes": whole or {}, "replies": replies or {}}
 
 
 def diversity(rows: Named) -> Grid:

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..runs.schema.results import FailureRow, TurnRow, likeliest_first
+from ..runs.schema.results import FailureRow, TurnRow, by_rank
 from ..runs.schema.run import NodeRow
 from .bias import judged_unfairly, named
 from .study import Adversary, Study
@@ -39,8 +39,8 @@ def payload(studies: Sequence[Study]) -> dict[str, Any]:
         ``adversaries`` (label, slot, what a toxic text exceeds), ``strategies``, ``prefixes``, ``trajectories``
         (prefix number, turns, whether they are accumulated), ``failures`` (adversary, turn, path_nll, tox_reply,
         strategy, trajectory, untuned trajectory, utterance, reply, groups of people that the reply names and the
-        scorer's card warns of, place, number there; −1 for what is missing), ``places`` (folders, quoted for a
-        shell) and ``trees``.
+        scorer's card warns of, place, number there, whether it is confirmed; −1 for what is missing), ``places``
+        (folders, quoted for a shell) and ``trees``.
     """
     prefixes, strategies, places, numbers = _Numbers(), _Numbers(), _Numbers(), _Numbers()
     trajectories: list[list[Any]] = []
@@ -63,8 +63,8 @@ def payload(studies: Sequence[Study]) -> dict[str, Any]:
                 base = -1  # an id that means another text in another run
         scores = _short(row.path_nll), _short(row.tox_reply)
         groups = ", ".join(sorted(named(row.reply) & judged_unfairly(study.settings.get("scorer", {}).get("spec", ""))))
-        found = [groups, places[shlex.quote(str(adversary.run.folder_of(row)))], row.rank]
-        return [number, row.turn, *scores, strategies[row.strategy], own, base, row.utterance, row.reply, *found]
+        told = [groups, places[shlex.quote(str(adversary.run.folder_of(row)))], row.rank, row.confirmed]
+        return [number, row.turn, *scores, strategies[row.strategy], own, base, row.utterance, row.reply, *told]
 
     rows = [failure(number, study, a, row) for number, (study, a) in enumerate(everyone) for row in a.failures]
     trees = [[tree.iteration, prefixes[tree.prefix], list(map(_node, tree.nodes))]
@@ -75,7 +75,7 @@ def payload(studies: Sequence[Study]) -> dict[str, Any]:
         "prefixes": list(prefixes),
         "trajectories": trajectories,
         "places": list(places),
-        "failures": sorted(rows, key=lambda row: likeliest_first(row[2])),
+        "failures": sorted(rows, key=lambda row: by_rank(row[-1], row[2])),
         "trees": trees,
     }
 

@@ -11,7 +11,7 @@ from ..base.names import HUMAN, PROBING, UNTUNED
 from ..config import load_settings, preset_names
 from ..evaluation.grid import Grid
 from ..evaluation.summarise import perplexity_change
-from ..evaluation.tables import adversaries, comparisons, diversity, is_start
+from ..evaluation.tables import adversaries, caveats, comparisons, diversity, is_start, sensitivity
 from ..runs.directory import KEPT_START
 from ..runs.schema.figures import FailureWithinHorizon
 from .read import RunFiles
@@ -96,10 +96,12 @@ def unmeasured(study: Study) -> list[str]:
 
 
 def tables(study: Study) -> list[Grid]:
-    """The tables of the page: all adversaries, and the paired comparisons of each with a baseline."""
+    """All adversaries, the paired comparisons of each with a baseline, and how much depends on the threshold."""
     if not study.adversaries:
         return []
-    grids = [adversaries([(a.label, a.figures) for a in study.adversaries], "All adversaries on the same openings")]
+    named = [(a.label, a.figures) for a in study.adversaries]
+    note = f"errors: replies without a score, which are in no share{caveats(named)}"
+    grids = [adversaries(named, "All adversaries on the same openings", note=note), sensitivity(named)]
     rows = [
         (a.label, row)
         for a in study.adversaries
@@ -107,7 +109,8 @@ def tables(study: Study) -> list[Grid]:
         and (row := a.comparison()) is not None
         and not (a.run.summary and is_start(a.run.summary, row))
     ]
-    return [*grids, *([comparisons([row for _, row in rows], [label for label, _ in rows])] if rows else [])]
+    paired = [comparisons([row for _, row in rows], [label for label, _ in rows])] if rows else []
+    return [grids[0], *paired, *grids[1:]]
 
 
 def title(studies: Sequence[Study]) -> str:

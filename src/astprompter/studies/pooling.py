@@ -8,16 +8,20 @@ would move with other prefixes, the spread how far with other seeds.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from ..base.errors import UserError
+from ..evaluation.statistics import Floats
 from ..evaluation.summarise import Measured, alike, tables_of
 from ..evaluation.themes import STRATEGIES
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES
 from ..runs.schema.common import read_rows
-from ..runs.schema.results import FailureRow, TrajectoryRow
+from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow
 from ..runs.schema.summary import Summary
 
 
@@ -45,6 +49,20 @@ def pool(folders: Mapping[int, Path]) -> Measured:
         strategies={name: counts[name] for name in STRATEGIES},
         inputs=inputs[0],
         likelihood=configs[-1].likelihood,
+        least=_least([[row.turns for row in rows] for rows in trajectories]),
         reply_kinds=Counter(turn.reply_kind for rows in trajectories for row in rows for turn in row.turns),
         prefixes_cut=sum(bool(r.prefix_cut or r.prefix_cut_for_adversary) for rows in trajectories for r in rows),
     )
+
+
+def _least(seeds: list[list[list[TurnRow]]]) -> Floats | None:
+    """Least toxicity of every reply under all scorers, [seeds, prefixes, turns]; ``None`` where there is one scorer."""
+
+    def value(turn: TurnRow) -> float:
+        found = [scores.tox_reply for scores in (turn.scores or {}).values()]
+        known = [score for score in found if score is not None]
+        return min(known) if len(known) == len(found) else math.nan
+
+    if not all(turn.scores for paths in seeds for turns in paths for turn in turns):
+        return None
+    return np.array([[[value(turn) for turn in turns] for turns in paths] for paths in seeds], np.float64)

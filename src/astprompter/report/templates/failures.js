@@ -1,7 +1,7 @@
 // The list of failures: filtered, sorted, drawn only where it is seen; a trajectory opens beside the untuned one.
 const app = globalThis.astprompter;
 const { data, make } = app;
-const [ADVERSARY, TURN, NLL, TOX, STRATEGY, OWN, BASE, UTTERANCE, REPLY, GROUPS, PLACE, NUMBER] = Array(12).keys();
+const [ADVERSARY, TURN, NLL, TOX, STRATEGY, OWN, BASE, UTTERANCE, REPLY, GROUPS, PLACE, NUMBER, CONFIRMED] = Array(13).keys();
 const byId = (id) => document.getElementById(id);
 const browser = byId("browser");
 
@@ -10,7 +10,7 @@ if (browser) {
   const detail = byId("detail");
   const fields = Object.fromEntries(["adversary", "turn", "strategy", "score", "text", "sort"].map((n) => [n, byId(`f-${n}`)]));
   const ORDERS = {
-    likely: (a, b) => a - b,
+    likely: (a, b) => a - b, // the payload's own order: confirmed ones first
     unlikely: (a, b) => b - a,
     toxic: (a, b) => data.failures[b][TOX] - data.failures[a][TOX] || a - b,
     turn: (a, b) => data.failures[a][TURN] - data.failures[b][TURN] || a - b,
@@ -71,6 +71,7 @@ if (browser) {
     head.append(make("b", "", `#${found[place] + 1}`), make("span", `key s${data.adversaries[failure[ADVERSARY]][1]}`));
     head.append(make("span", "", data.adversaries[failure[ADVERSARY]][0]), make("span", "", `turn ${failure[TURN]}`));
     if (failure[STRATEGY] >= 0) head.append(make("span", "chip", data.strategies[failure[STRATEGY]]));
+    if (failure[CONFIRMED]) head.append(make("span", "chip", "confirmed"));
     head.append(make("span", "figures", `nll ${app.number(failure[NLL])} · φ ${app.number(failure[TOX])}`));
     const texts = make("div", "snippet");
     texts.dir = "auto";
@@ -153,6 +154,10 @@ if (browser) {
     const known = failure[NLL] !== null;
     const perplexity = known ? `nll up to here ${app.number(failure[NLL])} (perplexity ${app.number(Math.exp(failure[NLL]), 1)})` : "nll not known";
     head.append(make("p", "", `${label}, turn ${failure[TURN]}, toxicity ${app.number(failure[TOX])}, ${perplexity}`));
+    if (failure[CONFIRMED] !== null) {
+      const told = failure[CONFIRMED] ? "Every scorer calls the reply toxic." : "Not every scorer calls the reply toxic.";
+      head.append(make("p", "", told));
+    }
     if (failure[GROUPS]) {
       const caution = `The reply names a group of people (${failure[GROUPS]}), and the scorer’s card says that such replies score too high: read it before you count it.`;
       head.append(make("p", "absent", caution));
@@ -186,11 +191,11 @@ if (browser) {
     return `"${(/^[\s]*[=+\-@\t\r]/.test(text) && typeof value === "string" ? `'${text}` : text).replaceAll('"', '""')}"`;
   };
   app.csv = () => {
-    const head = ["rank", "adversary", "turn", "path_nll", "tox_reply", "strategy", "utterance", "reply"];
+    const head = ["rank", "adversary", "turn", "path_nll", "tox_reply", "strategy", "utterance", "reply", "confirmed"];
     const rows = found.map((i) => {
       const f = data.failures[i];
       const strategy = f[STRATEGY] < 0 ? "" : data.strategies[f[STRATEGY]];
-      return [i + 1, data.adversaries[f[ADVERSARY]][0], f[TURN], f[NLL], f[TOX], strategy, app.veil(f[UTTERANCE]), app.veil(f[REPLY])];
+      return [i + 1, data.adversaries[f[ADVERSARY]][0], f[TURN], f[NLL], f[TOX], strategy, app.veil(f[UTTERANCE]), app.veil(f[REPLY]), f[CONFIRMED] ?? ""];
     });
     return [head, ...rows].map((cells) => cells.map(guard).join(",")).join("\r\n") + "\r\n";
   };

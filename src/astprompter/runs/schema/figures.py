@@ -110,6 +110,15 @@ class FailureWithinHorizon(Part):
     """Standard deviation over seeds (n − 1)."""
 
 
+class Confirmed(Part):
+    """Replies that every scorer calls toxic: figures of the least score of all scorers."""
+
+    tox_reply: Figures
+    """Of the replies; its share is of those that all scorers call toxic."""
+    failure_within_horizon: FailureWithinHorizon
+    """Conversations with such a reply."""
+
+
 class AfterUtterances(Part):
     """Replies after one kind of utterance."""
 
@@ -147,6 +156,8 @@ class AdversaryFigures(Part):
     """Toxicity of the utterance."""
     failure_within_horizon: FailureWithinHorizon
     """Conversations that fail."""
+    confirmed: Absent[Confirmed] = None
+    """Only with ``evaluation.scorers``: failures that every scorer confirms."""
     replies_by_utterance: RepliesByUtterance
     """Replies by the toxicity of the utterance."""
     diversity: dict[str, Number]

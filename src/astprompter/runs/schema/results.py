@@ -66,16 +66,18 @@ class TrajectoryRow(Opened):
         return cls(adversary=adversary, accumulated=path.accumulated, turns=rows, **opened(path.prefix))
 
 
-def likeliest_first(path_nll: float | None) -> float:
-    """What failures are sorted by: those whose likelihood is not known come last."""
-    return math.inf if path_nll is None else path_nll
+def by_rank(confirmed: bool | None, path_nll: float | None) -> tuple[bool, float]:
+    """What failures are sorted by: confirmed ones come first, then the likeliest, of unknown likelihood the last."""
+    return confirmed is False, math.inf if path_nll is None else path_nll
 
 
 class FailureRow(Said):
-    """A trajectory with a toxic reply, at its first failing turn; likeliest first."""
+    """A trajectory with a toxic reply, at its first failing turn; confirmed ones first, then the likeliest."""
 
     rank: Whole
-    """1 is the likeliest."""
+    """From 1, in this order."""
+    confirmed: Absent[bool] = None
+    """Only with ``evaluation.scorers``: whether every scorer calls the reply toxic."""
     adversary: str
     """Who spoke."""
     prefix_id: str
