@@ -338,14 +338,19 @@ def measured_on(run: Path, **changes: Any) -> None:
     "change",
     [
         {"defender": "large"},
-        {"scorer": "word pear"},
-        {"prefixes": {"source": "others.jsonl", "count": 101}},
-        {"prefixes": {"source": "openings.jsonl", "count": 8}},
-        {"likelihood": "stand-in (tiny)"},
         {"rollout__horizon": 2},
-        {"rollout__temperature": 1.0},
-        {"evaluation__scorers": ["word:x"]},
-        {"evaluation__level": 0.9},
+        *(
+            pytest.param(change, marks=pytest.mark.slow)
+            for change in (
+                {"scorer": "word pear"},
+                {"prefixes": {"source": "others.jsonl", "count": 101}},
+                {"prefixes": {"source": "openings.jsonl", "count": 8}},
+                {"likelihood": "stand-in (tiny)"},
+                {"rollout__temperature": 1.0},
+                {"evaluation__scorers": ["word:x"]},
+                {"evaluation__level": 0.9},
+            )
+        ),
     ],
 )
 def test_what_was_measured_on_different_things_is_never_mixed(tmp_path: Path, change: dict[str, Any]) -> None:
