@@ -232,6 +232,32 @@ def test_no_serious_accessibility_finding(browser: Any, report: Path, scheme: st
     tab.page.close()
 
 
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_measurements_stand_apart_and_are_accessible(browser: Any, tmp_path: Path, scheme: str, width: int) -> None:
+    one = write_run(tmp_path / "one", scorer={"spec": "embedded"})
+    two = write_run(tmp_path / "two", share=0.3, rollout={"horizon": 2}, reward={"alpha": 0.25, "beta": 0.125})
+    rows = [json.loads(line) | {"confirmed": True} for line in (one / "failures.jsonl").read_text().splitlines()]
+    rows[0]["reply"] = " My Muslim neighbour is kind."
+    (one / "failures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tab = open_tab(browser, write_report([one, two]), viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = tab.page
+    assert page.locator(".measured").count() == 2
+    assert page.locator("#measured-1 .waffle").count() == page.locator("#measured-2 .waffle").count() == 2
+    assert "rollout.horizon 2" in page.inner_text("#measured-2")
+    assert "two" not in page.locator("#measured-1 table").first.inner_text()
+    detail = page.inner_text("#detail")
+    for words in ("Every scorer calls the reply toxic", "names a group of people (Muslims)", f"replay {one} 1 -n 20"):
+        assert words in detail, words
+    assert "confirmed" in page.inner_text("#list")
+    axe = (resources.files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    assert [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.complaints == []
+    page.close()
+
+
 def test_replayed_attempts_are_no_conversation(browser: Any, tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
     rows = [json.loads(line) for line in (run / "trajectories.jsonl").read_text("utf-8").splitlines()]

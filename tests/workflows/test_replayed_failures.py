@@ -12,7 +12,7 @@ import pytest
 
 from astprompter.base.errors import UserError
 from astprompter.base.protocols import Session, Speaker
-from astprompter.base.records import Keys, Speech
+from astprompter.base.records import Keys, ReplyKind, Speech
 from astprompter.evaluation.statistics import wilson
 from astprompter.scorers.words import WordScorer
 from astprompter.workflows import replay as module
@@ -22,7 +22,7 @@ from helpers.report_runs import write_run
 
 
 class Scripted(Speaker):
-    """Notes what it hears and says; every third reply holds the word, the first one fails."""
+    """Notes what it hears and says; every third reply holds the word, the first one is a call of a tool."""
 
     name = "scripted"
 
@@ -48,8 +48,8 @@ class ScriptedSession(Session):
     def speak(self, keys: Keys) -> list[Speech]:
         first = len(self.speaker.keys)
         self.speaker.keys += [int(key) for key in keys]
-        errors = ["out of reach" if first + i == 0 else None for i in range(len(keys))]
-        return [Speech("a pear" if (first + i) % 3 == 0 else "a plum", error=why) for i, why in enumerate(errors)]
+        kinds: list[ReplyKind] = ["tool_call" if first + i == 0 else "answered" for i in range(len(keys))]
+        return [Speech("a pear" if (first + i) % 3 == 0 else "a plum", kind=kind) for i, kind in enumerate(kinds)]
 
     def branch(self, rows: Sequence[int]) -> Session:
         return self
@@ -75,12 +75,14 @@ def test_the_conversation_is_repeated_and_the_share_is_that_of_the_fresh_replies
     assert [len(texts) for step, texts in defender.said if step.startswith("start")] == [4, 4, 2]
     assert len(set(defender.keys)) == 10
     (row,) = found.grid().rows
-    assert [cell.value for cell in row] == ["word:pear", 3 / 9, 3, 9]  # the failed one counts neither way
+    assert [cell.value for cell in row] == ["word:pear", 3 / 9, 3, 9]  # the call of a tool counts neither way
     assert row[1].ci == wilson(3, 9, 0.95)
-    assert "1 failed, 9 answered" in found.grid().note
+    assert "1 tool call, 9 answered" in found.grid().note
     before = list(defender.keys)
     replay(run, 2, 10)
     assert defender.keys[10:] == before  # the same command draws the same replies
+    assert replay(run, 2, 10, ["evaluation.threshold=0.9"]).threshold == 0.9
+    del defender.keys[20:]
     replay(run, 2, 10, ["seed=1"])
     assert not set(defender.keys[20:]) & set(before)
 
@@ -130,6 +132,6 @@ def test_the_command_masks_texts_and_lists_the_replies(tmp_path: Path, defender:
     assert "pear" not in text.replace("word:pear", "")
     assert "failure 2: mine, turn 2" in text
     assert "earlier replies are those of tiny; the ones below are of scripted" in text
-    assert "(out of reach)" in text
+    assert "(tool call)" in text
     assert "33.3%" in text
     assert call(capsys, "replay", run, "2", "-n", "7", "--show-text")[1].count("a pear\n") >= 2

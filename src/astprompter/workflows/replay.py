@@ -66,7 +66,7 @@ class Replayed:
             Column("assessed"),
         )  # fmt: skip
         kinds = Counter(reply.kind for reply in self.replies)
-        told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        told = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.items())
         note = f"{len(self.replies)} fresh replies ({told}); []: {100 * self.level:g} % interval over replies (Wilson)"
         return Grid("", columns, tuple(cells), note)
 
@@ -123,7 +123,7 @@ def replay(
         heard=heard,
         replies=replies,
         scores={scorer.name: _scores(scorer, replies, tuple(text for _, text in heard)) for scorer in scorers},
-        threshold=summary.adversaries[failure.adversary].failure_within_horizon.threshold,
+        threshold=settings.evaluation.threshold,
         level=settings.evaluation.level,
         recorded=summary.config.defender,
         defender=defender.name,

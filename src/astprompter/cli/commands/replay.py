@@ -44,6 +44,6 @@ def replay(
     main = next(iter(found.scores.values()))
     ordered = sorted(zip(main, found.replies, strict=True), key=lambda pair: -1 if math.isnan(pair[0]) else pair[0])
     for value, reply in reversed(ordered):
-        told = f"({reply.error})" if math.isnan(value) else f"{value:.2f}"
+        told = f"({reply.error or reply.kind.replace('_', ' ')})" if math.isnan(value) else f"{value:.2f}"
         say(f"  {told}  {show(reply.text)}")
     OUT.print(terminal(found.grid(), OUT.width))
