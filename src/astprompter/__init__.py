@@ -16,78 +16,15 @@ so in the change log. Everything else may change without notice. Importing the p
 loaded when it is first used.
 """
 
+import ast
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    __version__: str
-    from .base.errors import RunError, UserError
-    from .base.progress import Progress
-    from .base.protocols import Scorer, Session, Speaker
-    from .base.records import (
-        ElicitingText,
-        Node,
-        PreferencePair,
-        Prefix,
-        RolloutTree,
-        Speech,
-        Trajectory,
-        Turn,
-    )
-    from .config import Settings, load_settings
-    from .evaluation.evaluate import Evaluation
-    from .runs.run import Run
-    from .workflows.collect import grow_trees, make_pairs
-    from .workflows.evaluate import evaluate
-    from .workflows.objects import load_eliciting, load_model, load_prefixes, load_scorer
-    from .workflows.train import sft, train
-
-__all__ = [
-    "ElicitingText",
-    "Evaluation",
-    "Node",
-    "PreferencePair",
-    "Prefix",
-    "Progress",
-    "RolloutTree",
-    "Run",
-    "RunError",
-    "Scorer",
-    "Session",
-    "Settings",
-    "Speaker",
-    "Speech",
-    "Trajectory",
-    "Turn",
-    "UserError",
-    "evaluate",
-    "grow_trees",
-    "load_eliciting",
-    "load_model",
-    "load_prefixes",
-    "load_scorer",
-    "load_settings",
-    "make_pairs",
-    "sft",
-    "train",
-]
-
-_MODULES = {
-    "base.errors": ("RunError", "UserError"),
-    "base.progress": ("Progress",),
-    "base.protocols": ("Scorer", "Session", "Speaker"),
-    "base.records": (
-        "ElicitingText", "Node", "PreferencePair", "Prefix", "RolloutTree", "Speech", "Trajectory", "Turn",
-    ),
-    "config": ("Settings", "load_settings"),
-    "evaluation.evaluate": ("Evaluation",),
-    "runs.run": ("Run",),
-    "workflows.collect": ("grow_trees", "make_pairs"),
-    "workflows.evaluate": ("evaluate",),
-    "workflows.objects": ("load_eliciting", "load_model", "load_prefixes", "load_scorer"),
-    "workflows.train": ("sft", "train"),
-}  # fmt: skip
-_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+_PLACES = {alias.name: node.module for node in _STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+"""The public names and their modules, by the one list that type checkers read too."""
+__all__ = sorted(_PLACES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:

@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from astprompter.base.errors import RunError, UserError
 from astprompter.cli.app import _words_and_code
-from astprompter.cli.commands.evaluate import _is_setting, gate_lines
+from astprompter.cli.commands.evaluate import _is_setting
 from helpers.server import serving
 from helpers.tiny import PREFIXES, make_model, make_tokenizer, naming, write_models
 from helpers.zygote import Zygote
@@ -66,7 +66,7 @@ def test_done_is_0_and_a_mistake_is_2(forks: Zygote, run: Path, chosen: list[str
     assert code == 2
     assert last_line(err).startswith(f"error: '{run}' already holds a run")
     assert forks.run("evaluate")[0] == 2  # usage, told by the command line library
-    for share in ("1.5", "nan", "some"):
+    for share in ("1.5", "nan", "some", "replies=2", "replys=0.1"):
         assert forks.run("evaluate", str(run), "--fail-over", share)[0] == 2
 
 
@@ -76,35 +76,22 @@ def test_a_gate_that_is_exceeded_is_3(forks: Zygote, run: Path, folder: Path, tm
     arguments = ["evaluate", str(run), "-o", str(tmp_path), "scorer.spec=python:odd_scorers:everything"]
     code, _, err = forks.run(*arguments, "--fail-over", "0.99", **here)
     assert code == 3
-    assert last_line(err).startswith("gate: share of replies above 0.5 is over --fail-over 0.99: mine 1.0000 (interval")
+    start = "gate: share of replies above 0.5 is over --fail-over replies=0.99: mine 1.0000 (interval"
+    assert last_line(err).startswith(start)
+    assert last_line(err).endswith("8 of 8 replies assessed)")
     assert "untuned" not in last_line(err)
     assert (tmp_path / "summary.json").exists()
     code, _, err = forks.run(*arguments, "--fail-over", "1", **here)
     assert code == 0, err
-
-
-def test_a_gate_by_hand() -> None:
-    def row(share: float, ends: list[float] | None = None, prefixes: int = 200) -> Any:
-        reply = SimpleNamespace(share=share, share_ci=ends, threshold=0.5)
-        return SimpleNamespace(tox_reply=reply, prefixes=prefixes)
-
-    def gate_line(summary: Any, most: float, baseline: str | None) -> str:
-        return gate_lines(summary, most, baseline=baseline)[0]
-
-    summary: Any = SimpleNamespace(adversaries={"untuned": row(0.5), "a": row(0.2, [0.1, 0.3]), "b": row(0.1)})
-    assert gate_line(summary, 0.2, baseline="untuned") == ""  # exceeded is more than, and the interval is no matter
-    assert gate_line(summary, 0.15, baseline="untuned") == (
-        "gate: share of replies above 0.5 is over --fail-over 0.15: a 0.2000 (interval 0.1000 to 0.3000)"
-    )
-    assert gate_line(summary, 0.2, baseline=None).endswith("0.2: untuned 0.5000")
-    assert gate_lines(summary, 0.05, baseline="untuned")[1] == ""  # all of the interval is above it
-    assert gate_lines(summary, 0.2, baseline="untuned")[1] == (
-        "warning: --fail-over 0.2 may go either way by chance: a 0.2000 (interval 0.1000 to 0.3000) from 200 prefixes; "
-        "more prefixes make it firm"
-    )
-    few: Any = SimpleNamespace(adversaries={"untuned": row(0.5, prefixes=8), "a": row(0.0, [0.0, 0.0], prefixes=8)})
-    assert gate_lines(few, 0.2, baseline="untuned")[0] == ""
-    assert "a 0.0000 (interval 0.0000 to 0.0000) from 8 prefixes" in gate_lines(few, 0.2, baseline="untuned")[1]
+    assert "is not over --fail-over replies=1: mine 1.0000" in last_line(err)
+    written = tmp_path / "gates.xml"
+    code, _, err = forks.run(*arguments, "--junit", str(written), "--fail-over", "replies=1", "prefixes=0.5", **here)
+    assert code == 3
+    assert "share of prefixes with a reply above 0.5 is over --fail-over prefixes=0.5" in last_line(err)
+    root = ElementTree.parse(written).getroot()  # noqa: S314
+    assert [root.get(name) for name in ("tests", "failures", "errors")] == ["4", "1", "0"]
+    code, _, err = forks.run(*arguments, "--fail-over", "replies=1", "colours=0.5", **here)
+    assert code == 2
 
 
 @pytest.mark.slow

@@ -28,6 +28,17 @@ def test_a_library_user_is_warned_of_test_prefixes_that_were_trained_on(tmp_path
     ]
 
 
+def test_prefixes_that_stand_in_a_set_more_than_once_are_told(tmp_path: Path, caplog: Any) -> None:
+    texts = tmp_path / "texts.jsonl"
+    rows = [*SENTENCES, SENTENCES[0].upper(), f" {SENTENCES[1]} "]
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    held_out(load_settings(overrides=[f"data.test={texts}"]))
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 8 test prefixes repeat the text of another; leave them out, since each counts and intervals come out too "
+        "narrow"
+    ]
+
+
 @pytest.mark.parametrize("main", [True, False])
 def test_the_command_line_shows_notices_of_one_process_and_restores_the_logger(monkeypatch: Any, main: bool) -> None:
     monkeypatch.setattr("astprompter.cli.console.is_main", lambda: main)

@@ -17,7 +17,7 @@ import torch
 from astprompter.base.files import write_rows
 from astprompter.config import settings_from
 from astprompter.report.page import write_report
-from astprompter.workflows.evaluate import measure_targets
+from astprompter.workflows.targets import measure_targets
 from astprompter.workflows.train import new_trainer
 from helpers.files import read_rows
 from helpers.tiny import naming, write_models

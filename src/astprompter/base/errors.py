@@ -28,6 +28,10 @@ class RunError(UserError):
     code = 1
 
 
+class OutageError(RunError):
+    """A server that no longer answers as it should; once it does, the work goes on where it stopped."""
+
+
 class RowError(UserError):
     """A mistake in one row of a file; the rows around it may be read without it."""
 

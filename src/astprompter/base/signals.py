@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from .errors import OutageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -62,10 +64,13 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def going_on(remedy: str) -> Iterator[None]:
-    """Say, to whoever interrupts what is inside, how to go on."""
+def going_on(remedy: str | Callable[[], str]) -> Iterator[None]:
+    """Say, to whoever interrupts what is inside, and where a server's outage does, what is kept and how to go on."""
     try:
         yield
-    except Interrupted as stop:
-        stop.remedy = remedy
+    except (Interrupted, OutageError) as stop:
+        said = remedy if isinstance(remedy, str) else remedy()
+        if isinstance(stop, OutageError):
+            raise OutageError(f"{stop}; {said}") from None
+        stop.remedy = said
         raise

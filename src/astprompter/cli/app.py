@@ -22,9 +22,10 @@ from .commands.play import play
 from .commands.presets import presets
 from .commands.replay import replay
 from .commands.report import report
-from .commands.shared import ERR, OUT
+from .commands.shared import ERR, OUT, tell
 from .commands.train import sft, train
 from .console import Notices
+from .output import fault, unfailing
 
 _DEBUG = "ASTPROMPTER_DEBUG"
 
@@ -48,7 +49,7 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Run the command line; how it ended is told in one line and by the exit code."""
-    with interruptible(), Notices(OUT):
+    with unfailing(), interruptible(), Notices(OUT):
         try:
             app()
         except Interrupted as stop:
@@ -57,13 +58,16 @@ def main() -> None:
             leave()
             raise
         except Exception as error:
+            words, code = _words_and_code(error)
             if os.environ.get(_DEBUG):
                 traceback.print_exception(error)
-            words, code = _words_and_code(error)
             who = "" if is_main() else f" (process {rank()})"
             ERR.print(f"[bold red]error:[/bold red]{who} {escape(plain(words))}", highlight=False, soft_wrap=True)
             leave()
             sys.exit(code)
+        finally:
+            if lost := fault():
+                tell(f"warning: not all output could be written: {lost}")
 
 
 def _words_and_code(error: Exception) -> tuple[str, int]:
@@ -86,7 +90,7 @@ def _leave_at_once(stop: Interrupted) -> None:
     """Say how to go on, and end the process without waiting for requests under way or for other processes."""
     try:
         if is_main():
-            ERR.print(escape(plain(f"{stop}: {stop.remedy}")), highlight=False, soft_wrap=True)
+            tell(plain(f"{stop}: {stop.remedy}"))
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

@@ -19,27 +19,3 @@ from .settings import (
     known_keys,
     to_yaml,
 )
-
-__all__ = [
-    "AdversarySettings",
-    "EvaluationSettings",
-    "ModelSettings",
-    "RemoteSettings",
-    "RewardSettings",
-    "RolloutSettings",
-    "SamplingSettings",
-    "ScorerSettings",
-    "ServerSettings",
-    "Settings",
-    "TrainingSettings",
-    "changed",
-    "dotted",
-    "known_keys",
-    "load_preset",
-    "load_settings",
-    "merge",
-    "nested",
-    "preset_names",
-    "settings_from",
-    "to_yaml",
-]

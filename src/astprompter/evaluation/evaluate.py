@@ -20,7 +20,7 @@ from ..base.records import Prefix, Trajectory
 from ..config import Settings
 from ..rollout.grow import trajectory_of
 from ..rollout.reward import mean_nll, missing_utterance
-from ..rollout.run import roll_out
+from ..rollout.run import Keeper, roll_out
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
 from ..runs.schema.common import save_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, by_rank
@@ -104,6 +104,7 @@ def measure(
     others: Sequence[Scorer] = (),
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
+    keepers: Mapping[str, Keeper] | None = None,
 ) -> Evaluation:
     """Grow one trajectory per adversary and prefix, and compute every figure.
 
@@ -118,6 +119,7 @@ def measure(
         others: Scorers that are reported beside the one that counts.
         progress: Where progress is shown.
         facts: Further facts for ``summary.json``'s ``config``.
+        keepers: Where the conversations of each adversary outlive the process.
     """
     check_names(scorer, others)
     progress = progress or Silent()
@@ -126,7 +128,7 @@ def measure(
     for name, adversary in adversaries.items():
         trees = roll_out(
             adversary, defender, scorer, prefixes, keys, settings,
-            branching=1, task=f"evaluating {name}", progress=progress,
+            branching=1, task=f"evaluating {name}", progress=progress, keeper=(keepers or {}).get(name),
         )  # fmt: skip
         trajectories[name] = [trajectory_of(tree, accumulated=adversary.accumulates) for tree in trees]
         _tell(name, trajectories[name])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ..runs.schema.figures import AdversaryFigures, Comparison, Figures
 from ..runs.schema.summary import Scorers, Summary
@@ -66,6 +67,21 @@ def caveats(rows: Named) -> str:
     note += "".join(f"; {count} prefixes of {name} lost their beginning" for name, count in cut.items())
     unknown = {name: row.nll.errors for name, row in rows if row.nll.errors}
     return note + "".join(f"; {count} utterances of {name} without nll" for name, count in unknown.items())
+
+
+def of_summaries(summaries: Mapping[str, Summary]) -> list[Grid]:
+    """The tables of evaluations by defender, for the terminal: of several, one table in which they stand together."""
+    each = {name: of_summary(summary) for name, summary in summaries.items()}
+    first, *more = next(iter(each.values()))
+    if len(each) == 1:
+        return [first, *more]
+    rows = [(Cell(name), *row) for name, grids in each.items() for row in grids[0].rows]
+    columns = (Column("defender", "text"), *first.columns)
+    joint = Grid("All adversaries on held-out test prefixes, by defender", columns, tuple(rows), first.note)
+    others = [
+        replace(grid, title=f"{grid.title}, against {name}") for name, grids in each.items() for grid in grids[1:]
+    ]
+    return [joint, *others]
 
 
 def is_start(summary: Summary, row: Comparison) -> bool:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..config import Settings, changed, dotted, settings_from
+from .schema.run import ConfigFile
+from .schema.summary import EvaluationConfig
 
 _PATHS = ("adversary.path", "defender.path", "likelihood.path", "data.train", "data.dev", "data.test", "data.eliciting")
 _NAMES = ("", "embedded")
-
-
-class Recorded(Protocol):
-    """What a file tells of the settings that decided it."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The settings by section."""
-
-    @property
-    def started_in(self) -> str | None:
-        """The working directory, seen from the file's folder."""
 
 
 def started_in(folder: Path) -> str:
@@ -33,11 +23,13 @@ def started_in(folder: Path) -> str:
         return Path.cwd().as_posix()
 
 
-def settings_here(config: Recorded, folder: Path, overrides: Iterable[str] = (), *, source: str = "") -> Settings:
+def settings_here(
+    config: ConfigFile | EvaluationConfig, folder: Path, overrides: Iterable[str] = (), *, source: str = ""
+) -> Settings:
     """Settings that a file of a folder records; relative paths are those of the folder where they were written.
 
     Args:
-        config: What the file tells.
+        config: What the file tells of the settings that decided it.
         folder: Where the file is.
         overrides: Settings that win over them, with paths of this working directory.
         source: Name of the file, for messages.
@@ -45,17 +37,15 @@ def settings_here(config: Recorded, folder: Path, overrides: Iterable[str] = (),
     Raises:
         UserError: The settings are of another version, or an override does not fit.
     """
-    base = (folder / (config.started_in or "")).resolve()
-    values = dict(config.settings)
+    base, found = (folder / (config.started_in or "")).resolve(), dict[str, Any]()
     if config.started_in is not None and base != Path.cwd():
-        flat = dotted(values)
-        found: dict[str, Any] = {key: _seen(flat[key], base) for key in _PATHS if isinstance(flat.get(key), str)}
+        flat = dotted(config.settings)
+        found = {key: _seen(flat[key], base) for key in _PATHS if isinstance(flat.get(key), str)}
         for key in ("scorer.spec", "evaluation.scorers"):
             given = flat.get(key)
             if isinstance(given, str | list):
                 found[key] = _spec(given, base) if isinstance(given, str) else [_spec(str(one), base) for one in given]
-        values = changed(values, found)
-    return settings_from(values, list(overrides), source=source)
+    return settings_from(changed(config.settings, found), list(overrides), source=source)
 
 
 def _seen(name: str, base: Path) -> str:

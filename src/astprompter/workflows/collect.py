@@ -9,18 +9,7 @@ from ..base.randomness import keys_of
 from ..base.records import PreferencePair, RolloutTree
 from ..rollout.pairs import pairs_of_tree
 from ..rollout.run import roll_out
-from .objects import (
-    ModelLike,
-    ScorerLike,
-    SettingsLike,
-    Texts,
-    as_prefixes,
-    as_scorer,
-    as_settings,
-    as_speaker,
-    changed,
-    seated,
-)
+from .objects import ModelLike, ScorerLike, SettingsLike, Texts, as_prefixes, as_settings, changed, participants
 
 
 def grow_trees(
@@ -55,10 +44,10 @@ def grow_trees(
     chosen = as_settings(settings)
     chosen = chosen if horizon is None else changed(chosen, {"rollout.horizon": horizon})
     openings = as_prefixes(prefixes, "train")
-    (speaking,), replying = seated([as_speaker(adversary)], as_speaker(defender, settings=chosen), chosen.rollout)
+    (speaking,), replying, judge, _ = participants([adversary], defender, scorer, chosen)
     keys = keys_of(chosen.seed if seed is None else seed, "tree", 0, len(openings))
     return roll_out(
-        speaking, replying, as_scorer(scorer), openings, keys, chosen,
+        speaking, replying, judge, openings, keys, chosen,
         branching=branching, task="growing", progress=progress_of(progress),
     )  # fmt: skip
 

@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
-from ..base.names import HUMAN, UNTUNED, dialogues_of
 from ..base.processes import is_main
 from ..base.progress import Progress, progress_of
-from ..base.protocols import Speaker
+from ..base.protocols import Scorer, Speaker
 from ..base.records import Prefix
-from ..config import Settings, dotted, load_settings
-from ..data import BadRows, load_dialogues, load_prefixes, overlap
+from ..base.signals import going_on
+from ..config import Settings, dotted
+from ..data import BadRows, load_prefixes, overlap
+from ..data.splits import folded
 from ..evaluation.evaluate import Evaluation, measure
-from ..models.local.loading import check_folder
-from ..models.local.replay import Replay
-from ..runs.directory import LOG, RunDirectory, results_folder
+from ..runs.directory import RunDirectory, results_folder, versions
 from ..runs.run import Run
 from ..runs.started import started_in
-from .load import build_defender, build_lm, build_other_scorers, build_scorer
-from .objects import (
-    ModelLike,
-    ScorerLike,
-    SettingsLike,
-    Texts,
-    as_prefixes,
-    as_scorer,
-    as_settings,
-    as_speaker,
-    described,
-    seated,
-)
+from . import objects
+from .kept import Kept
+from .objects import ModelLike, ScorerLike, SettingsLike, Texts
 from .resume import texts_hash
 
 _log = logging.getLogger(__package__)
 _MEASURED_BY = ("seed", "defender", "likelihood", "scorer", "rollout", "reward", "evaluation")
 """Settings that decide what is measured, and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an evaluation takes, loaded: who takes part, the texts, the settings, and what is known of them."""
+
+    adversaries: Mapping[str, Speaker]
+    defender: Speaker
+    scorer: Scorer
+    others: Sequence[Scorer]
+    prefixes: Sequence[Prefix]
+    settings: Settings
+    facts: Mapping[str, Any]
 
 
 def evaluate(
@@ -50,6 +55,7 @@ def evaluate(
     scorers: Sequence[ScorerLike] = (),
     settings: SettingsLike = None,
     out: str | Path | None = None,
+    retry_errors: bool = False,
     progress: bool | Progress = False,
 ) -> Evaluation:
     """Measure adversaries on held-out prefixes, all by the same path and with the same random numbers.
@@ -64,7 +70,9 @@ def evaluate(
         scorers: Further scorers, reported beside the one that counts.
         settings: Settings, a preset's name, or what differs by dotted keys from those of the first run, or from the
             default preset where there is no run.
-        out: Folder to write ``summary.json``, ``trajectories.jsonl`` and ``failures.jsonl`` to.
+        out: Folder to write ``summary.json``, ``trajectories.jsonl`` and ``failures.jsonl`` to. Where a call with it
+            is interrupted, what is done is kept there, and the same call goes on.
+        retry_errors: Take the conversations of the evaluation in ``out`` but for those in which something failed.
         progress: Whether to show progress bars. Notices go to the logger ``astprompter``.
 
     Raises:
@@ -73,88 +81,72 @@ def evaluate(
     if not isinstance(adversaries, Mapping) or not adversaries:
         raise UserError("name the adversaries: give a mapping such as {'untuned': defender, 'ours': run}")
     runs = {name: RunDirectory(given.path) for name, given in adversaries.items() if isinstance(given, Run)}
-    first, odd = _settings_of_first(runs)
-    chosen = as_settings(settings, first)
-    held_out = as_prefixes(prefixes, "test")[: chosen.evaluation.prefixes]
-    for run in runs.values():
-        warn_of_seen(held_out, run.settings())
-    named, other, judge = (
-        [as_speaker(given) for given in adversaries.values()],
-        as_speaker(defender, settings=chosen),
-        as_scorer(scorer),
-    )
-    chosen = described(chosen, adversary=named[0], defender=other, scorer=judge)
-    speaking, replying = seated(named, other, chosen.rollout)
-    facts = {
-        "targets": list(adversaries),
-        "kept_start": [name for name, run in runs.items() if run.kept_start()],
-        **_facts(
-            held_out, str(prefixes) if isinstance(prefixes, str | Path) else "given in Python", BadRows(), replying
-        ),
-        "settings_of": odd if settings is None else None,
-        "started_in": None if out is None else started_in(Path(out)),
-    }
-    return _written(
-        lambda: measure(
-            dict(zip(adversaries, speaking, strict=True)), replying, judge, held_out, chosen,
-            others=[as_scorer(further) for further in scorers], progress=progress_of(progress), facts=facts,
-        ),
-        None if out is None else Path(out),
-    )  # fmt: skip
+    first, odd = settings_of_first(runs)
+    source = str(prefixes) if isinstance(prefixes, str | Path) else "given in Python"
+
+    def load() -> Parts:
+        chosen = objects.as_settings(settings, first)
+        held_out = objects.as_prefixes(prefixes, "test")[: chosen.evaluation.prefixes]
+        warn_of_repeats("test", held_out)
+        for run in runs.values():
+            warn_of_seen(held_out, run.settings())
+        named, other, judge, chosen = objects.participants(adversaries.values(), defender, scorer, chosen)
+        kept = [name for name, run in runs.items() if run.kept_start()]
+        facts = {
+            "targets": list(adversaries), "kept_start": kept, "settings_of": odd if settings is None else None,
+            "prefixes": facts_of_prefixes(held_out, source, BadRows()),
+        }  # fmt: skip
+        further = [objects.as_scorer(scorer) for scorer in scorers]
+        return Parts(dict(zip(adversaries, named, strict=True)), other, judge, further, held_out, chosen, facts)
+
+    folder = None if out is None else Path(out)
+    return measured(load, folder, retry=retry_errors, again="the same call", progress=progress_of(progress))
 
 
-def measure_targets(
-    targets: Sequence[str],
-    overrides: Sequence[str],
-    *,
-    preset: str,
+def measured(
+    load: Callable[[], Parts],
     out: Path | None,
-    baseline: bool = True,
-    progress: Progress | None = None,
-) -> tuple[Evaluation, Path]:
-    """Evaluate what the command line names on held-out prefixes, and write the results.
+    *,
+    retry: bool,
+    again: str,
+    progress: Progress,
+    later: list[Callable[[], None]] | None = None,
+) -> Evaluation:
+    """An evaluation, written to a folder if one is named; among several processes the first one writes.
 
     Args:
-        targets: Run directories (their best adversary), model folders or hub names; ``untuned``; ``probing`` (the
-            embedded dialogues) or ``human:FILE`` (dialogues that people wrote).
-        overrides: ``key=value`` settings.
-        preset: Settings when no target is a run.
-        out: Folder for the results; the first run when not given.
-        baseline: Put the untuned adversary first, as baseline of the comparisons.
+        load: Loads what takes part.
+        out: The folder.
+        retry: Whether conversations of the evaluation that is there are taken, but for those in which something failed.
+        again: What goes on after an interruption, in words.
         progress: Where progress is shown.
-
-    Returns:
-        The evaluation and the folder it was written to.
-
-    Raises:
-        UserError: Bad targets, settings or data.
+        later: Takes what forgets the conversations that are kept; at once where not given.
     """
-    # A model folder has a config.json too; only a run's has settings beside a log.
-    runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
-    first, odd = _settings_of_first(runs, overrides)
-    settings = first or load_settings(preset, overrides)
-    if out is None:
-        if not runs:
-            raise UserError("name a folder for the results with --out")
-        out = next(iter(runs.values())).path
-    for target in targets:
-        if not target.startswith(f"{HUMAN}:"):
-            check_folder(target)
-    facts = {"targets": list(targets), "settings_of": odd, "started_in": started_in(out)}
-    return _written(lambda: _measured(targets, runs, settings, baseline, progress_of(progress), facts), out), out
-
-
-def _written(work: Callable[[], Evaluation], out: Path | None) -> Evaluation:
-    """An evaluation, written to a folder if one is named; among several processes the first one writes."""
-    if out is None or not is_main():
-        return work()
-    with results_folder(out):
-        result = work()
-        result.write(out)
+    if out is None and retry:
+        raise UserError("retry_errors needs the folder of the earlier results: out=...")
+    with nullcontext() if out is None or not is_main() else results_folder(out):
+        parts = load()
+        about = {"defender_sha256": parts.defender.weights_sha256(), **parts.defender.facts()}
+        facts = {**parts.facts, **about, "started_in": None if out is None else started_in(out)}
+        kept = None
+        if out is not None:
+            decides = about | {"defender": parts.defender.name, "scorer": parts.scorer.name, "versions": versions()}
+            kept = Kept(out, decides | {"dialogues": facts.get("dialogues")}, retry=retry)
+        keepers = kept.keepers(parts.adversaries, parts.settings, parts.prefixes) if kept else {}
+        with going_on(lambda: kept.remedy(again)) if kept else nullcontext():
+            result = measure(
+                parts.adversaries, parts.defender, parts.scorer, parts.prefixes, parts.settings,
+                others=parts.others, progress=progress, facts=facts, keepers=keepers,
+            )  # fmt: skip
+        if kept is not None and out is not None and is_main():
+            result.write(out)
+            turns = [turn for paths in result.trajectories.values() for path in paths for turn in path.turns]
+            close = partial(kept.close, turns)
+            close() if later is None else later.append(close)
     return result
 
 
-def _settings_of_first(
+def settings_of_first(
     runs: Mapping[str, RunDirectory], overrides: Sequence[str] = ()
 ) -> tuple[Settings | None, str | None]:
     """Settings of the first run, which count for all; and its name, where others were trained under others."""
@@ -174,42 +166,9 @@ def _settings_of_first(
     return chosen, odd
 
 
-def _measured(
-    targets: Sequence[str],
-    runs: Mapping[str, RunDirectory],
-    settings: Settings,
-    baseline: bool,
-    progress: Progress,
-    facts: Mapping[str, Any],
-) -> Evaluation:
-    """Load what the targets name, and evaluate it."""
-    bad = BadRows(settings.data.skip_bad_rows)
-    prefixes = test_prefixes(settings, bad)
-    scorer, others, defender = build_scorer(settings), build_other_scorers(settings), build_defender(settings)
-    adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline)
-    for name, dialogues in scripts.items():
-        _note_repeats(name, dialogues["usable"], len(prefixes))
-    facts = {
-        **facts,
-        "dialogues": scripts,
-        "kept_start": kept,
-        **_facts(prefixes, settings.data.test, bad, defender),
-    }
-    return measure(adversaries, defender, scorer, prefixes, settings, others=others, progress=progress, facts=facts)
-
-
-def _facts(prefixes: Sequence[Prefix], source: str, bad: BadRows, defender: Speaker) -> dict[str, Any]:
-    """What is known of prefixes and defender, for ``summary.json``."""
-    return {
-        "prefixes": {
-            "source": source,
-            "count": len(prefixes),
-            "sha256": texts_hash(prefixes),
-            "skipped": bad.facts(),
-        },
-        "defender_sha256": defender.weights_sha256(),
-        **defender.facts(),
-    }
+def facts_of_prefixes(prefixes: Sequence[Prefix], source: str, bad: BadRows) -> dict[str, Any]:
+    """What is known of the prefixes, for ``summary.json``."""
+    return {"source": source, "count": len(prefixes), "sha256": texts_hash(prefixes), "skipped": bad.facts()}
 
 
 def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix]:
@@ -226,8 +185,19 @@ def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix
     prefixes = load_prefixes(settings.data.test, split="test", bad=bad)[: settings.evaluation.prefixes]
     if bad.count:
         _log.warning(f"data.test: {bad}")
+    warn_of_repeats("test", prefixes)
     warn_of_seen(prefixes, settings)
     return prefixes
+
+
+def warn_of_repeats(name: str, prefixes: Sequence[Prefix]) -> None:
+    """Warn when prefixes of a set have one text: each counts, as if more were known than is."""
+    repeated = len(prefixes) - len({folded(prefix.text) for prefix in prefixes})
+    if repeated:
+        _log.warning(
+            f"{repeated} of {len(prefixes)} {name} prefixes repeat the text of another; leave them out, since each "
+            "counts and intervals come out too narrow"
+        )
 
 
 def warn_of_seen(prefixes: Sequence[Prefix], settings: Settings) -> None:
@@ -242,65 +212,3 @@ def warn_of_seen(prefixes: Sequence[Prefix], settings: Settings) -> None:
         shared = overlap(seen, prefixes)
         if shared:
             _log.warning(f"{len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")
-
-
-def _adversaries(
-    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool
-) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]], list[str]]:
-    """What targets name.
-
-    Returns:
-        The speakers, by the names they get; what is known of the dialogues that some replay; and the names of runs
-        whose best adversary is the model that their training started from.
-    """
-    found: dict[str, Speaker] = {}
-    scripts: dict[str, dict[str, Any]] = {}
-    kept: list[str] = []
-    if baseline:
-        found[UNTUNED] = _adversary(UNTUNED, None, settings, scripts)
-    for target in targets:
-        if not (baseline and target == UNTUNED):
-            name = _name(target, found)
-            found[name] = _adversary(target, runs.get(target), settings, scripts)
-            if target in runs and runs[target].kept_start():
-                kept.append(name)
-    return found, scripts, kept
-
-
-def _adversary(
-    target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, dict[str, Any]]
-) -> Speaker:
-    if (source := dialogues_of(target)) is not None:
-        bad = BadRows(settings.data.skip_bad_rows)
-        dialogues = load_dialogues(source, bad=bad)
-        if bad.count:
-            _log.warning(f"{target}: {bad}")
-        script = Replay(dialogues, name=target, seed=settings.seed)
-        usable = len(script.usable(settings.rollout.horizon))
-        scripts[target] = {"usable": usable, "sha256": texts_hash(dialogues), "skipped": bad.facts()}
-        return script
-    model = settings.adversary
-    if target != UNTUNED:
-        path = str(Run(run.path).best) if run is not None else target
-        model = model.model_copy(update={"path": path, "revision": None})
-    return build_lm(model, settings.rollout, partners=[settings.defender])
-
-
-def _note_repeats(name: str, usable: int, prefixes: int) -> None:
-    if 0 < usable < prefixes:
-        _log.info(
-            f"note: {name}: {usable} dialogues for {prefixes} prefixes, so some are said more than once; the intervals "
-            "are over prefixes only"
-        )
-
-
-def _name(target: str, taken: dict[str, Speaker]) -> str:
-    """Last part of the path (of a run's own ``best`` folder: the run's), made unique."""
-    path = Path(target)
-    if target.startswith(f"{HUMAN}:"):
-        name = HUMAN
-    elif path.name == "best" and (path.parent / LOG).is_file():
-        name = path.parent.name
-    else:
-        name = path.name or target
-    return name if name not in taken else target

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from ..base.errors import UserError
@@ -29,13 +29,13 @@ from ..scorers.function import FunctionScorer
 from .load import DEFENDERS, OBJECT, build_lm, check_trainable, defender_kind
 
 _log = logging.getLogger(__package__)
-ModelLike = Speaker | Run | str | Path | tuple[Any, Any]
+ModelLike: TypeAlias = Speaker | Run | str | Path | tuple[Any, Any]
 """A speaker, a run (its best adversary), a path or hub name, or a transformers model with its tokenizer."""
-ScorerLike = Scorer | str | Callable[[list[str]], Sequence[float]]
+ScorerLike: TypeAlias = Scorer | str | Callable[[list[str]], Sequence[float]]
 """A scorer, its name as in ``scorer.spec``, or a function from texts to one number in [0, 1] each."""
-Texts = str | Path | Sequence[str] | Sequence[Prefix]
+Texts: TypeAlias = str | Path | Sequence[str] | Sequence[Prefix]
 """A file or named set, or the texts themselves."""
-SettingsLike = Settings | str | Mapping[str, Any] | None
+SettingsLike: TypeAlias = Settings | str | Mapping[str, Any] | None
 """Settings; a preset's name; or what differs from the default preset, by dotted keys; ``None`` for that preset."""
 
 _made_from: WeakKeyDictionary[Any, ModelSettings | ScorerSettings] = WeakKeyDictionary()
@@ -262,12 +262,42 @@ def as_speaker(model: ModelLike, *, trainable: bool = False, settings: SettingsL
     return load_model(model, trainable=trainable, settings=settings)
 
 
-def seated(
-    adversaries: Sequence[Speaker], defender: Speaker, rollout: RolloutSettings
-) -> tuple[list[Speaker], Speaker]:
-    """All with the settings' sampling and room for what they hear of each other; the weights are shared."""
-    fitted = [_fitted(adversary, [defender], rollout, "adversary") for adversary in adversaries]
-    return fitted, _fitted(defender, adversaries, rollout, "defender")
+def participants(
+    adversaries: Iterable[ModelLike],
+    defender: ModelLike,
+    scorer: ScorerLike,
+    settings: Settings,
+    *,
+    tuned: bool = False,
+) -> tuple[list[Speaker], Speaker, Scorer, Settings]:
+    """Who takes part, in any form, with the settings' sampling and room for what they hear of each other.
+
+    Args:
+        adversaries: Who speaks; the first one stands in the settings.
+        defender: Who replies.
+        scorer: Toxicity.
+        settings: How they sample.
+        tuned: Whether the adversaries are to be tuned.
+
+    Returns:
+        Adversaries, defender and scorer, whose weights are those of the objects; and the settings, with what is known
+        of the objects: how they were loaded, else their names.
+
+    Raises:
+        UserError: One is of the wrong kind, cannot be loaded, or cannot be tuned.
+    """
+    speaking = [as_speaker(adversary, trainable=tuned) for adversary in adversaries]
+    if tuned:
+        check_tunable(speaking[0])
+    replying, judge = as_speaker(defender, settings=settings), as_scorer(scorer)
+    values, made = settings.as_dict(), _made_from.get(judge)
+    for name, speaker in (("adversary", speaking[0]), ("defender", replying)):
+        loaded = _made_from.get(speaker)
+        found = loaded.model_dump() if loaded else {"path": speaker.name}
+        values[name] = {key: found[key] for key in values[name] if key in found}
+    values["scorer"] = made.model_dump() if made else values["scorer"] | {"spec": judge.name}
+    fitted = [_fitted(adversary, [replying], settings.rollout, "adversary") for adversary in speaking]
+    return fitted, _fitted(replying, speaking, settings.rollout, "defender"), judge, validated(values)
 
 
 def _fitted(speaker: Speaker, partners: Sequence[Speaker], rollout: RolloutSettings, role: Role) -> Speaker:
@@ -280,20 +310,8 @@ def _fitted(speaker: Speaker, partners: Sequence[Speaker], rollout: RolloutSetti
     return lm
 
 
-def described(settings: Settings, *, adversary: Speaker, defender: Speaker, scorer: Scorer) -> Settings:
-    """The settings, with what is known of objects that a caller gave: how they were loaded, else their names."""
-    values = settings.as_dict()
-    for name, speaker in (("adversary", adversary), ("defender", defender)):
-        made = _made_from.get(speaker)
-        found = made.model_dump() if made else {"path": speaker.name}
-        values[name] = {key: found[key] for key in values[name] if key in found}
-    made = _made_from.get(scorer)
-    values["scorer"] = made.model_dump() if made else values["scorer"] | {"spec": scorer.name}
-    return validated(values)
-
-
-def trainable(adversary: Speaker) -> LanguageModel:
-    """The adversary, if its weights can be tuned.
+def check_tunable(adversary: Speaker) -> None:
+    """Refuse an adversary that cannot be tuned.
 
     Raises:
         UserError: It is not a local model, or all its weights are frozen.
@@ -301,7 +319,6 @@ def trainable(adversary: Speaker) -> LanguageModel:
     lm: LanguageModel | None = adversary.local
     if lm is None or not any(parameter.requires_grad for parameter in lm.model.parameters()):
         raise UserError(f"adversary '{adversary.name}' cannot be tuned; load it with load_model(..., trainable=True)")
-    return lm
 
 
 def _kind(value: object) -> str:

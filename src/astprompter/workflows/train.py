@@ -24,23 +24,10 @@ from ..training.sft import SFTTrainer
 from ..training.sharding import check_shard
 from ..training.state import TrainingModels
 from ..training.trainer import Trainer
+from . import objects
+from .evaluate import warn_of_repeats
 from .load import load_training_models, training_models
-from .objects import (
-    ModelLike,
-    ScorerLike,
-    SettingsLike,
-    Texts,
-    as_eliciting,
-    as_prefixes,
-    as_scorer,
-    as_settings,
-    as_speaker,
-    changed,
-    described,
-    seated,
-    trainable,
-    usable_eliciting,
-)
+from .objects import ModelLike, ScorerLike, SettingsLike, Texts
 from .resume import check_resumable, refuse_changed, texts_hash
 
 _log = logging.getLogger(__package__)
@@ -79,7 +66,7 @@ def load_texts(settings: Settings) -> RunTexts:
     bad = {name: BadRows(settings.data.skip_bad_rows) for name in ("train", "dev", "eliciting")}
     train = load_prefixes(settings.data.train, split="train", bad=bad["train"])
     dev = load_prefixes(settings.data.dev, split="dev", bad=bad["dev"])
-    eliciting = usable_eliciting(settings.data.eliciting, bad["eliciting"]) if settings.needs_eliciting else []
+    eliciting = objects.usable_eliciting(settings.data.eliciting, bad["eliciting"]) if settings.needs_eliciting else []
     for name, rows in bad.items():
         if rows.count:
             _log.warning(f"data.{name}: {rows}")
@@ -87,6 +74,8 @@ def load_texts(settings: Settings) -> RunTexts:
 
 
 def _warn_of_splits(settings: Settings, prefixes: Sequence[Prefix], dev: Sequence[Prefix]) -> None:
+    for name, texts in (("training", prefixes), ("dev", dev)):
+        warn_of_repeats(name, texts)
     shared = overlap(prefixes, dev)
     if shared:
         _log.warning(f"{len(shared)} prefixes stand in both training and dev; dev figures will flatter")
@@ -146,22 +135,19 @@ def train(
     """
     out = Path(out)
     recorded = RunDirectory.open(out).settings() if resume else None
-    chosen = as_settings(settings, recorded)
+    chosen = objects.as_settings(settings, recorded)
     if not resume and is_main():
         refuse_used(out)
-    one, other = trainable(as_speaker(adversary, trainable=True)), as_speaker(defender, settings=chosen)
-    judge = as_scorer(scorer)
+    (speaking,), replying, judge, chosen = objects.participants([adversary], defender, scorer, chosen, tuned=True)
     given: dict[str, Any] = {"train": prefixes, "dev": dev}
-    sets: dict[str, Any] = {"train": as_prefixes(prefixes, "train"), "dev": as_prefixes(dev, "dev"), "eliciting": []}
+    sets: dict[str, Any] = {name: objects.as_prefixes(texts, name) for name, texts in given.items()} | {"eliciting": []}
     if chosen.needs_eliciting:
         given["eliciting"] = chosen.data.eliciting if eliciting is None else eliciting
-        sets["eliciting"] = as_eliciting(given["eliciting"])
+        sets["eliciting"] = objects.as_eliciting(given["eliciting"])
     kept = {name: out / "texts" / f"{name}.jsonl" for name in given if not isinstance(given[name], str | Path)}
-    chosen = described(chosen, adversary=one, defender=other, scorer=judge)
-    chosen = changed(chosen, {f"data.{name}": str(kept.get(name, source)) for name, source in given.items()})
+    chosen = objects.changed(chosen, {f"data.{name}": str(kept.get(name, source)) for name, source in given.items()})
     if recorded is not None:
         check_resumable(chosen, recorded)
-    (speaking,), replying = seated([one], other, chosen.rollout)
     models = training_models(speaking.local, replying, judge)
     texts = RunTexts(**sets, skipped={name: BadRows() for name in sets})
     trainer = begin(chosen, models, texts, out, resume=resume, progress=progress_of(progress))
@@ -187,10 +173,10 @@ def sft(
         UserError: As for :func:`train`, which takes the same options.
     """
     if isinstance(settings, Settings):
-        chosen = changed(settings, {"training.objective": "sft"})
+        chosen = objects.changed(settings, {"training.objective": "sft"})
     else:
         base = load_settings(f"{settings if isinstance(settings, str) else 'embedded'}+sft")
-        chosen = as_settings(None if isinstance(settings, str) else settings, base)
+        chosen = objects.as_settings(None if isinstance(settings, str) else settings, base)
     return train(adversary, defender, scorer, prefixes, settings=chosen, **options)
 
 

@@ -2,63 +2,84 @@
 
 from __future__ import annotations
 
-import math
 import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from ...base.errors import RunError, UserError, nearest
 from ...base.names import UNTUNED
 from ...base.processes import is_main, join
 from ...config import known_keys
 from ...evaluation.grid import terminal
-from ...evaluation.tables import of_summary
+from ...evaluation.tables import of_summaries
 from ...runs.directory import KEPT_START
 from ...runs.schema.summary import Summary
-from ..console import (
-    failure_blocks,
-    quiet_libraries,
-    scorer_lines,
-)
-from .shared import ERR, OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, say, warn
-
-_FEW = 100
-"""A gate on fewer prefixes is told to be weak: without one toxic reply their true share may still be 3 / n."""
+from ..console import failure_blocks, quiet_libraries, scorer_lines
+from .shared import OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, say, tell, warn
 
 if TYPE_CHECKING:
-    from ...evaluation.evaluate import Evaluation
+    from ...workflows.gates import Unassessed, Verdict
+    from ...workflows.targets import Written
+
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TARGET|KEY=VALUE",
+        help="Run directories, model folders, hub names, 'untuned', 'probing' or 'human:FILE'.",
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; default: the first run.")]
+Baseline = Annotated[bool, typer.Option(help="Also evaluate the untuned adversary.")]
+Defenders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--defender", metavar="MODEL", help="In place of defender.path; several are measured side by side, each below "
+        "OUT/against/."
+    ),
+]  # fmt: skip
+FailOver = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[FIGURE=]SHARE",
+        help="Exit with code 3 when an adversary's share is more than SHARE: of toxic replies (default), 'turns', or "
+        "'prefixes' that fail; FIGURE=SHARE may follow more than once. The untuned baseline does not count.",
+    ),
+]
+GateBy = Annotated[
+    Literal["estimate", "upper"],
+    typer.Option(help="What gates compare: the estimate, or its interval's upper end."),
+]
+MaxErrors = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE", min=0.0, max=1.0,
+        help="Exit with code 1 when more of an adversary's replies could not be assessed, blocked ones left out.",
+    ),
+]  # fmt: skip
+RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Ask again only for what failed the last time.")]
+JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML, masked.")]
 
 
 def evaluate(
-    targets: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="TARGET|KEY=VALUE",
-            help="Run directories, model folders, hub names, 'untuned', 'probing' or 'human:FILE'.",
-        ),
-    ],
+    targets: Targets,
     sets: Set = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the results; default: the first run.")
-    ] = None,
+    out: Out = None,
     preset: PresetName = "embedded",
-    baseline: Annotated[bool, typer.Option(help="Also evaluate the untuned adversary.")] = True,
+    baseline: Baseline = True,
+    defender: Defenders = None,
     skip_bad_rows: SkipBadRows = False,
     show_text: ShowText = False,
     top: Annotated[int, typer.Option(min=0, help="Failures to list.")] = 5,
-    fail_over: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            min=0.0,
-            max=1.0,
-            help="Exit with code 3 when an adversary's share of replies above 0.5 (the estimate, not an end of its "
-            "interval) is more than SHARE; the untuned baseline does not count.",
-        ),
-    ] = None,
+    fail_over: FailOver = None,
+    gate_by: GateBy = "estimate",
+    max_errors: MaxErrors = 0.05,
+    retry_errors: RetryErrors = False,
+    junit: JUnit = None,
 ) -> None:
     """Measure adversaries on held-out test prefixes.
 
@@ -69,31 +90,38 @@ def evaluate(
     (dialogues that people wrote) replays a human attack. The untuned model is compared unless
     --no-baseline. All are measured by the same path.
 
-    Writes summary.json, trajectories.jsonl and failures.jsonl. Exits with code 1 when no turn of an adversary could be
-    assessed, with code 3 when --fail-over is exceeded.
+    Writes summary.json, trajectories.jsonl and failures.jsonl, whatever the exit code then is: 3 when --fail-over is
+    exceeded, else 1 when no turn of an adversary could be assessed, or too few (--max-errors). Interrupted, the same
+    command goes on.
 
-    Example: astprompter evaluate runs/mine data.test=prefixes.jsonl --fail-over 0.05
+    Example: astprompter evaluate runs/mine data.test=prefixes.jsonl --fail-over replies=0.05 prefixes=0.2
     """
-    if fail_over is not None and not math.isfinite(fail_over):
-        raise UserError("--fail-over takes a share from 0 to 1")
-    settings = [word for word in targets if _is_setting(word)]
-    names = [word for word in targets if word not in settings]
+    from ...workflows.gates import FIGURES, gates_of, unassessed_of, verdicts_of
+    from ...workflows.junit import write_junit
+    from ...workflows.targets import measure_targets
+
+    words = [word for word in targets if fail_over and word.partition("=")[0] in FIGURES and "=" in word]
+    gates = gates_of([*(fail_over or []), *words], gate_by)
+    settings = [word for word in targets if word not in words and _is_setting(word)]
+    names = [word for word in targets if word not in [*words, *settings]]
     if not names:
         raise UserError("name at least one run directory or model to evaluate")
-    from ...workflows.evaluate import measure_targets
-
     join()
     warn()
     quiet_libraries()
-    result, folder = measure_targets(
+    found = measure_targets(
         names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, out=out, baseline=baseline,
+        defenders=defender or [], retry=retry_errors, again=f"'{shlex.join(['astprompter', *sys.argv[1:]])}'",
         progress=bars(),
     )  # fmt: skip
+    summaries = {name: written.summary for name, written in found.items()}
+    verdicts = list(verdicts_of(summaries, gates, baseline=UNTUNED if baseline and UNTUNED not in names else None))
+    unassessed = unassessed_of(summaries, max_errors)
     if is_main():
-        _show(result, folder, show_text=show_text, top=top)
-    refuse_unassessed(result.summary)
-    if fail_over is not None:
-        _gate(result.summary, fail_over, baseline=UNTUNED if baseline and UNTUNED not in names else None)
+        if junit is not None:
+            write_junit(junit, verdicts, unassessed, {name: one.failed for name, one in found.items()}, max_errors)
+        _show(found, show_text=show_text, top=top)
+    _end(verdicts, unassessed, summaries, max_errors)
 
 
 def _is_setting(word: str) -> bool:
@@ -106,69 +134,63 @@ def _is_setting(word: str) -> bool:
     return True
 
 
-def refuse_unassessed(summary: Summary) -> None:
-    """Tell that an adversary has no figures at all.
+def _end(
+    verdicts: Sequence[Verdict], unassessed: Sequence[Unassessed], summaries: Mapping[str, Summary], max_errors: float
+) -> None:
+    """Say what the gates say, and end with code 3 where one is exceeded, else with 1 where too little was assessed.
 
     Raises:
-        RunError: Every turn of an adversary was an error.
+        RunError: An adversary has no figures at all, or too few.
     """
-    empty = [name for name, row in summary.adversaries.items() if not row.tox_reply.valid]
-    if empty:
-        raise RunError(
-            f"no turn of {', '.join(map(repr, empty))} could be assessed, so its figures are null; trajectories.jsonl "
-            "says why"
-        )
-
-
-def _gate(summary: Summary, most: float, *, baseline: str | None) -> None:
-    """Exit with code 3 where a gate does not open, and say why; say too where it decides on too little."""
-    exceeded, weak = gate_lines(summary, most, baseline=baseline)
-    for line in (weak, exceeded) if is_main() else ():
-        if line:
-            ERR.print(escape(line), highlight=False, soft_wrap=True)
-    if exceeded:
+    for line in gate_lines(verdicts) if is_main() else ():
+        tell(line)
+    lacking = lacking_of(unassessed, summaries, max_errors)
+    if any(verdict.exceeded for verdict in verdicts):
+        if lacking and is_main():
+            tell(f"warning: {lacking}")
         raise typer.Exit(3)
+    if lacking:
+        raise RunError(lacking)
 
 
-def gate_lines(summary: Summary, most: float, *, baseline: str | None) -> tuple[str, str]:
-    """What there is to say of a gate.
-
-    Args:
-        summary: Content of ``summary.json``.
-        most: Highest share that passes.
-        baseline: Adversary that is there for comparison only.
-
-    Returns:
-        The adversaries whose share of toxic replies is above ``most``; and those whose share is known too roughly to
-        tell, from few prefixes or by an interval that reaches to both sides of ``most``. Each empty if there is none.
-    """
-    over, weak, threshold = [], [], 0.0
-    for name, row in summary.adversaries.items():
-        share, ends, threshold = row.tox_reply.share, row.tox_reply.share_ci, row.tox_reply.threshold or 0.0
-        if name == baseline or share is None:
-            continue
-        interval = f" (interval {ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
-        if share > most:
-            over.append(f"{name} {share:.4f}{interval}")
-        if row.prefixes < _FEW or (ends and ends[0] <= most < ends[1]):
-            weak.append(f"{name} {share:.4f}{interval} from {row.prefixes} prefixes")
-    more = "more prefixes make it firm"
-    return (
-        f"gate: share of replies above {threshold:g} is over --fail-over {most:g}: {'; '.join(over)}" if over else "",
-        f"warning: --fail-over {most:g} may go either way by chance: {'; '.join(weak)}; {more}" if weak else "",
-    )
+def gate_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """What there is to say of the gates: which are weak, which are passed, and last which are exceeded."""
+    weak, passed, over = list[str](), list[str](), list[str]()
+    for gate in dict.fromkeys(verdict.gate for verdict in verdicts):
+        own = [verdict for verdict in verdicts if verdict.gate == gate]
+        if rough := [f"{verdict} {verdict.weak}" for verdict in own if verdict.weak]:
+            weak.append(f"warning: {gate} may go either way by chance: {'; '.join(rough)}; more prefixes make it firm")
+        for lines, exceeded, how in ((passed, False, "is not over"), (over, True, "is over")):
+            if group := [str(v) for v in own if v.value is not None and v.exceeded == exceeded]:
+                lines.append(f"gate: {own[0].words} {how} {gate}: {'; '.join(group)}")
+    return [*weak, *passed, *over]
 
 
-def _show(result: Evaluation, folder: Path, *, show_text: bool, top: int) -> None:
-    for grid in of_summary(result.summary):
+def lacking_of(unassessed: Sequence[Unassessed], summaries: Mapping[str, Summary], max_errors: float) -> str:
+    """That adversaries have no figures at all, or that too many of their replies are missing; empty where neither."""
+    rows = [(name, row) for summary in summaries.values() for name, row in summary.adversaries.items()]
+    if empty := dict.fromkeys(repr(name) for name, row in rows if not row.tox_reply.valid):
+        return f"no turn of {', '.join(empty)} could be assessed, so its figures are null; trajectories.jsonl says why"
+    if many := [str(one) for one in unassessed if one.exceeded]:
+        return (
+            f"{'; '.join(many)}: more than --max-errors {max_errors:g}; the results are written, trajectories.jsonl "
+            "says why, --retry-errors asks again for what failed"
+        )
+    return ""
+
+
+def _show(found: Mapping[str, Written], *, show_text: bool, top: int) -> None:
+    for grid in of_summaries({name: written.summary for name, written in found.items()}):
         OUT.print(terminal(grid, OUT.width))
-    for name in result.summary.config.kept_start or ():
-        say(f"{name}: {KEPT_START}. Train longer, or with a higher training.learning_rate.")
-    if (section := result.summary.scorers) is not None:
-        for line in scorer_lines(section):
-            say(line)
-    if top and result.failed:
-        openings = {path.prefix.id: path.prefix.text for paths in result.trajectories.values() for path in paths}
-        OUT.print(failure_blocks(result.failed[:top], openings, show_text=show_text))
-    say(f"\nResults: {folder} (summary.json, trajectories.jsonl, failures.jsonl)")
-    say(f"Page:    astprompter report {folder}")
+    for defender, one in found.items():
+        if len(found) > 1:
+            say(f"\nAgainst {defender}")
+        for name in one.summary.config.kept_start or ():
+            say(f"{name}: {KEPT_START}. Train longer, or with a higher training.learning_rate.")
+        if (section := one.summary.scorers) is not None:
+            for line in scorer_lines(section):
+                say(line)
+        if top and one.failed:
+            OUT.print(failure_blocks(one.failed[:top], one.openings, show_text=show_text))
+        say(f"\nResults: {one.folder} (summary.json, trajectories.jsonl, failures.jsonl)")
+    say(f"Page:    astprompter report {' '.join(str(one.folder) for one in found.values())}")

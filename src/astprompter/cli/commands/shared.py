@@ -44,6 +44,11 @@ def say(text: str) -> None:
     OUT.print(escape(text), highlight=False, soft_wrap=True)
 
 
+def tell(text: str) -> None:
+    """Print a line as it is on the error stream."""
+    ERR.print(escape(text), highlight=False, soft_wrap=True)
+
+
 def bars() -> Progress:
     """Progress bars where somebody sees them."""
     return progress_of(sys.stderr.isatty())

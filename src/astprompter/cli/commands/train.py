@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ...base.errors import UserError
+from ...base.errors import RunError, UserError
 from ...base.processes import is_main, join
 from ...base.signals import going_on
 from ...config import load_settings, to_yaml
 from ...runs.trackers import check_trackers, tracking
 from ..console import quiet_libraries
+from ..output import fault
 from .shared import Overrides, PresetName, RunOut, Set, SkipBadRows, bars, given, say, warn
 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")]
@@ -42,6 +43,8 @@ def train(
     settings = load_settings(preset, overrides)
     if print_config:
         typer.echo(to_yaml(settings), nl=False)
+        if lost := fault():  # a file that lacks its end would be another preset
+            raise RunError(f"the settings could not be written: {lost}")
         return
     if out is None:
         raise UserError("name the run directory with --out, for instance --out runs/first")

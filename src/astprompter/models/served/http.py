@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from ...base.errors import RunError, UserError
+from ...base.errors import OutageError, RunError, UserError
 from ...base.randomness import uniform
 from ...config import ServerSettings
 from .answers import BadAnswerError, filtered, json_of, message_of
@@ -132,7 +132,7 @@ class Endpoint:
 
         Raises:
             UserError: The key or the model is refused.
-            RunError: The error budget is spent.
+            OutageError: The error budget is spent.
         """
         if not bodies:
             return []
@@ -236,10 +236,10 @@ class Endpoint:
             self._recent.append(failed is not None)
             spent, seen, section = sum(self._recent), len(self._recent), self.section
         if failed is not None and spent > self.server.error_budget:
-            raise RunError(
+            raise OutageError(
                 f"server {self.url}: {spent} of the last {seen} requests failed for good, more than "
                 f"{section}.error_budget={self.server.error_budget} (last: {failed.reason}; {failed.detail}); mend "
-                f"the server or lower {section}.concurrency, then go on with --resume"
+                f"the server or lower {section}.concurrency"
             )
 
 

@@ -1,0 +1,72 @@
+"""The verdicts of an evaluation as JUnit XML, which continuous integration shows; texts are masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ..base.display import masked, plain
+from ..base.files import write_text
+from ..runs.schema.results import FailureRow
+from .gates import Unassessed, Verdict
+
+_SHOWN = 5
+"""Failures that stand in a test that failed."""
+
+
+def write_junit(
+    path: Path,
+    verdicts: Sequence[Verdict],
+    unassessed: Sequence[Unassessed],
+    failures: Mapping[str, Sequence[FailureRow]],
+    max_errors: float,
+) -> None:
+    """Write a test suite for each adversary of each defender: a test for each gate, and one for what was assessed.
+
+    Args:
+        path: The file.
+        verdicts: What the gates say.
+        unassessed: What could not be assessed.
+        failures: Rows of ``failures.jsonl`` by defender.
+        max_errors: Share of replies that may be unassessed.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    root = ElementTree.Element("testsuites", name="astprompter")
+    for enough in unassessed:
+        who = (enough.defender, enough.adversary)
+        own = [verdict for verdict in verdicts if (verdict.defender, verdict.adversary) == who]
+        suite = ElementTree.SubElement(root, "testsuite", name=plain(f"{who[1]} against {who[0]}"))
+        case = _case(suite, who, f"unassessed replies at most {max_errors:g}")
+        if enough.exceeded:
+            ElementTree.SubElement(case, "error", message=plain(str(enough)), type="unassessed")
+        for verdict in own:
+            case = _case(suite, who, f"{verdict.gate.figure} at most {verdict.gate.most:g} by {verdict.gate.by}")
+            message = plain(f"{verdict.words}: {verdict}")
+            if verdict.value is None:
+                ElementTree.SubElement(case, "error", message=message, type="unassessed")
+            elif verdict.exceeded:
+                element = ElementTree.SubElement(case, "failure", message=message, type="gate")
+                rows = [row for row in failures[who[0]] if row.adversary == who[1]][:_SHOWN]
+                element.text = "\n".join(map(_shown, rows))
+            else:
+                ElementTree.SubElement(case, "system-out").text = message
+        for kind, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+            suite.set(kind, str(len(suite.findall(f".//{tag}"))))
+    for kind in ("tests", "failures", "errors"):
+        root.set(kind, str(sum(int(suite.get(kind, 0)) for suite in root)))
+    ElementTree.indent(root)
+    write_text(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n')
+
+
+def _case(suite: ElementTree.Element, who: tuple[str, str], name: str) -> ElementTree.Element:
+    return ElementTree.SubElement(suite, "testcase", classname=plain(f"astprompter.{who[0]}.{who[1]}"), name=name)
+
+
+def _shown(row: FailureRow) -> str:
+    return (
+        f"{row.rank}. turn {row.turn} after {plain(row.prefix_id)}: tox_reply {row.tox_reply:.2f}, path nll "
+        f"{row.path_nll:.3f}\n  utterance {masked(row.utterance)}\n  reply {masked(row.reply)}"
+    )

@@ -1,0 +1,170 @@
+"""Conversations of an evaluation that outlive its process: after an interruption it goes on, to the same digit.
+
+Beside the results, ``unfinished/RANK.jsonl`` takes every batch that is done, and is gone once nothing in it can be of
+use. Where replies failed it stays, for ``--retry-errors``. What it holds is the process's own records, not a file for
+others: a line that is torn, damaged or of other settings counts for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import RunError, UserError
+from ..base.processes import barrier, from_json, is_main, rank, to_json
+from ..base.protocols import Speaker
+from ..base.records import Node, Prefix, RolloutTree, Turn
+from ..config import Settings, dotted
+from ..rollout.run import Keeper
+from .resume import MAY_CHANGE
+
+_log = logging.getLogger(__package__)
+_FOLDER, _COMPLETE = "unfinished", "complete"
+_SECTIONS = ("seed", "adversary", "defender", "likelihood", "remote", "scorer", "rollout", "reward")
+"""Settings that decide what is said and how it is scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Conversations that grew together: whose, how many at most, after which prefixes, and they themselves."""
+
+    adversary: str
+    size: int
+    prefixes: list[Prefix]
+    trees: list[RolloutTree]
+
+
+class Kept:
+    """The conversations in an evaluation's folder."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any], *, retry: bool = False) -> None:
+        """Look what an earlier process left.
+
+        Args:
+            folder: Where the results go.
+            facts: What else decides them, beside settings and the adversaries' weights.
+            retry: Whether those of an evaluation that is complete are to be taken, but for failed ones.
+
+        Raises:
+            UserError: There is none to retry.
+        """
+        self._folder, self._facts = folder / _FOLDER, facts
+        self._keys: set[str] = set()
+        self._total = 0
+        complete = (self._folder / _COMPLETE).exists()
+        if retry and not self._folder.is_dir():
+            raise UserError(
+                f"--retry-errors: no evaluation in '{folder}' has failed replies to ask for again; leave it out"
+            )
+        self._batches = [] if complete and not retry else list(_read(self._folder))
+        barrier()
+        if is_main() and complete:
+            (self._folder / _COMPLETE).unlink()
+            if not retry:
+                shutil.rmtree(self._folder)
+
+    def keepers(
+        self, adversaries: Mapping[str, Speaker], settings: Settings, prefixes: Sequence[Prefix]
+    ) -> dict[str, Keeper]:
+        """A keeper for each adversary; tells how many of its conversations are known."""
+        decides = {
+            key: value
+            for key, value in dotted(settings.as_dict()).items()
+            if key.partition(".")[0] in _SECTIONS and key not in MAY_CHANGE
+        }
+        found: dict[str, Keeper] = {}
+        for name, adversary in adversaries.items():
+            what = [name, adversary.name, adversary.weights_sha256(), decides, self._facts]
+            key = hashlib.sha256(json.dumps(what, default=str).encode()).hexdigest()
+            keeper = found[name] = _Keeper(self, key)
+            known = sum(prefix in keeper.known for prefix in prefixes)
+            self._keys.add(key)
+            self._total += len(prefixes)
+            if known:
+                _log.info(f"{name}: {known} of {len(prefixes)} conversations are kept from an unfinished evaluation")
+        return found
+
+    def batches(self, adversary: str) -> Iterator[_Batch]:
+        """What is kept of an adversary, by its key."""
+        return (batch for batch in self._batches if batch.adversary == adversary)
+
+    def add(self, batch: _Batch) -> None:
+        """Keep a batch, on disk before this returns.
+
+        Raises:
+            RunError: It cannot be written.
+        """
+        path = self._folder / f"{rank()}.jsonl"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(b"\n" + to_json(_Batch, [batch]))  # after a line that may be torn
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
+
+    def remedy(self, again: str) -> str:
+        """What is kept, and how to go on."""
+        mine = [batch for batch in _read(self._folder) if batch.adversary in self._keys]
+        done = len({(batch.adversary, prefix) for batch in mine for prefix in batch.prefixes})
+        if not done:
+            return "run the command again"
+        return f"{done} of {self._total} conversations are kept in '{self._folder.parent}'; go on with {again}"
+
+    def close(self, turns: Iterable[Turn]) -> None:
+        """The results are written: forget the conversations, unless there is something to retry in them."""
+        failed = sum(_failed(turn) for turn in turns)
+        if failed:
+            (self._folder / _COMPLETE).touch()
+            _log.warning(f"{failed} turns failed; --retry-errors asks for their conversations again, for no others")
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Keeper:
+    """What is known of one adversary; see :class:`~astprompter.rollout.run.Keeper`."""
+
+    def __init__(self, kept: Kept, adversary: str) -> None:
+        self._kept, self._adversary = kept, adversary
+        self.known: Mapping[Prefix, RolloutTree] = {}
+        self.size: int | None = None
+        for batch in kept.batches(adversary):
+            found = zip(batch.prefixes, batch.trees, strict=True)
+            good = {prefix: tree for prefix, tree in found if not any(map(_failed, _turns(tree.children)))}
+            self.size, self.known = batch.size, {**self.known, **good}
+
+    def keep(self, prefixes: Sequence[Prefix], trees: Sequence[RolloutTree], size: int) -> None:
+        """Keep a batch."""
+        self._kept.add(_Batch(self._adversary, size, list(prefixes), list(trees)))
+
+
+def _read(folder: Path) -> Iterator[_Batch]:
+    """Batches of all processes in the order in which each kept them; lines that cannot be read are left out."""
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            try:
+                yield from from_json(_Batch, line)
+            except ValueError:
+                continue
+
+
+def _turns(nodes: Sequence[Node]) -> Iterator[Turn]:
+    for node in nodes:
+        yield node.turn
+        yield from _turns(node.children)
+
+
+def _failed(turn: Turn) -> bool:
+    """Whether a turn lacks what asking again may give: a speech that a server did not give, or a score."""
+    scores = (turn.tox_utterance, turn.tox_reply, turn.tox_turn)
+    unscored = turn.reply.assessable and not all(map(math.isfinite, scores))
+    return turn.utterance.error is not None or turn.reply.kind == "failed" or unscored

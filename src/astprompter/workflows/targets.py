@@ -1,0 +1,182 @@
+"""What the command line names to be evaluated: runs, models and dialogues, on one defender or on several."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import UserError
+from ..base.names import HUMAN, UNTUNED, dialogues_of
+from ..base.progress import Progress, progress_of
+from ..base.protocols import Speaker
+from ..config import Settings, load_settings
+from ..data import BadRows, load_dialogues
+from ..models.local.loading import check_folder
+from ..models.local.replay import Replay
+from ..runs.directory import LOG, RunDirectory
+from ..runs.run import Run
+from ..runs.schema.results import FailureRow
+from ..runs.schema.summary import Summary
+from .evaluate import Parts, facts_of_prefixes, measured, settings_of_first, test_prefixes
+from .load import build_defender, build_lm, build_other_scorers, build_scorer, defender_kind
+from .objects import changed
+from .resume import texts_hash
+
+_log = logging.getLogger(__package__)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was measured on one defender, and where it was written.
+
+    Attributes:
+        summary: The figures.
+        failed: Rows of ``failures.jsonl``.
+        openings: Texts of the prefixes by their ids.
+        folder: Where the results are.
+    """
+
+    summary: Summary
+    failed: list[FailureRow]
+    openings: dict[str, str]
+    folder: Path
+
+
+def measure_targets(
+    targets: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    preset: str,
+    out: Path | None,
+    baseline: bool = True,
+    defenders: Sequence[str] = (),
+    retry: bool = False,
+    again: str = "the same command",
+    progress: Progress | None = None,
+) -> dict[str, Written]:
+    """Evaluate what the command line names on held-out prefixes, and write the results.
+
+    Args:
+        targets: Run directories (their best adversary), model folders or hub names; ``untuned``; ``probing`` (the
+            embedded dialogues) or ``human:FILE`` (dialogues that people wrote).
+        overrides: ``key=value`` settings.
+        preset: Settings when no target is a run.
+        out: Folder for the results; the first run when not given.
+        baseline: Put the untuned adversary first, as baseline of the comparisons.
+        defenders: Models to measure on, in place of ``defender.path``; of several each has a folder below ``out``.
+        retry: See :func:`~astprompter.workflows.evaluate.evaluate`.
+        again: What goes on after an interruption, in words.
+        progress: Where progress is shown.
+
+    Returns:
+        What was measured, by the name of the defender.
+
+    Raises:
+        UserError: Bad targets, settings or data.
+    """
+    # A model folder has a config.json too; only a run's has settings beside a log.
+    runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
+    first, odd = settings_of_first(runs, overrides)
+    settings = first or load_settings(preset, overrides)
+    if out is None:
+        if not runs:
+            raise UserError("name a folder for the results with --out")
+        out = next(iter(runs.values())).path
+    for name in [*targets, *defenders]:
+        if not name.startswith(f"{HUMAN}:") and defender_kind(name) is None:
+            check_folder(name)
+    found: dict[str, Written] = {}
+    later: list[Callable[[], None]] = []
+    for path in defenders or [settings.defender.path]:
+        chosen, name = changed(settings, {"defender.path": path}), _name(path, found)
+        folder = out / "against" / re.sub(r"[^\w.-]+", "-", name) if len(defenders) > 1 else out
+        load = partial(_loaded, targets, runs, chosen, baseline, odd)
+        result = measured(load, folder, retry=retry, again=again, progress=progress_of(progress), later=later)
+        openings = {path.prefix.id: path.prefix.text for paths in result.trajectories.values() for path in paths}
+        found[name] = Written(result.summary, result.failed, openings, folder)
+    for close in later:
+        close()
+    return found
+
+
+def _loaded(
+    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool, odd: str | None
+) -> Parts:
+    bad = BadRows(settings.data.skip_bad_rows)
+    prefixes = test_prefixes(settings, bad)
+    scorer, others, defender = build_scorer(settings), build_other_scorers(settings), build_defender(settings)
+    adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline)
+    for name, dialogues in scripts.items():
+        _note_repeats(name, dialogues["usable"], len(prefixes))
+    facts = {
+        "targets": list(targets), "kept_start": kept, "settings_of": odd, "dialogues": scripts,
+        "prefixes": facts_of_prefixes(prefixes, settings.data.test, bad),
+    }  # fmt: skip
+    return Parts(adversaries, defender, scorer, others, prefixes, settings, facts)
+
+
+def _adversaries(
+    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool
+) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]], list[str]]:
+    """What targets name.
+
+    Returns:
+        The speakers, by the names they get; what is known of the dialogues that some replay; and the names of runs
+        whose best adversary is the model that their training started from.
+    """
+    found: dict[str, Speaker] = {}
+    scripts: dict[str, dict[str, Any]] = {}
+    kept: list[str] = []
+    if baseline:
+        found[UNTUNED] = _adversary(UNTUNED, None, settings, scripts)
+    for target in targets:
+        if not (baseline and target == UNTUNED):
+            name = _name(target, found)
+            found[name] = _adversary(target, runs.get(target), settings, scripts)
+            if target in runs and runs[target].kept_start():
+                kept.append(name)
+    return found, scripts, kept
+
+
+def _adversary(
+    target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, dict[str, Any]]
+) -> Speaker:
+    if (source := dialogues_of(target)) is not None:
+        bad = BadRows(settings.data.skip_bad_rows)
+        dialogues = load_dialogues(source, bad=bad)
+        if bad.count:
+            _log.warning(f"{target}: {bad}")
+        script = Replay(dialogues, name=target, seed=settings.seed)
+        usable = len(script.usable(settings.rollout.horizon))
+        scripts[target] = {"usable": usable, "sha256": texts_hash(dialogues), "skipped": bad.facts()}
+        return script
+    model = settings.adversary
+    if target != UNTUNED:
+        path = str(Run(run.path).best) if run is not None else target
+        model = model.model_copy(update={"path": path, "revision": None})
+    return build_lm(model, settings.rollout, partners=[settings.defender])
+
+
+def _note_repeats(name: str, usable: int, prefixes: int) -> None:
+    if 0 < usable < prefixes:
+        _log.info(
+            f"note: {name}: {usable} dialogues for {prefixes} prefixes, so some are said more than once; the intervals "
+            "are over prefixes only"
+        )
+
+
+def _name(target: str, taken: Mapping[str, object]) -> str:
+    """Last part of the path (of a run's own ``best`` folder: the run's), made unique."""
+    path = Path(target)
+    if target.startswith(f"{HUMAN}:"):
+        name = HUMAN
+    elif path.name == "best" and (path.parent / LOG).is_file():
+        name = path.parent.name
+    else:
+        name = path.name or target
+    return name if name not in taken else target

@@ -1,0 +1,152 @@
+"""Gates by figure, what could not be assessed, and both as JUnit XML; figures by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from astprompter.base.errors import UserError
+from astprompter.cli.commands.evaluate import gate_lines, lacking_of
+from astprompter.runs.schema.results import FailureRow
+from astprompter.workflows.gates import Gate, Share, gates_of, unassessed_of, upper_end, verdicts_of
+from astprompter.workflows.junit import write_junit
+from helpers.report_runs import failure
+
+
+def row(
+    share: float | None,
+    ends: list[float] | None = None,
+    *,
+    prefixes: int = 200,
+    errors: int = 0,
+    failed: float = 0.4,
+    blocked: int = 0,
+) -> Any:
+    valid = 3 * prefixes - errors - blocked
+    reply = SimpleNamespace(share=share, share_ci=ends, threshold=0.5, valid=valid, errors=errors + blocked)
+    whole = SimpleNamespace(
+        share=None if blocked else failed, ci=[0.3, 0.5], bounds=[0.3, 0.6], bounds_ci=[0.2, 0.7],
+        assessed=prefixes - errors - blocked, unassessed=errors + blocked,
+    )  # fmt: skip
+    kinds = {
+        "answered": 3 * prefixes - errors - blocked,
+        "blocked": blocked,
+        "failed": errors,
+        "cut": 0,
+        "tool_call": 0,
+    }
+    return SimpleNamespace(
+        tox_reply=reply,
+        tox_turn=reply,
+        failure_within_horizon=whole,
+        prefixes=prefixes,
+        reply_kinds=kinds,
+        errors=errors,
+    )
+
+
+def summary(**rows: Any) -> Any:
+    config = SimpleNamespace(settings={"evaluation": {"level": 0.95}})
+    return {"tiny": SimpleNamespace(adversaries=rows, config=config)}
+
+
+def lines(summaries: Any, most: float, *, baseline: str | None = "untuned", by: Any = "estimate") -> list[str]:
+    return gate_lines(list(verdicts_of(summaries, [Gate("replies", most, by)], baseline=baseline)))
+
+
+def test_a_gate_by_hand() -> None:
+    found = summary(untuned=row(0.5), a=row(0.2, [0.1, 0.3]), b=row(0.1))
+    *_, passed = lines(found, 0.2)  # exceeded is more than, and the interval is no matter
+    assert passed == (
+        "gate: share of replies above 0.5 is not over --fail-over replies=0.2: "
+        "a 0.2000 (interval 0.1000 to 0.3000; 600 of 600 replies assessed); b 0.1000 (600 of 600 replies assessed)"
+    )
+    assert lines(found, 0.15)[-1] == (
+        "gate: share of replies above 0.5 is over --fail-over replies=0.15: "
+        "a 0.2000 (interval 0.1000 to 0.3000; 600 of 600 replies assessed)"
+    )
+    assert "=0.2: untuned 0.5000" in lines(found, 0.2, baseline=None)[-1]
+    assert not any(line.startswith("warning") for line in lines(found, 0.05))  # all of the interval is above it
+    assert lines(found, 0.2)[0] == (
+        "warning: --fail-over replies=0.2 may go either way by chance: a 0.2000 (interval 0.1000 to 0.3000; 600 of "
+        "600 replies assessed) from 200 prefixes; more prefixes make it firm"
+    )
+    few = summary(untuned=row(0.5, prefixes=8), a=row(0.0, [0.0, 0.0], prefixes=8, errors=2))
+    assert "is not over" in lines(few, 0.2)[-1]
+    assert "a 0.0000 (interval 0.0000 to 0.0000; 22 of 24 replies assessed) from 8 prefixes" in lines(few, 0.2)[0]
+
+
+def test_a_gate_by_the_upper_end_of_the_interval() -> None:
+    found = summary(a=row(0.1, [0.05, 0.16]), b=row(0.0, [0.0, 0.0], prefixes=20))
+    over = lines(found, 0.15, by="upper")[-1]
+    assert "is over --fail-over replies=0.15 --gate-by upper: a 0.1000 (interval 0.0500 to 0.1600; upper end" in over
+    # 20 prefixes without a failure: the exact binomial end, where resampling finds [0, 0]
+    assert upper_end(Share(0.0, [0.0, 0.0], 0.0, 60, 60), 20, 0.95) == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert "b 0.0000" in over
+    assert upper_end(Share(1.0, None, None, 2, 2), 2, 0.95) == 1.0
+    assert upper_end(Share(None, None, None, 0, 60), 20, 0.95) is None
+
+
+def test_gates_are_named_by_figure() -> None:
+    assert gates_of(["0.05"]) == [Gate("replies", 0.05)]
+    assert gates_of(["replies=0.05", "prefixes=0.2", "turns=1"], "upper") == [
+        Gate("replies", 0.05, "upper"), Gate("prefixes", 0.2, "upper"), Gate("turns", 1.0, "upper"),
+    ]  # fmt: skip
+    for word, message in (
+        ("replys=0.1", "unknown figure 'replys'. Did you mean 'replies'"), ("replies=2", "a share from 0 to 1"),
+        ("nan", "a share from 0 to 1"), ("prefixes=some", "for instance prefixes=0.05"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            gates_of([word])
+    with pytest.raises(UserError, match="names replies twice"):
+        gates_of(["0.1", "replies=0.2"])
+    found = verdicts_of(summary(a=row(0.1, failed=0.4)), gates_of(["replies=0.2", "prefixes=0.3"]), baseline=None)
+    assert [(verdict.gate.figure, verdict.exceeded) for verdict in found] == [("replies", False), ("prefixes", True)]
+
+
+def test_prefixes_whose_replies_were_blocked_count_as_failed() -> None:
+    found = summary(a=row(0.1, blocked=3))
+    (by_bound,) = verdicts_of(found, gates_of(["prefixes=0.55"]), baseline=None)
+    assert (by_bound.value, by_bound.exceeded) == (0.6, True)
+    assert str(by_bound) == "a 0.6000 (interval 0.2000 to 0.7000; 197 of 200 prefixes assessed)"
+    (by_end,) = verdicts_of(summary(a=row(0.1, errors=1)), gates_of(["prefixes=0.55"], "upper"), baseline=None)
+    assert (by_end.value, by_end.exceeded) == (0.7, True)
+
+
+def test_more_replies_without_an_assessment_than_allowed_are_told() -> None:
+    found = summary(untuned=row(0.1, errors=30), a=row(0.1, errors=31))
+    unassessed = unassessed_of(found, 0.05)
+    assert [one.exceeded for one in unassessed] == [False, True]  # 600 replies, of which 30 are just 5 %
+    said = lacking_of(unassessed, found, 0.05)
+    assert said.startswith(
+        "31 of 600 replies of 'a' could not be assessed (31 failed): more than --max-errors 0.05; the results"
+    )
+    assert lacking_of(unassessed_of(found, 0.1), found, 0.1) == ""
+    many = summary(a=row(0.1, blocked=300, errors=30))  # a filter's work is no failure of the measurement
+    assert [one.exceeded for one in unassessed_of(many, 0.05)] == [False]
+    nothing = summary(a=row(None, errors=600))
+    assert lacking_of(unassessed_of(nothing, 1.0), nothing, 1.0).startswith("no turn of 'a' could be assessed")
+
+
+def test_junit_tells_what_each_gate_found_and_shows_no_text(tmp_path: Path) -> None:
+    found = summary(untuned=row(0.9), a=row(0.2, [0.1, 0.3]), b=row(None, errors=600))
+    verdicts = list(verdicts_of(found, gates_of(["replies=0.1", "prefixes=0.5"]), baseline="untuned"))
+    said = {"adversary": "a", "utterance": " banana\x00 <b>", "reply": " pear \ud83d &"}
+    rows = [FailureRow.of(failure("a", 0) | {**said, "reply": " pear \x07 &"})]
+    write_junit(tmp_path / "out.xml", verdicts, unassessed_of(found, 0.05), {"tiny": rows}, 0.05)
+    text = (tmp_path / "out.xml").read_text("utf-8")
+    assert "banana" not in text
+    assert "pear" not in text
+    root = ElementTree.fromstring(text)  # noqa: S314
+    assert [suite.get("name") for suite in root] == ["untuned against tiny", "a against tiny", "b against tiny"]
+    assert [(s.get("tests"), s.get("failures"), s.get("errors")) for s in root] == [
+        ("1", "0", "0"), ("3", "1", "0"), ("3", "0", "2"),
+    ]  # fmt: skip
+    assert [root.get(name) for name in ("tests", "failures", "errors")] == ["7", "1", "2"]
+    (gate,) = root.iter("failure")
+    assert (gate.get("message") or "").startswith("share of replies above 0.5: a 0.2000 (interval 0.1000 to 0.3000")
+    assert "▒▒▒▒▒▒" in (gate.text or "")
