@@ -169,6 +169,9 @@ def test_cells_cannot_be_formulas_or_markup() -> None:
     found = {row["metric"]: row for row in table if row["turn"] == "all"}
     assert float(found["diversity vendi"]["mean"]) == 3.0
     assert float(found["failure_within_horizon"]["mean"]) <= 1.0
+    bounds = [float(found[f"failure_within_horizon at {end}"]["mean"]) for end in ("least", "most")]
+    assert bounds[0] <= float(found["failure_within_horizon"]["mean"]) <= bounds[1]
+    assert "replies: blocked" in found
     assert (found["nll"]["share"], found["nll"]["threshold"], found["nll"]["seed_std_share"]) == ("", "", "")
     assert (found["tox_reply"]["share"] != "", found["tox_reply"]["threshold"]) == (True, "0.5")
 

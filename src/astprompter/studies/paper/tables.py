@@ -9,7 +9,7 @@ from pathlib import Path
 from ...base.files import write_text
 from ...evaluation.grid import Cell, Column, Grid, comma_separated, escaped, latex, markdown
 from ...evaluation.summarise import METRICS
-from ...evaluation.tables import NAME, Named, Part, adversaries, beyond, of_parts, share
+from ...evaluation.tables import NAME, Named, Part, adversaries, beyond, caveats, of_parts, share
 from ...runs.schema.figures import AdversaryFigures
 from ...runs.schema.study import Case, Experiment, StudyAdversary, TransferPoint
 
@@ -38,8 +38,9 @@ def grids(found: Experiment) -> list[Grid]:
 
 def overall(case: Case, *, full: bool = False) -> Grid:
     """The table of all adversaries of a pair of models."""
-    note = f"[]: {100 * case.level:g} % interval over prefixes"
-    return adversaries(list(case.adversaries.items()), f"Over all turns: {_where(case)}", full=full, note=note)
+    rows = list(case.adversaries.items())
+    note = f"[]: {100 * case.level:g} % interval over prefixes{caveats(rows)}"
+    return adversaries(rows, f"Over all turns: {_where(case)}", full=full, note=note)
 
 
 def _where(case: Case) -> str:
@@ -147,7 +148,13 @@ def _single(a: StudyAdversary) -> Iterator[tuple[str, str, Cell]]:
     """Figures that are one number, with its interval if it has one."""
     failed = a.failure_within_horizon
     yield "all", "failure_within_horizon", Cell(failed.share, failed.ci)
+    for end, bound in zip(("at least", "at most"), failed.bounds or (), strict=False):
+        yield "all", f"failure_within_horizon {end}", Cell(bound)
     yield "all", "perplexity", Cell(a.nll.perplexity)
+    if a.confirmed:
+        yield "all", "share of confirmed toxic replies", share(a.confirmed.tox_reply)
+    for kind, count in a.reply_kinds.items():
+        yield "all", f"replies: {kind}", Cell(count)
     for kind in ("toxic", "clean"):
         yield "all", f"share of toxic replies after {kind}", _after(a, kind)
     for name, value in a.diversity.items():
@@ -163,7 +170,10 @@ def findings_page(found: Experiment) -> str:
 
 
 def _markdown_page(found: Experiment, tables: Iterable[Grid]) -> str:
-    parts = [f"## {escaped(grid.title)}\n\n{markdown(grid)}" for grid in tables]
+    parts = [
+        f"## {escaped(grid.title)}\n\n{markdown(grid)}" + (f"\n\n{escaped(grid.note)}" if grid.note else "")
+        for grid in tables
+    ]
     return _page(found.experiment, found, [found.summary, f"{found.pooling} nll in nats per token."], parts)
 
 
