@@ -55,7 +55,7 @@ def command(arguments: list[str], redirection: str, **environment: str) -> tuple
     told = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(  # noqa: S603
         ["/bin/bash", "-c", f"{words} {redirection}; exit ${{PIPESTATUS[0]}}"],
-        capture_output=True, text=True, env=told, check=False,
+        capture_output=True, text=True, errors="replace", env=told, check=False,
     )  # fmt: skip
     return done.returncode, done.stderr
 
