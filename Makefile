@@ -14,7 +14,7 @@ test check fast covered branches properties mutants misbehave simulate: export H
 test check fast covered branches properties mutants misbehave simulate: export OMP_NUM_THREADS = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: docs package pins lowest help install demo test check lint types fast covered branches properties mutants files audit bench stress misbehave simulate soak clean
+.PHONY: docs package pins lowest help install demo test check lint types fast covered branches properties mutants files families audit bench stress misbehave simulate soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -74,6 +74,9 @@ mutants: $(STAMP)  ## Change the code of loss, reward, pairs, packing and statis
 
 files: $(STAMP)  ## Write docs/files.md from the models of a run's files
 	$(BIN)/python scripts/describe_files.py
+
+families: $(STAMP)  ## Compare a small model of every family with itself, and write docs/families.md; goes on where it stopped
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/families.py
 
 audit: $(STAMP)  ## Look the installed packages up in a list of known vulnerabilities (needs the network)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[audit]'

@@ -29,14 +29,25 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("sliding_window", "attention_chunk_size", "window_size"), 64),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok", "moe_k"), 2),
-    **dict.fromkeys(("n_group", "topk_group", "n_shared_experts"), 1),
+    **dict.fromkeys(
+        ("n_group", "topk_group", "n_shared_experts", "num_shared_experts", "mamba_n_groups", "n_groups"), 1
+    ),
+    **dict.fromkeys(("mamba_d_state", "state_size", "ssm_state_size", "time_step_rank"), 8),
+    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads"), 8),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim", "mamba_headdim"), 16),
+    **dict.fromkeys(("chunk_size", "mamba_chunk_size"), 64),
+    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 2),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 16),
     **dict.fromkeys(("bos_token_id", "eos_token_id"), 0),
     "pad_token_id": 1,
-    "qk_rope_head_dim": 16,
+    **dict.fromkeys(("qk_rope_head_dim", "rotary_dim"), 16),
     "first_k_dense_replace": 1,
 }
 """Sizes by the names that configs use."""
-SPECIAL: dict[str, dict[str, Any]] = {}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "mamba2": {"num_heads": 8},
+}
 """Sizes of families whose own must fit each other."""
 
 
@@ -50,6 +61,8 @@ def small(family: str, vocabulary: int = 4096) -> Any:
     known = set(kind().to_dict())
     sizes = {key: value for key, value in SIZES.items() if key in known} | SPECIAL.get(family, {})
     sizes["vocab_size"] = vocabulary
+    if "kv_lora_rank" in sizes:
+        sizes["num_key_value_heads"] = sizes["num_attention_heads"]  # latent keys have no groups
     config = AutoConfig.for_model(family, **sizes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -57,6 +70,7 @@ def small(family: str, vocabulary: int = 4096) -> Any:
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 torch.nn.init.normal_(parameter, std=0.12)
+        model(input_ids=torch.arange(8)[None], use_cache=False)  # whether its sizes fit each other
     return model
 
 
@@ -212,9 +226,10 @@ def main() -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as FAMILIES
 
     import astprompter.training.packing
-    import astprompter.workflows.load  # noqa: F401 - so that the processes of families need not
+    import astprompter.workflows.load  # noqa: F401
 
     torch.set_num_threads(1)
+    small("gpt2")  # imports what the processes of all families then share
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", help="families to compare again; all that are not known when not given")
     parser.add_argument("--work", type=Path, default=Path("runs/families.json"), help="what is known already")

@@ -13,6 +13,7 @@ from astprompter.models.local import session as sessions
 from astprompter.models.local.lm import LanguageModel
 from astprompter.models.local.sampling import sample
 from astprompter.rollout.reward import mean_nll
+from astprompter.training.packing import pack, sequence_logps
 from helpers.tiny import FAMILIES, PREFIXES, SENTENCES, SHORT, keys_for, make_tokenizer
 
 MOST_ARE_SLOW = [*FAMILIES[:2], *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES[2:])]
@@ -352,6 +353,28 @@ def test_a_window_is_no_limit_of_the_context_and_counts_tokens_not_holes(tokeniz
         for context, said, logprobs in zip(contexts, spoken, session.hear(spoken, likelihood=True) or [], strict=True):
             assert list(logprobs) == pytest.approx(full_logprobs(lm, context, lm.encode(said.text)), abs=1e-4)
         session.speak(keys_for(2 * len(PREFIXES), turn))
+
+
+@pytest.mark.parametrize("how", ["cached", "stepwise", "anew"])
+def test_rows_that_run_alone_say_hear_and_branch_as_others_do(make_lm: Any, how: Any) -> None:
+    """The way of recurrent models, whose states cannot have holes; here with a model that can do both."""
+    together, alone = make_lm("llama"), make_lm("llama")
+    alone.alone, alone.packs = how, False
+    outcomes = []
+    for lm in (together, alone):
+        root = lm.start(PREFIXES[:3], turns=2)
+        first = root.branch([0, 0, 2, 1])
+        heard = first.hear([Speech(" a b c d e"), Speech(" a"), Speech(""), Speech(" yes")], likelihood=True)
+        spoken = first.speak(keys_for(4))
+        last = first.branch([3, 0, 0]).speak(keys_for(3, 2))
+        values = [value for row in heard or [] for value in row]
+        outcomes.append((spoken, last, root.speak(keys_for(3, 4)), values))
+    assert outcomes[0][:3] == outcomes[1][:3]
+    assert outcomes[0][3] == pytest.approx(outcomes[1][3], abs=1e-5)
+    pairs = [((5, 9, 17, 3), (7, 8)), ((5, 9), (30, 31, 32))]
+    sums = [sequence_logps(lm, pack(pairs, share=lm.packs)) for lm in (together, alone)]
+    assert torch.allclose(*sums, atol=1e-5)
+    assert sums[1].requires_grad
 
 
 def test_with_long_rope_no_row_changes_the_factors_of_another(tokenizer: Any) -> None:
