@@ -17,7 +17,7 @@ from ...base.records import Speech
 from ...config import SamplingSettings
 from .attention import Form, mask_in_form
 from .cache import GrowingCache
-from .whole import Alone, RowCaches, name_of_cache, own_logits, run_alone
+from .whole import Alone, RowCaches, backbone, name_of_cache, own_logits, run_alone
 
 
 def vocabulary_of(tokenizer: Any) -> str:
@@ -93,7 +93,7 @@ class LocalModel:
         self.alone: Alone | None = None
         self._plain_head = _has_plain_head(model, self.logits_width)
         self._cache_argument = name_of_cache(model)
-        self._takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
+        self._takes_positions = "position_ids" in inspect.signature(self._body.forward).parameters
         plain = self._encode("a")
         with_specials = tokenizer("a")["input_ids"]
         self._opening = tuple(with_specials[: with_specials.index(plain[0])]) if plain[0] in with_specials else ()
@@ -109,6 +109,11 @@ class LocalModel:
         never |= set(range(len(self.tokenizer), self.vocabulary_size))  # padded rows of the embedding have no token
         self.banned = torch.tensor(sorted(never), dtype=torch.long, device=self.device)
         self.banned_early = torch.tensor(sorted(never | set(self.end_ids)), dtype=torch.long, device=self.device)
+
+    @property
+    def _body(self) -> Any:
+        """The part of the model that gives hidden states."""
+        return backbone(self.model)[1]
 
     @property
     def device(self) -> torch.device:
@@ -181,7 +186,7 @@ class LocalModel:
         if self._takes_positions:
             options["position_ids"] = positions
         masks = mask_in_form(self.masks, mask, positions, self.config, self.model.dtype)
-        output = self.model.base_model(input_ids=ids, attention_mask=masks, use_cache=cache is not None, **options)
+        output = self._body(input_ids=ids, attention_mask=masks, use_cache=cache is not None, **options)
         hidden: Tensor = output.last_hidden_state
         return hidden
 

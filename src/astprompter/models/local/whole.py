@@ -8,6 +8,7 @@ latents), which a branch copies.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -33,12 +34,19 @@ class _States:
         return None
 
 
+def backbone(model: Any) -> tuple[str, Any]:
+    """The part that gives last hidden states, and its name, of which the library's own is wrong for some (Llama 4)."""
+    name = model.base_model_prefix if hasattr(model, model.base_model_prefix) else "model"
+    return name, getattr(model, name)
+
+
 def own_logits(model: Any, hidden: Tensor) -> Tensor:
     """What the model itself makes of last hidden states: [n, width] -> [n, vocabulary].
 
     Its forward pass runs on a view of it that shares all parts, in which the backbone answers with the given states.
     """
-    view = _view(model, {model.base_model_prefix: _answering(model.base_model, _States(hidden[None]))})
+    name, body = backbone(model)
+    view = _view(model, {name: _answering(body, _States(hidden[None]))})
     output = view(input_ids=torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device), use_cache=False)
     logits: Tensor = output.logits[0]
     return logits
@@ -118,7 +126,7 @@ def _row(model: Any, how: Alone, ids: Tensor, caches: RowCaches | None, row: int
 
 def _run(model: Any, ids: Tensor, past: Any = None, *, cached: bool = False) -> tuple[Tensor, Any]:
     options = {name_of_cache(model): past} if past is not None else {}
-    output = model.base_model(input_ids=ids, use_cache=cached, **options)
+    output = backbone(model)[1](input_ids=ids, use_cache=cached, **options)
     if not cached:
         return output.last_hidden_state, None
     cache = next((value for name in CACHES if (value := getattr(output, name, None)) is not None), None)
@@ -129,7 +137,5 @@ def _run(model: Any, ids: Tensor, past: Any = None, *, cached: bool = False) -> 
 
 def name_of_cache(model: Any) -> str:
     """What the model calls the argument that takes its cache."""
-    import inspect
-
-    known = inspect.signature(model.base_model.forward).parameters
+    known = inspect.signature(backbone(model)[1].forward).parameters
     return next((name for name in CACHES if name in known), CACHES[0])
