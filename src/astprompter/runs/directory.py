@@ -174,7 +174,7 @@ class RunDirectory:
 
 @contextmanager
 def results_folder(path: Path) -> Iterator[None]:
-    """Make a folder for an evaluation's results, keep other evaluations out, and tell of results that it replaces.
+    """Make a folder for an evaluation's results, and keep other evaluations out.
 
     Raises:
         UserError: Another process is evaluating into it.
@@ -186,8 +186,6 @@ def results_folder(path: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
     handle = hold(path, f"another process is evaluating into '{path}'; wait for it, or choose another --out")
-    if (path / SUMMARY).is_file():
-        _log.info(f"note: '{path}' holds results {_earlier(path / SUMMARY)}; they are replaced when this is done")
     try:
         yield
     finally:
@@ -197,15 +195,25 @@ def results_folder(path: Path) -> Iterator[None]:
             path.rmdir()
 
 
-def _earlier(path: Path) -> str:
-    """When results were written, and of whom, as far as their file tells."""
-    when = f"of {datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
+def mind_earlier(path: Path, prefixes: int, *, replace: bool) -> None:
+    """Tell of results that an evaluation replaces, and refuse to replace those of more prefixes.
+
+    Raises:
+        UserError: There are results of more prefixes, and ``replace`` is not asked for.
+    """
+    if not (path / SUMMARY).is_file():
+        return
+    when = f"'{path}' holds results of {datetime.fromtimestamp((path / SUMMARY).stat().st_mtime):%Y-%m-%d %H:%M}"
     try:
-        rows = Summary.read(path).adversaries
+        rows = Summary.read(path / SUMMARY).adversaries
     except UserError:
-        return f"{when} that cannot be read"
+        _log.info(f"note: {when} that cannot be read; they are replaced when this is done")
+        return
     counts = sorted({row.prefixes for row in rows.values()})
-    return f"{when} ({', '.join(rows)}; {' or '.join(map(str, counts))} prefixes)"
+    when += f" ({', '.join(rows)}; {' or '.join(map(str, counts))} prefixes)"
+    if max(counts, default=0) > prefixes and not replace:
+        raise UserError(f"{when}, and this evaluation has {prefixes}: add --replace, or write beside them with --out")
+    _log.info(f"note: {when}; they are replaced when this is done")
 
 
 def refuse_used(path: Path) -> None:

@@ -20,7 +20,7 @@ from ..config import Settings, dotted
 from ..data import BadRows, load_prefixes, overlap
 from ..data.splits import folded
 from ..evaluation.evaluate import Evaluation, measure
-from ..runs.directory import RunDirectory, results_folder, versions
+from ..runs.directory import RunDirectory, mind_earlier, results_folder, versions
 from ..runs.run import Run
 from ..runs.started import started_in
 from . import objects
@@ -56,6 +56,7 @@ def evaluate(
     settings: SettingsLike = None,
     out: str | Path | None = None,
     retry_errors: bool = False,
+    replace: bool = False,
     progress: bool | Progress = False,
 ) -> Evaluation:
     """Measure adversaries on held-out prefixes, all by the same path and with the same random numbers.
@@ -72,6 +73,7 @@ def evaluate(
             default preset where there is no run.
         out: Folder to write ``summary.json``, ``trajectories.jsonl`` and ``failures.jsonl`` to. Where a call with it
             is interrupted, what is done is kept there, and the same call goes on.
+        replace: Whether results of more prefixes in ``out`` may be replaced.
         retry_errors: Take the conversations of the evaluation in ``out`` but for those in which something failed.
         progress: Whether to show progress bars. Notices go to the logger ``astprompter``.
 
@@ -100,7 +102,9 @@ def evaluate(
         return Parts(dict(zip(adversaries, named, strict=True)), other, judge, further, held_out, chosen, facts)
 
     folder = None if out is None else Path(out)
-    return measured(load, folder, retry=retry_errors, again="the same call", progress=progress_of(progress))
+    return measured(
+        load, folder, retry=retry_errors, replace=replace, again="the same call", progress=progress_of(progress)
+    )
 
 
 def measured(
@@ -108,6 +112,7 @@ def measured(
     out: Path | None,
     *,
     retry: bool,
+    replace: bool,
     again: str,
     progress: Progress,
     later: list[Callable[[], None]] | None = None,
@@ -118,6 +123,7 @@ def measured(
         load: Loads what takes part.
         out: The folder.
         retry: Whether conversations of the evaluation that is there are taken, but for those in which something failed.
+        replace: Whether results of more prefixes may be replaced.
         again: What goes on after an interruption, in words.
         progress: Where progress is shown.
         later: Takes what forgets the conversations that are kept; at once where not given.
@@ -126,6 +132,8 @@ def measured(
         raise UserError("retry_errors needs the folder of the earlier results: out=...")
     with nullcontext() if out is None or not is_main() else results_folder(out):
         parts = load()
+        if out is not None:
+            mind_earlier(out, len(parts.prefixes), replace=replace)
         about = {"defender_sha256": parts.defender.weights_sha256(), **parts.defender.facts()}
         facts = {**parts.facts, **about, "started_in": None if out is None else started_in(out)}
         kept = None

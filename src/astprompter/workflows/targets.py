@@ -56,6 +56,7 @@ def measure_targets(
     baseline: bool = True,
     defenders: Sequence[str] = (),
     retry: bool = False,
+    replace: bool = False,
     again: str = "the same command",
     progress: Progress | None = None,
 ) -> dict[str, Written]:
@@ -70,6 +71,7 @@ def measure_targets(
         baseline: Put the untuned adversary first, as baseline of the comparisons.
         defenders: Models to measure on, in place of ``defender.path``; of several each has a folder below ``out``.
         retry: See :func:`~astprompter.workflows.evaluate.evaluate`.
+        replace: Whether results of more prefixes may be replaced.
         again: What goes on after an interruption, in words.
         progress: Where progress is shown.
 
@@ -96,7 +98,9 @@ def measure_targets(
         chosen, name = changed(settings, {"defender.path": path}), _name(path, found)
         folder = out / "against" / re.sub(r"[^\w.-]+", "-", name) if len(defenders) > 1 else out
         load = partial(_loaded, targets, runs, chosen, baseline, odd)
-        result = measured(load, folder, retry=retry, again=again, progress=progress_of(progress), later=later)
+        result = measured(
+            load, folder, retry=retry, replace=replace, again=again, progress=progress_of(progress), later=later
+        )
         openings = {path.prefix.id: path.prefix.text for paths in result.trajectories.values() for path in paths}
         found[name] = Written(result.summary, result.failed, openings, folder)
     for close in later:

@@ -62,6 +62,7 @@ MaxErrors = Annotated[
     ),
 ]  # fmt: skip
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Ask again only for what failed the last time.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Also replace results of more prefixes.")]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML, masked.")]
 
 
@@ -79,6 +80,7 @@ def evaluate(
     gate_by: GateBy = "estimate",
     max_errors: MaxErrors = 0.05,
     retry_errors: RetryErrors = False,
+    replace: Replace = False,
     junit: JUnit = None,
 ) -> None:
     """Measure adversaries on held-out test prefixes.
@@ -111,8 +113,8 @@ def evaluate(
     quiet_libraries()
     found = measure_targets(
         names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, out=out, baseline=baseline,
-        defenders=defender or [], retry=retry_errors, again=f"'{shlex.join(['astprompter', *sys.argv[1:]])}'",
-        progress=bars(),
+        defenders=defender or [], retry=retry_errors, replace=replace, progress=bars(),
+        again=f"'{shlex.join(['astprompter', *sys.argv[1:]])}'",
     )  # fmt: skip
     summaries = {name: written.summary for name, written in found.items()}
     verdicts = list(verdicts_of(summaries, gates, baseline=UNTUNED if baseline and UNTUNED not in names else None))
