@@ -118,8 +118,9 @@ stress: $(STAMP)  ## Kill training 50 times at random moments, and stop it; the 
 misbehave: $(STAMP)  ## A server and a judge misbehave in every known way; no figure may be wrong
 	$(PYTEST) -q -s tests/project/test_misbehave.py
 
-simulate: $(STAMP)  ## The share of prefixes that fail where replies are missing, against a known truth
+simulate: $(STAMP)  ## The share of prefixes that fail where replies are missing, and shares by labels, against a known truth
 	$(PYTEST) -q -s tests/evaluation/test_prefixes_that_fail.py -k simulation
+	$(BIN)/python scripts/simulate_labels.py 300
 
 soak: $(STAMP)  ## Train for two hours; neither memory nor the time of an iteration may grow
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py 2

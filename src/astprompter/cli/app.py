@@ -18,6 +18,7 @@ from .commands.data import app as data
 from .commands.evaluate import evaluate
 from .commands.experiment import experiment, experiments
 from .commands.export import export
+from .commands.label import label
 from .commands.play import play
 from .commands.presets import presets
 from .commands.replay import replay
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, sft, evaluate, experiment, experiments, play, replay, report, export, presets):
+for command in (train, sft, evaluate, label, experiment, experiments, play, replay, report, export, presets):
     app.command()(command)
 app.add_typer(data, name="data")
 

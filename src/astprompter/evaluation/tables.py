@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..runs.schema.figures import AdversaryFigures, Comparison, Figures
+from ..runs.schema.labels import JudgedShare, Labels
 from ..runs.schema.summary import Scorers, Summary
 from .grid import Cell, Column, Grid
+from .labels import LEAST_LABELS
 
 NAME = Column("adversary", "text")
 _NOTE = (
@@ -55,7 +57,8 @@ def of_summary(summary: Summary) -> list[Grid]:
     grids = [adversaries(rows, "All adversaries on held-out test prefixes", note=note + caveats(rows))]
     compared = [row for row in summary.comparisons if not is_start(summary, row)]
     grids += [comparisons(compared)] if compared else []
-    return [*grids, *([scorers(summary.scorers)] if summary.scorers else [])]
+    grids += [scorers(summary.scorers)] if summary.scorers else []
+    return [*grids, *([labelled(summary.labels)] if summary.labels else [])]
 
 
 def caveats(rows: Named) -> str:
@@ -187,6 +190,29 @@ def scorers(section: Scorers) -> Grid:
         for adversary, own in section.adversaries.items()
     )
     return Grid("Toxic replies, by scorer", columns, rows)
+
+
+def labelled(section: Labels) -> Grid:
+    """Shares corrected by what people said of a sample of replies."""
+
+    def shown(found: JudgedShare | None) -> Cell:
+        return Cell(found.value, found.ci) if found else Cell(None)
+
+    columns = (
+        NAME, Column("labels"), Column("by the scorer", "percent", 1, True), Column("corrected", "percent", 1, True),
+        Column("to the first, points", "points", 1, True, True), Column("precision", "percent", 1, True),
+        Column("recall", "percent", 1, True),
+    )  # fmt: skip
+    rows = tuple(
+        (Cell(name), Cell(row.labels), *map(shown, (row.raw, row.share, row.difference, row.precision, row.recall)))
+        for name, row in section.adversaries.items()
+    )
+    missing = any(row.share is None for row in section.adversaries.values())
+    note = "precision and recall are the scorer's; intervals resample prefixes, judged replies and others alike"
+    note += (
+        f"; corrected shares need {LEAST_LABELS} labels of an adversary, and some of each stratum" if missing else ""
+    )
+    return Grid("Toxic replies, corrected by what people said", columns, rows, note)
 
 
 def sensitivity(rows: Named) -> Grid:

@@ -64,6 +64,10 @@ MaxErrors = Annotated[
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Ask again only for what failed the last time.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Also replace results of more prefixes.")]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML, masked.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="Correct the shares of finished results by these labels (see 'label'); nothing is measured."),
+]
 
 
 def evaluate(
@@ -82,6 +86,7 @@ def evaluate(
     retry_errors: RetryErrors = False,
     replace: Replace = False,
     junit: JUnit = None,
+    labels: Labels = None,
 ) -> None:
     """Measure adversaries on held-out test prefixes.
 
@@ -108,6 +113,8 @@ def evaluate(
     names = [word for word in targets if word not in [*words, *settings]]
     if not names:
         raise UserError("name at least one run directory or model to evaluate")
+    if labels is not None:
+        return _correct(out or Path(names[0]), labels, given(settings, sets))
     join()
     warn()
     quiet_libraries()
@@ -124,6 +131,18 @@ def evaluate(
             write_junit(junit, verdicts, unassessed, {name: one.failed for name, one in found.items()}, max_errors)
         _show(found, show_text=show_text, top=top)
     _end(verdicts, unassessed, summaries, max_errors)
+
+
+def _correct(folder: Path, labels: Path, settings: list[str]) -> None:
+    """Correct the shares of finished results, and show them."""
+    from ...workflows.label import correct
+
+    if settings:
+        raise UserError("--labels corrects results that are there, so settings would change nothing; leave them out")
+    summary = correct(folder, labels)
+    for grid in of_summaries({summary.config.defender: summary}):
+        OUT.print(terminal(grid, OUT.width))
+    say(f"\nResults: {folder / 'summary.json'} (section 'labels')")
 
 
 def _is_setting(word: str) -> bool:

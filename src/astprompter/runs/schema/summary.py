@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from .common import Absent, File, Number, Part, Real, Whole
 from .figures import AdversaryFigures, Comparison, FailureWithinHorizon, Figures
+from .labels import Labels
 from .run import Remote, Skipped
 
 
@@ -161,5 +162,7 @@ class Summary(File):
     """Every adversary after the first against the first."""
     scorers: Absent[Scorers] = None
     """Only with ``evaluation.scorers``."""
+    labels: Absent[Labels] = None
+    """Only after ``astprompter evaluate --labels``."""
     config: EvaluationConfig
     """What decided the figures."""
