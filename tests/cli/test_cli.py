@@ -94,9 +94,11 @@ def test_a_model_that_is_not_at_hand_is_refused_at_once_with_a_remedy(
     files: dict[str, str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from astprompter.models.local import loading
+    from astprompter.workflows import load, targets  # imported before the name is patched, which would else stay so
 
     loaded: list[str] = []
-    monkeypatch.setattr("astprompter.workflows.load.build_lm", lambda *given, **more: loaded.append("a model"))
+    for module in (load, targets):
+        monkeypatch.setattr(module, "build_lm", lambda *given, **more: loaded.append("a model"))
     hub = loading.hub_constants()
     chosen = ["-p", "gpt2", *settings(files), "scorer.spec=detoxify:unbiased"]
     for command in (["train", "-o", str(tmp_path / "run"), *chosen],
