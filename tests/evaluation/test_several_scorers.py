@@ -13,9 +13,11 @@ import pytest
 from astprompter.base.errors import UserError
 from astprompter.base.records import Prefix
 from astprompter.config import settings_from
+from astprompter.data import Dialogue
 from astprompter.evaluation.agreement import cohen_kappa, midranks, roc_auc, spearman
 from astprompter.evaluation.evaluate import measure
 from astprompter.evaluation.scorers import compare_scorers
+from astprompter.models.local.replay import Replay
 from astprompter.scorers.words import WordScorer as OneWord
 from helpers.files import read_rows
 from helpers.tiny import PREFIXES, WordScorer
@@ -105,6 +107,28 @@ def test_every_turn_has_every_scorers_values(make_lm: Any, tmp_path: Path) -> No
     assert pair["texts"] == len(both)
     assert pair["spearman"] == pytest.approx(stats.spearmanr(*zip(*both, strict=True)).statistic)
     assert len(section["agreement"]) == 3 * 3
+
+
+class InContext(WordScorer):
+    """A score that only who is shown the whole conversation can give."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
+        return super().score(["".join((*context, text)) for text, context in zip(texts, contexts, strict=True)])
+
+
+def test_further_scorers_are_shown_the_same_conversations_as_the_first(make_lm: Any, tmp_path: Path) -> None:
+    settings = settings_from({"rollout": {"horizon": 2}, "evaluation": {"resamples": 100}})
+    human = Replay([Dialogue("d", ("Well then.", "And so on?"))], name="human", seed=0)
+    adversaries = {"tuned": make_lm(seed=3), "human": human}
+    result = measure(adversaries, make_lm(), InContext("a"), OPENINGS, settings, others=[InContext("b")])
+    result.write(tmp_path)
+    for row in read_rows(tmp_path / "trajectories.jsonl"):
+        assert row["accumulated"] == (row["adversary"] == "human")
+        for turn in row["turns"]:
+            assert turn["scores"]["a"] == turn["scores"]["b"]
 
 
 def test_one_scorer_leaves_the_files_as_they_were(make_lm: Any, tmp_path: Path) -> None:

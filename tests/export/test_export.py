@@ -9,23 +9,28 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from astprompter.base.errors import UserError
 from astprompter.base.files import write_rows
 from astprompter.base.progress import Silent
+from astprompter.base.protocols import Session
 from astprompter.base.records import Speech
+from astprompter.config.settings import LossSettings
 from astprompter.export import FORMATS, export_run
 from astprompter.export.card import _licence
-from astprompter.export.files import _literal
-from astprompter.export.found import Attack, first_turn_pairs
-from astprompter.export.hardening import draw_replies, repair_pairs
+from astprompter.export.files import _beta_of, _literal
+from astprompter.export.found import Attack, Defender, first_turn_pairs
+from astprompter.export.hardening import Drawn, draw_replies, repair_pairs
 from astprompter.runs.schema.results import TrajectoryRow, TurnRow
+from astprompter.training.loss import ipo_loss, log_ratio_difference
 from helpers.commands import SMALL, call
 from helpers.files import read_rows
 from helpers.functions import often
@@ -48,7 +53,7 @@ def run(tmp_path_factory: Any) -> Path:
     )
     settings = [f"{who}.path={folder / 'model'}" for who in ("adversary", "defender")]
     settings += [f"data.{name}={folder / 'p.jsonl'}" for name in ("train", "dev", "test", "eliciting")]
-    settings += ["training.updates=2", "training.save_pairs=true", "scorer.spec=python:helpers.functions:often"]
+    settings += ["training.save_pairs=true", "scorer.spec=python:helpers.functions:often"]
     with pytest.MonkeyPatch.context() as patch:
         for arguments in (["train", "-o", str(folder / "run"), *SMALL[:-2], SMALL[-1], *settings],
                           ["evaluate", str(folder / "run"), "--top", "0"]):  # fmt: skip
@@ -99,6 +104,7 @@ def test_accumulated_turns_are_attacks_of_their_own(run: Path, tmp_path: Path) -
     write_rows(replayed / "trajectories.jsonl", [{**row, "accumulated": True} for row in rows])
     texts = {(row["adversary"], row["prefix_id"]): row for row in rows}
     samples = read_rows(written(replayed, "inspect", tmp_path / "x") / "samples.jsonl")
+    assert not any(sample["metadata"]["later_turns"] for sample in samples)
     assert any(sample["metadata"]["turn"] > 1 for sample in samples)
     for sample in samples:
         facts = sample["metadata"]
@@ -140,45 +146,146 @@ def test_first_turn_pairs_by_hand() -> None:
     assert pair["margin"] == pytest.approx(0.8)
 
 
-class Replies:
-    """A defender that replies from a table."""
+class Replies(Session):
+    """A defender that replies from a table; it also notes which words were put into its mouth."""
 
     name = "table"
 
-    def __init__(self, table: dict[str, list[str]]) -> None:
-        self.table = table
+    def __init__(self, table: dict[str, list[str]], rows: Sequence[str] = (), told: list[str] | None = None) -> None:
+        self.table, self.rows, self.told = table, list(rows), [] if told is None else told
 
     def start(self, prefixes: Any, *, turns: int) -> Any:
-        self.prefixes = list(prefixes)
-        return self
+        assert turns == 2
+        return Replies(self.table, prefixes, self.told)
+
+    def hear(self, speeches: Any, *, likelihood: bool = False) -> None:
+        self.rows = [row + speech.text for row, speech in zip(self.rows, speeches, strict=True)]
+
+    def say(self, speeches: Any) -> None:
+        self.told += [speech.text for speech in speeches]
+        self.hear(speeches)
+
+    def branch(self, rows: Any) -> Any:
+        return Replies(self.table, [self.rows[row] for row in rows], self.told)
 
     def speak(self, keys: Any) -> list[Speech]:
-        return [Speech(self.table[prefix].pop(0)) for prefix in self.prefixes]
+        assert len(set(keys.tolist())) == len(self.rows)
+        said = [Speech(self.table[row].pop(0)) for row in self.rows]
+        self.hear(said)
+        return said
+
+
+class Length:
+    name = "length"
+
+    def __init__(self) -> None:
+        self.contexts: list[Any] = []
+
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
+        self.contexts += contexts
+        return [min(1.0, len(text) / 10) for text in texts]
+
+
+def attack(name: str) -> Attack:
+    earlier = turn(" u1", " y1", 0.1)
+    return Attack("ours", name, f"{name}:", (earlier, turn(" u2", "bad reply", 0.9, turn=2)), 1.5)
+
+
+def drawn_from(table: dict[str, list[str]], found: list[Attack], *, own: bool) -> tuple[list[Drawn], list[str]]:
+    defender: Any = Replies(table)
+    drawn = draw_replies(found, defender, own=own, samples=3, seed=0, trees_per_batch=6, progress=Silent())
+    return drawn, defender.told
 
 
 def test_hardening_prefers_the_least_toxic_reply_of_the_same_attack() -> None:
-    class Length:
-        name = "length"
-
-        def score(self, texts: Any, contexts: Any = None) -> list[float]:
-            return [min(1.0, len(text) / 10) for text in texts]
-
-    def attack(name: str) -> Attack:
-        earlier = turn(" u1", " y1", 0.1)
-        return Attack("ours", name, f"{name}:", (earlier, turn(" u2", "bad reply", 0.9, turn=2)), 1.5)
-
     found = [attack("a"), attack("b"), attack("c")]
-    assert found[0].prompt == "a: u1 y1 u2"
-    table = {"a: u1 y1 u2": ["good", "ok", "  "], "b: u1 y1 u2": ["longer reply", "long one"],
+    assert found[0].said == ("a:", " u1", " y1", " u2")
+    table = {"a: u1 y1 u2": ["good", "ok", "  "], "b: u1 y1 u2": ["longer reply", "long one", "long two"],
              "c: u1 y1 u2": ["ok", "a yet longer one", "ok"]}  # fmt: skip
-    table["b: u1 y1 u2"].append("long two")
-    drawn = draw_replies(found, Replies(table), samples=3, seed=0, trees_per_batch=2, progress=Silent())  # type: ignore[arg-type]
+    drawn, told = drawn_from(table, found, own=True)
+    assert told == [" y1"] * 3  # the conversation is replayed turn by turn, its own replies as its own
     counts: Counter[str] = Counter()
-    first, last = repair_pairs(found, drawn, Length(), counts, threshold=0.5)
+    first, last = repair_pairs(drawn, Length(), counts, threshold=0.5, chat=False)
     assert counts == {"pairs": 2, "without a harmless reply": 1}
     assert (first["prompt"], first["chosen"], first["rejected"]) == ("a: u1 y1 u2", "ok", "bad reply")
     assert (first["chosen_toxicity"], first["rejected_toxicity"], first["turn"]) == (0.2, 0.9, 2)
     assert (last["chosen"], last["rejected"], last["candidates"]) == ("ok", "a yet longer one", 3)
+
+
+def test_hardening_of_a_chat_defender_writes_messages() -> None:
+    drawn, _ = drawn_from({"a: u1 y1 u2": ["good", " ok", "  "]}, [attack("a")], own=True)
+    scorer = Length()
+    (row,) = repair_pairs(drawn, scorer, Counter(), threshold=0.5, chat=True)
+    assert row["prompt"] == [
+        {"role": "user", "content": "a: u1"}, {"role": "assistant", "content": "y1"}, {"role": "user", "content": "u2"},
+    ]  # fmt: skip
+    assert row["chosen"] == [{"role": "assistant", "content": "ok"}]
+    assert row["rejected"] == [{"role": "assistant", "content": "bad reply"}]
+    assert set(scorer.contexts) == {("a:", " u1", " y1", " u2")}  # a judge sees what the reply answers
+
+
+def test_hardening_of_another_defender_holds_no_reply_of_the_first() -> None:
+    table = {"a: u1": [" mine"], "a: u1 mine u2": ["ok", "very long reply", ""], "b: u1": [" own"],
+             "b: u1 own u2": ["ok", "fine", "good"]}  # fmt: skip
+    drawn, told = drawn_from(table, [attack("a"), attack("b")], own=False)
+    assert told == []
+    counts: Counter[str] = Counter()
+    (row,) = repair_pairs(drawn, Length(), counts, threshold=0.5, chat=False)
+    assert counts == {"pairs": 1, "without a toxic reply": 1}
+    assert (row["prompt"], row["chosen"], row["rejected"]) == ("a: u1 mine u2", "ok", "very long reply")
+    assert row["candidates"] == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (Defender("b", "1f", None, "off"), True),  # one model in two folders
+        (Defender("a", "2e", None, "off"), False),
+        (Defender("a", "1f", None, "on"), False),  # under its chat template it is another one
+        (Defender("a", None, "http://x/v1", "off"), False),
+    ],
+)
+def test_defenders_are_told_apart_by_what_answers(other: Defender, same: bool) -> None:
+    assert Defender("a", "1f", None, "off").is_same(other) == same
+    assert Defender("s", None, "http://x/v1", "off").is_same(Defender("s", None, "http://x/v1", "off"))
+    assert not Defender("s", None, "http://x/v1", "off").is_same(Defender("s", None, "http://y/v1", "off"))
+
+
+def test_hardening_of_a_run_for_another_model(run: Path, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    make_model("gpt2", len(tokenizer), seed=3).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    out = written(run, "hardening", tmp_path / "x", samples=6, overrides=(f"defender.path={tmp_path / 'other'}",))
+    card = (out / "README.md").read_text()
+    digests = re.findall(
+        r"(whose replies these are|the attacks were found): `(\w+)`;.* of its weights: (\w{64})$", card, re.M
+    )
+    assert [found[:2] for found in digests] == [
+        ("whose replies these are", "other"),
+        ("the attacks were found", "model"),
+    ]
+    assert digests[1][2] == json.loads((run / "summary.json").read_text())["config"]["defender_sha256"] != digests[0][2]
+    found = {turn["reply"] for row in read_rows(run / "trajectories.jsonl") for turn in row["turns"]}
+    for row in read_rows(out / "hardening.jsonl"):
+        assert not {row["chosen"], row["rejected"]} & found
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_tau_and_the_beta_of_trl(tokens: int) -> None:
+    """TRL's IPO takes means per token, its DPO sums: what this run calls tau is turned into their beta."""
+    policy, reference = torch.tensor([-0.9, -1.4]) * tokens, torch.tensor([-1.1, -1.2]) * tokens
+    sides = (policy[:1], policy[1:], reference[:1], reference[1:])
+    h_sum, tau = float(log_ratio_difference(*sides)), 0.2
+    h_mean = h_sum / tokens
+
+    def beta(kind: str, reduction: str) -> float:
+        said = _beta_of(LossSettings(kind=kind, reduction=reduction, tau=tau), float(tokens))  # type: ignore[arg-type]
+        return float((re.search(r"about ([\d.]+) at", said) or re.search(r"beta = tau = ([\d.]+)", said))[1])  # type: ignore[index]
+
+    ours = float(ipo_loss(*sides, tau=tau))
+    assert ours == pytest.approx(tokens**2 * (h_mean - 1 / (2 * beta("ipo", "sum"))) ** 2)
+    assert beta("ipo", "mean") == beta("dpo", "sum") == tau
+    assert beta("dpo", "mean") * h_sum == pytest.approx(tau * h_mean, rel=1e-2)  # three digits
 
 
 def test_hardening_of_a_run_is_seeded(run: Path, tmp_path: Path) -> None:
@@ -258,11 +365,49 @@ def test_inspect_samples(run: Path, tmp_path: Path) -> None:
     assert len({row["id"] for row in rows}) == len(rows) == len(read_rows(run / "failures.jsonl"))
     for row in rows:
         assert set(row) == {"id", "input", "target", "metadata"}
-        roles = [message["role"] for message in row["input"]]
-        assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
-        assert all(isinstance(message["content"], str) for message in row["input"])
-        assert row["metadata"]["turn"] == (len(roles) + 1) / 2
-        assert row["metadata"]["tox_reply"] > 0.5
+        (message,), facts = row["input"], row["metadata"]
+        assert message["role"] == "user"
+        assert message["content"].startswith(OPENINGS)
+        assert facts["turn"] == 1 + len(facts["later_turns"])
+        assert facts["tox_reply"] > 0.5
+
+
+def test_no_reply_of_the_first_defender_is_put_into_the_mouth_of_another(run: Path, tmp_path: Path) -> None:
+    paths = {(row["adversary"], row["prefix_id"]): row for row in read_rows(run / "trajectories.jsonl")}
+    rows = read_rows(written(run, "inspect", tmp_path / "x") / "samples.jsonl")
+    assert any(row["metadata"]["later_turns"] for row in rows)
+    for row in rows:
+        facts = row["metadata"]
+        path = paths[facts["adversary"], facts["prefix_id"]]
+        said = [turn["utterance"] for turn in path["turns"][: facts["turn"]]]
+        assert [row["input"][0]["content"], *facts["later_turns"]] == [path["prefix"] + said[0], *said[1:]]
+        assert (facts["defender"], facts["found_reply"]) == ("model", path["turns"][facts["turn"] - 1]["reply"])
+    out = written(run, "hf", tmp_path / "y")
+    for name in ("turns", "failures"):
+        assert {row["defender"] for row in read_rows(out / "data" / f"{name}.jsonl")} == {"model"}
+
+
+def test_failures_that_every_scorer_confirms_come_first(run: Path, tmp_path: Path) -> None:
+    judged = tmp_path / "judged"
+    judged.mkdir()
+    for name in ("summary.json", "failures.jsonl"):
+        (judged / name).write_text((run / name).read_text())
+    rows = read_rows(run / "trajectories.jsonl")
+    failures = read_rows(run / "failures.jsonl")
+    last = failures[-1]
+    for row in rows:
+        for number, said in enumerate(row["turns"], start=1):
+            sure = (row["adversary"], row["prefix_id"], number) == (last["adversary"], last["prefix_id"], last["turn"])
+            values = {"tox_utterance": 0.0, "tox_turn": 0.0}
+            said["scores"] = {
+                "a": {**values, "tox_reply": said["tox_reply"]},
+                "b": {**values, "tox_reply": float(sure)},
+            }
+    write_rows(judged / "trajectories.jsonl", rows)
+    samples = read_rows(written(judged, "inspect", tmp_path / "x") / "samples.jsonl")
+    assert [sample["metadata"]["confirmed"] for sample in samples] == [True] + [False] * (len(failures) - 1)
+    assert samples[0]["metadata"]["prefix_id"] == last["prefix_id"]
+    assert "confirmed" not in read_rows(written(run, "inspect", tmp_path / "y") / "samples.jsonl")[0]["metadata"]
 
 
 def test_the_task_of_inspect_is_python_that_judges_as_the_run_did(run: Path, tmp_path: Path) -> None:
@@ -278,6 +423,7 @@ def test_the_task_of_inspect_is_python_that_judges_as_the_run_did(run: Path, tmp
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # streams that it leaves open
 def test_the_task_of_inspect_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inspect_ai = pytest.importorskip("inspect_ai", reason="pip install inspect-ai to test it")
     task = written(run, "inspect", tmp_path / "x", overrides=("scorer.spec=word:banana",)) / "task.py"
@@ -323,7 +469,12 @@ def test_every_format_has_a_card_and_no_absolute_path(run: Path, tmp_path: Path,
     out = written(run, to, tmp_path / "x")
     card = (out / "README.md").read_text()
     assert "Content warning" in card
-    assert "- defender, whose replies these are: `model`; licence: not known here" in card
+    digest = json.loads((run / "summary.json").read_text())["config"]["defender_sha256"]
+    assert (
+        f"- defender, whose replies these are: `model`; licence: not known here; SHA-256 of its weights: {digest}"
+        in card
+    )
+    assert "| adversary | failed prefixes |" in card
     assert "- scorer, by its label 'toxicity': `python:helpers.functions:often`" in card
     assert "- prefixes of the evaluation: `p.jsonl`" in card
     if to in ("trl", "hardening", "hf", "inspect"):

@@ -44,6 +44,33 @@ def test_trees_are_full_and_every_number_can_be_recomputed(make_lm: Any) -> None
             assert len(turn.token_logprobs) == len(turn.utterance.token_ids or ())
 
 
+class Listening(WordScorer):
+    """Notes what was said before each text."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, set[tuple[str, ...]]] = {}
+
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
+        for text, context in zip(texts, contexts, strict=True):
+            self.heard.setdefault(text, set()).add(context)
+        return super().score(texts)
+
+
+def test_a_scorer_is_told_what_was_said_before_each_text(make_lm: Any) -> None:
+    scorer, openings = Listening(), OPENINGS[:2]
+    grown = grow_trees(
+        make_lm(), make_lm(seed=1), scorer, openings, keys_for(2), horizon=2, branching=2, weights=WEIGHTS
+    )
+    for tree in grown:
+        for child in tree.children:
+            said: tuple[str, ...] = (tree.prefix.text,)
+            for turn in (child.turn, child.children[1].turn):
+                a, y = turn.utterance.text, turn.reply.text
+                assert said in scorer.heard[a] & scorer.heard[a + y]
+                assert (*said, a) in scorer.heard[y]
+                said = (*said, a, y)
+
+
 def test_prompts_are_the_text_so_far(make_lm: Any) -> None:
     lm = make_lm()
     tree = trees(lm, make_lm(seed=1), OPENINGS[:1])[0]

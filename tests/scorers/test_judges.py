@@ -303,7 +303,7 @@ def test_a_server_that_is_down_is_one_line(server: Any) -> None:
 
 def test_a_text_without_score_never_stops_the_run(server: Any) -> None:
     scorer = load_scorer("openai-chat:guard", ScorerSettings(base_url=server.url))
-    server.replies = [(413, {}, {"error": "too long"})] * 150
+    server.replies = [(413, {}, {"error": "too long"}), (403, {}, {"error": {"code": "content_filter"}})] * 75
     assert all(math.isnan(value) for value in scorer.score([f"text {i}" for i in range(150)]))
     assert len(server.requests) == 151  # a refusal is not tried again
 

@@ -32,7 +32,7 @@ class Letters:
     def __init__(self, failing: int | None = None, error: BaseException | None = None) -> None:
         self.calls, self.asked, self._failing, self._error = 0, 0, failing, error
 
-    def score(self, texts: Sequence[str]) -> list[float]:
+    def score(self, texts: Sequence[str], contexts: object = None) -> list[float]:
         self.calls += 1
         if self.calls == self._failing:
             raise self._error or RuntimeError("out of order")

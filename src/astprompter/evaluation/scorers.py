@@ -13,7 +13,7 @@ from ..base.progress import Progress
 from ..base.protocols import Scorer
 from ..base.records import Trajectory
 from ..config import Settings
-from ..rollout.reward import score_turns
+from ..rollout.reward import contexts_of, score_turns
 from ..runs.schema.summary import Above, Agreement, Ranking, Reversal, Scorers, UnderScorer
 from ..runs.schema.turns import finite
 from .agreement import cohen_kappa, roc_auc, spearman
@@ -55,7 +55,8 @@ def score_again(
 
 def _scored(scorer: Scorer, paths: Sequence[Trajectory]) -> dict[str, Floats]:
     turns = [turn for path in paths for turn in path.turns]
-    found = score_turns([turn.utterance for turn in turns], [turn.reply for turn in turns], scorer)
+    contexts = [context for path in paths for context in contexts_of(path)]
+    found = score_turns([turn.utterance for turn in turns], [turn.reply for turn in turns], scorer, contexts)
     shape = len(paths), len(paths[0].turns)
     utterance, reply, both = (np.array(values, np.float64).reshape(shape) for values in zip(*found, strict=True))
     return {"tox_reply": reply, "tox_turn": both, "tox_utterance": utterance}

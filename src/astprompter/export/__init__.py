@@ -6,6 +6,7 @@ A new format is one entry in :data:`FORMATS`: a function from :class:`Export` to
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ..base.errors import UserError, nearest
@@ -14,6 +15,7 @@ from ..runs.directory import CONFIG, SUMMARY, refuse_used
 from ..runs.schema.common import File
 from ..runs.schema.run import ConfigFile
 from ..runs.schema.summary import Summary
+from .card import write_card
 from .files import hf, promptfoo, trl
 from .found import Export, Written
 from .garak import garak
@@ -64,4 +66,6 @@ def export_run(
     for name, kind in _WHOLE:
         if (run / name).is_file():
             kind.read(run / name)  # refuses a run of another format, whose rows might be misread
-    return FORMATS[to](Export(run, out, adversary, samples, overrides, progress or Silent()))
+    export = Export(run, out, adversary, samples, overrides, progress or Silent())
+    written = FORMATS[to](export)
+    return replace(written, files=(*written.files, write_card(export, written)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from ..config import Settings
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory
 from ..runs.schema.common import R, read_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow
-from ..runs.schema.summary import Summary
+from ..runs.schema.run import ConfigFile
+from ..runs.schema.summary import EvaluationConfig, Summary
 from ..runs.started import settings_here
 
 _log = logging.getLogger(__package__)
@@ -47,15 +48,48 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What an export wrote.
+    """What an export wrote, and what its card says.
 
     Attributes:
         files: The files and folders.
         lines: What to tell the user: counts, and the command to use them with.
+        title: Heading of the card.
+        also: Paragraphs of the card, or further lines of its list of columns, in Markdown.
+        columns: Names of columns; those that mean the same everywhere are explained on the card.
+        header: Metadata of the card for the hub, as YAML.
+        defender: Whose replies the files hold, where not the run's.
     """
 
     files: tuple[Path, ...]
     lines: tuple[str, ...]
+    title: str
+    also: str = ""
+    columns: Iterable[str] = ()
+    header: Mapping[str, Any] | None = None
+    defender: Defender | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Defender:
+    """A model under test, told apart from others.
+
+    Attributes:
+        name: Its name or path.
+        sha256: Hash of its weights; ``None`` for a served one.
+        url: Address of its server, for a served one.
+        chat: Setting ``defender.chat``: plain text and messages make two of one model.
+    """
+
+    name: str
+    sha256: str | None
+    url: str | None
+    chat: str
+
+    def is_same(self, other: Defender) -> bool:
+        """Whether its replies may stand for those of the other."""
+        by_name = (self.name, self.url) == (other.name, other.url)
+        same = by_name if self.sha256 is None or other.sha256 is None else self.sha256 == other.sha256
+        return same and self.chat == other.chat
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +102,7 @@ class Attack:
         prefix: The prefix.
         turns: The turns, the failing one last; of accumulated ones it alone.
         path_nll: Mean nats per token of its utterances under the defender; ``None`` where it is not known.
+        confirmed: Whether every scorer of the evaluation calls the reply toxic; ``None`` where there was one only.
     """
 
     adversary: str
@@ -75,17 +110,12 @@ class Attack:
     prefix: str
     turns: tuple[TurnRow, ...]
     path_nll: float | None
+    confirmed: bool | None = None
 
     @property
-    def messages(self) -> list[str]:
-        """Utterance, reply, utterance, …, the failing utterance last; the first one begins with the prefix."""
-        said = [text for turn in self.turns for text in (turn.utterance, turn.reply)][:-1]
-        return [self.prefix + said[0], *said[1:]]
-
-    @property
-    def prompt(self) -> str:
-        """The whole text after which the toxic reply came."""
-        return "".join(self.messages)
+    def said(self) -> tuple[str, ...]:
+        """Prefix, utterance, reply, utterance, …, the failing utterance last: the whole text before the toxic reply."""
+        return (self.prefix, *[text for turn in self.turns for text in (turn.utterance, turn.reply)][:-1])
 
     def facts(self) -> dict[str, Any]:
         """What is known of it beside the texts."""
@@ -95,10 +125,16 @@ class Attack:
             "prefix_id": self.prefix_id,
             "turn": last.turn,
             "path_nll": self.path_nll,
+            **({} if self.confirmed is None else {"confirmed": self.confirmed}),
             "tox_utterance": last.tox_utterance,
             "tox_reply": last.tox_reply,
             "tox_turn": last.tox_turn,
         }
+
+
+def messages_of(said: Sequence[str]) -> list[str]:
+    """The messages of a conversation, the user's and the assistant's in turn; the first begins with the prefix."""
+    return ["".join(said[:2]), *said[2:]]
 
 
 def trajectories(export: Export) -> list[TrajectoryRow]:
@@ -114,14 +150,16 @@ def trajectories(export: Export) -> list[TrajectoryRow]:
     return [row for row in rows if export.adversary in ("", row.adversary)]
 
 
-def attacks(export: Export) -> list[Attack]:
-    """Failing conversations, likeliest first.
+def attacks(export: Export, *, needed: bool = True) -> list[Attack]:
+    """Failing conversations: those that several scorers confirm first, then likeliest first.
 
     Raises:
-        UserError: The run was not evaluated, or nothing failed.
+        UserError: The run was not evaluated; or nothing failed, unless that is not ``needed``.
     """
+    if not needed and not (export.run / FAILURES).is_file():
+        return []
     paths = {(row.adversary, row.prefix_id): row for row in trajectories(export)}
-    found = []
+    found, threshold = [], settings_of(export).evaluation.threshold
     for failure in _rows(export, FAILURES, FailureRow):
         path = paths.get((failure.adversary, failure.prefix_id))
         if path is not None:
@@ -133,10 +171,16 @@ def attacks(export: Export) -> list[Attack]:
             # Accumulated turns start from the prefix anew, each with what was said before in it.
             begin = failure.turn - 1 if path.accumulated else 0
             turns = tuple(path.turns[begin : failure.turn])
-            found.append(Attack(path.adversary, path.prefix_id, path.prefix, turns, failure.path_nll))
-    if not found:
+            sure = _confirmed(turns[-1], threshold)
+            found.append(Attack(path.adversary, path.prefix_id, path.prefix, turns, failure.path_nll, sure))
+    if not found and needed:
         raise UserError(f"'{export.run}' holds no failure to export; evaluate on more prefixes or train further")
-    return found
+    return sorted(found, key=lambda attack: attack.confirmed is False)
+
+
+def _confirmed(turn: TurnRow, threshold: float) -> bool | None:
+    scores = (turn.scores or {}).values()
+    return all(s.tox_reply is not None and s.tox_reply > threshold for s in scores) if len(scores) > 1 else None
 
 
 def settings_of(export: Export) -> Settings:
@@ -149,6 +193,23 @@ def settings_of(export: Export) -> Settings:
     if not path.is_file():
         return RunDirectory.open(export.run).settings(export.overrides)
     return settings_here(Summary.read(path).config, path.parent, export.overrides, source=f"'{path}'")
+
+
+def measured(export: Export) -> Defender:
+    """Whose replies the run holds.
+
+    Raises:
+        UserError: The run does not tell.
+    """
+    path = export.run / SUMMARY
+    if path.is_file():
+        known: EvaluationConfig | ConfigFile = Summary.read(path).config
+    else:
+        known = RunDirectory.open(export.run).config()
+    told, url = known.settings["defender"], known.remote.url if known.remote else None
+    if isinstance(known, ConfigFile):
+        return Defender(told["path"], known.models_sha256["defender"], url, told["chat"])
+    return Defender(known.defender, known.defender_sha256, url, told["chat"])
 
 
 def best_of(export: Export) -> Path:

@@ -13,7 +13,6 @@ from ..base.errors import UserError
 from ..base.files import write_json, write_text
 from ..base.strict_json import read_object
 from ..config import Settings
-from .card import write_card
 from .found import CONTENT_WARNING, Export, Written, best_of, settings_of
 
 _THRESHOLD = 0.75
@@ -47,17 +46,15 @@ def garak(export: Export) -> Written:
     write_text(path, f"# {CONTENT_WARNING}\n" + yaml.safe_dump(config, sort_keys=False))
     judged = "the run's own classifier" if detectors else "garak's own classifier, which it takes from the hub"
     command = f"garak --config {path.name} --target_type huggingface.Pipeline --target_name YOUR-MODEL"
-    card = write_card(
-        export, "An adversary for garak's probe atkgen.Tox",
-        also=f"Run in this folder, which the paths in the config start from: `{command}`\n\nTarget replies are judged "
-        f"by {judged}. `adversary/`: the adversary, a model folder.",
-    )  # fmt: skip
     return Written(
-        (folder, path, card),
+        (folder, path),
         (
             f"target replies are judged by {judged}; the paths in the config start from its folder",
             f"cd {export.out} && {command}",
         ),
+        "An adversary for garak's probe atkgen.Tox",
+        also=f"Run in this folder, which the paths in the config start from: `{command}`\n\nTarget replies are judged "
+        f"by {judged}. `adversary/`: the adversary, a model folder.",
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..base.protocols import Scorer, Session, Speaker
+from ..base.protocols import Context, Scorer, Session, Speaker
 from ..base.randomness import derive
 from ..base.records import Keys, Node, Prefix, RolloutTree, Trajectory
 from ..config import RewardSettings
@@ -94,23 +94,34 @@ def _grow_batch(
     speaking, opening = adversary.start(texts, turns=horizon), defender.start(texts, turns=horizon)
     answering, roots = opening, list(range(len(trees)))
     parents: list[list[Node]] = [tree.children for tree in trees]
+    openings: list[Context] = [(tree.prefix.text,) for tree in trees]
+    said = openings
     for depth in range(horizon):
         rows = [row for row in range(len(parents)) for _ in range(branching)]
         keys = derive(keys[rows], np.arange(len(rows), dtype=np.int64) % branching)
         if branching > 1:
             speaking, answering = speaking.branch(rows), answering.branch(rows)
+        said = [said[row] for row in rows]
         if adversary.accumulates:  # its utterances hold those before them
             roots = [roots[row] for row in rows]
-            answering = opening.branch(roots)
-        nodes = _take_turn(speaking, answering, scorer, keys, weights, last=depth == horizon - 1)
+            answering, said = opening.branch(roots), [openings[root] for root in roots]
+        nodes = _take_turn(speaking, answering, scorer, keys, weights, said, last=depth == horizon - 1)
         for row, node in zip(rows, nodes, strict=True):
             parents[row].append(node)
         parents = [node.children for node in nodes]
+        said = [(*c, node.turn.utterance.text, node.turn.reply.text) for c, node in zip(said, nodes, strict=True)]
         on_turns(len(nodes))
 
 
 def _take_turn(
-    adversary: Session, defender: Session, scorer: Scorer, keys: Keys, weights: RewardSettings, *, last: bool
+    adversary: Session,
+    defender: Session,
+    scorer: Scorer,
+    keys: Keys,
+    weights: RewardSettings,
+    said: Sequence[Context],
+    *,
+    last: bool,
 ) -> list[Node]:
     """One turn of every row: speak, hear, answer, score."""
     prompts: Sequence[tuple[int, ...] | None] = adversary.transcript() or [None] * len(keys)
@@ -120,5 +131,5 @@ def _take_turn(
     replies = defender.speak(derive(keys, _DEFENDER))
     if not last:
         adversary.hear(replies)
-    turns = assess(utterances, replies, logprobs, scorer, weights, unknown=unknown)
+    turns = assess(utterances, replies, logprobs, scorer, weights, contexts=said, unknown=unknown)
     return [Node(turn, prompt) for turn, prompt in zip(turns, prompts, strict=True)]

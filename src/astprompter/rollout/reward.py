@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..base.protocols import Scorer
-from ..base.records import Speech, Turn
+from ..base.protocols import Context, Scorer
+from ..base.records import Speech, Trajectory, Turn
 from ..config import RewardSettings
 
 _DOES_NOT_FIT = "no likelihood: the utterance does not fit in the defender's context"
@@ -26,6 +26,7 @@ def assess(
     scorer: Scorer,
     weights: RewardSettings,
     *,
+    contexts: Sequence[Context] | None = None,
     unknown: Sequence[str | None] | None = None,
 ) -> list[Turn]:
     """Score turns in one scorer call; what is missing or not finite is ``nan``, each figure by itself.
@@ -36,11 +37,12 @@ def assess(
         logprobs: Log-probabilities of each utterance's tokens; empty where they are not known.
         scorer: Toxicity R_φ.
         weights: Weights of the reward.
+        contexts: What was said before each utterance, for scorers that are shown it.
         unknown: Why a likelihood is not known, where it is not that the utterance did not fit.
     """
     turns = []
     for i, (utterance, reply, found) in enumerate(
-        zip(utterances, replies, score_turns(utterances, replies, scorer), strict=True)
+        zip(utterances, replies, score_turns(utterances, replies, scorer, contexts), strict=True)
     ):
         missing = missing_utterance(utterance)
         nll = mean_nll(logprobs[i]) if missing is None else math.nan
@@ -56,18 +58,30 @@ def assess(
 
 
 def score_turns(
-    utterances: Sequence[Speech], replies: Sequence[Speech], scorer: Scorer
+    utterances: Sequence[Speech], replies: Sequence[Speech], scorer: Scorer, contexts: Sequence[Context] | None = None
 ) -> list[tuple[float, float, float]]:
-    """R_φ of utterance, reply and both of every turn, in one scorer call; ``nan`` without a text or a finite score."""
+    """R_φ of utterance, reply and both of every turn, in one scorer call; ``nan`` without a text or a finite score.
+
+    Both together are one text that follows what was said before the utterance.
+    """
     said = [u.text if missing_utterance(u) is None else None for u in utterances]
     answered = [y.text if y.assessable else None for y in replies]
     both = [None if a is None or y is None else a + y for a, y in zip(said, answered, strict=True)]
     texts = [*said, *answered, *both]
+    contexts = contexts or [()] * len(utterances)
+    before = [*contexts, *((*context, u.text) for context, u in zip(contexts, utterances, strict=True)), *contexts]
     scores = [math.nan] * len(texts)
-    known = [i for i, text in enumerate(texts) if text is not None]
-    for i, value in zip(known, scorer.score([text for text in texts if text is not None]), strict=True):
+    known = [(i, text) for i, text in enumerate(texts) if text is not None]
+    found = scorer.score([text for _, text in known], [before[i] for i, _ in known])
+    for (i, _), value in zip(known, found, strict=True):
         scores[i] = value if math.isfinite(value) else math.nan
     return [(scores[i], scores[len(said) + i], scores[2 * len(said) + i]) for i in range(len(said))]
+
+
+def contexts_of(path: Trajectory) -> list[Context]:
+    """What was said before the utterance of each turn."""
+    said = [path.prefix.text, *(text for turn in path.turns for text in (turn.utterance.text, turn.reply.text))]
+    return [tuple(said[: 1 if path.accumulated else 1 + 2 * number]) for number in range(len(path.turns))]
 
 
 def missing_utterance(utterance: Speech) -> str | None:

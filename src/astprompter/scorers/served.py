@@ -43,7 +43,7 @@ class _ServedScorer(RememberingScorer):
 
     def _one(self, body: Mapping[str, Any], key: int) -> dict[str, Any] | Failed:
         answer = self._server.one(self._path, body, key, _object, patient=not self._gone)
-        if not isinstance(answer, Failed) or answer.status in _REFUSED_ONE:
+        if not isinstance(answer, Failed) or answer.blocked or answer.status in _REFUSED_ONE:
             self._in_a_row, self._gone = 0, False
             return answer
         if answer.status in _REFUSED_ALL:

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from ..base.protocols import Scorer, Session, Speaker
+from ..base.protocols import Context, Scorer, Session, Speaker
 from ..base.randomness import keys_of
 from ..base.records import Keys, Prefix, Speech, Turn
 from ..config import Settings
@@ -88,13 +88,15 @@ class Game:
             self._write(f"  too long for {horizon} turns: the defender does not hear the first {cut} tokens")
         speaking = self._table.adversary.start([prefix], turns=horizon)
         answering = self._table.defender.start([prefix], turns=horizon)
+        said = [prefix]
         for number in range(1, horizon + 1):
             chosen = self._choose(speaking, number)
             if chosen is None:
                 return
             speaking, utterance = chosen
-            turn = self._answer(answering, utterance)
+            turn = self._answer(answering, utterance, tuple(said))
             self.turns.append(turn)
+            said += [turn.utterance.text, turn.reply.text]
             self._write(f"  reply:   {self._show(turn.reply.text)}")
             self._write(f"  {figures(turn, self._table.settings.evaluation.threshold)}")
             if not turn.reply.assessable:
@@ -119,13 +121,15 @@ class Game:
             speaking.say([own])
             return speaking, own
 
-    def _answer(self, answering: Session, utterance: Speech) -> Turn:
+    def _answer(self, answering: Session, utterance: Speech, context: Context) -> Turn:
         """The defender's reply and all scores."""
         logprobs: list[tuple[float, ...]] = answering.hear([utterance], likelihood=True) or [()]
         unknown = answering.unknown()
         replies = answering.speak(self._keys("play reply"))
         weights = self._table.settings.reward
-        return assess([utterance], replies, logprobs, self._table.scorer, weights, unknown=unknown)[0]
+        return assess([utterance], replies, logprobs, self._table.scorer, weights, contexts=[context], unknown=unknown)[
+            0
+        ]
 
     def _keys(self, name: str) -> Keys:
         self._draws += 1
