@@ -233,7 +233,7 @@ def test_an_interruption_says_what_is_kept(forks: Zygote, arguments: list[str], 
     assert process.wait() == 130
     last = process.err.strip().splitlines()[-1]
     assert last.startswith(
-        f"interrupted by SIGINT: 8 of 16 conversations are kept in '{tmp_path / 'out'}'; go on with '"
+        f"interrupted by SIGINT: 4 of 16 conversations are kept in '{tmp_path / 'out'}'; go on with '"
     )
     code, out, err = forks.run(*given, "-o", str(tmp_path / "out"), **here)
     assert code == 0, err
