@@ -55,7 +55,7 @@ class LMSession(Session):
         ids, valid = _pad(rows, lm.device)
         last = torch.zeros(len(rows), lm.logits_width, dtype=lm.model.dtype, device=lm.device)
 
-        def begin(group: slice, columns: int) -> Self:
+        def begin(group: slice, columns: int) -> Any:  # of this class: mypy binds no Self in here
             part = ids[group, :columns]
             return cls(lm, part, valid[group, :columns], cache=lm.new_cache(len(part)), cached=0, last=last[group])
 
