@@ -62,7 +62,8 @@ class LMSession(Session):
         lengths = [len(row) for row in rows]
         groups = alike(lengths) if lm.shares_branches else []
         if len(groups) <= 1:
-            return begin(slice(None), ids.size(1))
+            whole: Self = begin(slice(None), ids.size(1))
+            return whole
         parts = [begin(group, max(lengths[group])) for group in groups]
         with lm.precision():
             for part in parts:
