@@ -258,7 +258,7 @@ def test_the_error_budget_stops_the_run_with_a_clear_line(server: TinyServer) ->
     remote = speaker(server, likelihood=False, retries=0, error_budget=3)
     server.fault = lambda number, body: "status:500"
     with pytest.raises(
-        RunError, match=r"\d of the last \d+ requests failed.*remote\.error_budget=3.*HTTP 500.*--resume"
+        RunError, match=r"\d of the last \d+ requests failed.*remote\.error_budget=3.*HTTP 500.*mend the server"
     ):
         remote.start(["Hello."] * 30, turns=1).speak(keys_for(30))
 
