@@ -18,8 +18,7 @@ from astprompter.models.local.base import special_ids
 from astprompter.models.local.chat import ChatModel
 from astprompter.models.local.likelihood_proxy import LikelihoodProxy
 from astprompter.models.local.replay import Replay
-from astprompter.rollout.grow import grow_trees
-from astprompter.training.metrics import turns_of
+from astprompter.rollout.grow import grow_trees, turns_of
 from astprompter.training.packing import pack, sequence_logps, sequences_of
 from astprompter.workflows.load import load_training_models
 from astprompter.workflows.train import new_trainer

@@ -7,7 +7,6 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +22,16 @@ from astprompter.models.local.lm import LanguageModel
 from astprompter.models.served.connect import connect
 from astprompter.models.served.http import Endpoint, Failed, backoff, retry_after
 from astprompter.models.served.remote import RemoteSpeaker
-from astprompter.rollout.grow import grow_trees
+from astprompter.rollout.grow import grow_trees, turns_of
 from astprompter.rollout.reward import assess
-from astprompter.training.metrics import turns_of
 from astprompter.workflows.load import build_defender
 from astprompter.workflows.resume import check_resumable
 from helpers.files import read_rows
 from helpers.server import TinyServer, serving
-from helpers.tiny import PREFIXES, SHORT, WordScorer, keys_for, make_chat_tokenizer, make_model, make_tokenizer
+from helpers.tiny import PREFIXES, SHORT, WordScorer, keys_for, make_tokenizer
 
 OPENINGS = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES[:4])]
 KEY = "sk-very/secret+123"
-
-
-@pytest.fixture(scope="module")
-def parts() -> tuple[Any, Any]:
-    tokenizer = make_chat_tokenizer()
-    return make_model("llama", len(tokenizer), seed=1), tokenizer
-
-
-@pytest.fixture
-def server(parts: Any) -> Iterator[TinyServer]:
-    with serving(*parts) as running:
-        yield running
 
 
 def endpoint(server: TinyServer, **options: Any) -> Endpoint:

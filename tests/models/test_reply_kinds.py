@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,20 +11,8 @@ from astprompter.config import ServerSettings
 from astprompter.models.served.connect import connect
 from astprompter.models.served.http import Endpoint
 from astprompter.models.served.remote import RemoteSpeaker, _after_reasoning
-from helpers.server import FILTERS, TinyServer, serving
-from helpers.tiny import SHORT, keys_for, make_chat_tokenizer, make_model
-
-
-@pytest.fixture(scope="module")
-def parts() -> tuple[Any, Any]:
-    tokenizer = make_chat_tokenizer()
-    return make_model("llama", len(tokenizer), seed=1), tokenizer
-
-
-@pytest.fixture
-def server(parts: Any) -> Iterator[TinyServer]:
-    with serving(*parts) as running:
-        yield running
+from helpers.server import FILTERS, TinyServer
+from helpers.tiny import SHORT, keys_for
 
 
 def speaker(server: TinyServer, *, api: Any = "chat", reasoning_tokens: int = 0, **options: Any) -> RemoteSpeaker:

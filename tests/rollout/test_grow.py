@@ -8,10 +8,9 @@ import pytest
 
 from astprompter.base.records import ElicitingText, Node, Prefix, RolloutTree, Speech, Turn
 from astprompter.config import RewardSettings
-from astprompter.rollout.grow import grow_trees, trajectory_of
+from astprompter.rollout.grow import grow_trees, trajectory_of, turns_of
 from astprompter.rollout.pairs import pairs_of_tree, split_eliciting, supervised_pairs, swap_per_pair
 from astprompter.rollout.reward import assess, mean_nll
-from astprompter.training.metrics import turns_of
 from helpers.tiny import PREFIXES, WordScorer, keys_for
 
 WEIGHTS = RewardSettings()

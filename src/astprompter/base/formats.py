@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 ABSENT = "–"
 """What is shown where a figure is not defined."""
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """``{"blank": 3, "tool_call": 1}`` as ``3 blank, 1 tool call``."""
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:

@@ -195,7 +195,7 @@ def read_txt(path: Path, text: str) -> Iterator[Row]:
 def read_csv(path: Path, text: str) -> Iterator[Row]:
     """Rows of a table with a header, quoted as CSV is; commas, semicolons, tabs or bars part its fields."""
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(path, text), strict=True)
     header: list[str] | None = None
     while True:
         row = Row(path, reader.line_num + 1, None)  # where it begins: texts may span lines
@@ -222,7 +222,7 @@ def read_csv(path: Path, text: str) -> Iterator[Row]:
             yield replace(row, value=dict(zip(header, cells, strict=not fault)), fault=fault)
 
 
-def _delimiter(path: Path, text: str) -> str:
+def delimiter_of(path: Path, text: str) -> str:
     """What parts a table's fields: what gives the header several, and most of the next rows as many; else its own."""
     own = "\t" if ".tsv" in map(str.lower, path.suffixes) else ","
 

@@ -13,6 +13,7 @@ import yaml
 from ..base.display import portable
 from ..base.errors import UserError
 from ..base.files import write_json, write_rows, write_text
+from ..base.messages import messages_of
 from ..config.settings import LossSettings
 from ..runs.directory import PAIRS
 from ..runs.schema.common import read_rows
@@ -26,7 +27,6 @@ from .found import (
     best_of,
     first_turn_pairs,
     measured,
-    messages_of,
     settings_of,
     trajectories,
 )

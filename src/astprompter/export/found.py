@@ -132,11 +132,6 @@ class Attack:
         }
 
 
-def messages_of(said: Sequence[str]) -> list[str]:
-    """The messages of a conversation, the user's and the assistant's in turn; the first begins with the prefix."""
-    return ["".join(said[:2]), *said[2:]]
-
-
 def trajectories(export: Export) -> list[TrajectoryRow]:
     """Rows of ``trajectories.jsonl``, of the chosen adversary only if one is chosen.
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from ..base.errors import UserError
 from ..base.files import write_rows
+from ..base.messages import as_messages, messages_of
 from ..base.progress import Progress
 from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
 from ..base.records import Keys, Speech
 from ..config import Settings
-from .found import Attack, Defender, Export, Written, attacks, measured, messages_of, settings_of
+from .found import Attack, Defender, Export, Written, attacks, measured, settings_of
 
 _TOGETHER = 64
 """Replies drawn at once, unless ``rollout.trees_per_batch`` says otherwise."""
@@ -213,9 +214,3 @@ def repair_pairs(
             "candidates": len(candidates),
             **{key: value for key, value in one.attack.facts().items() if not key.startswith("tox_")},
         }
-
-
-def as_messages(texts: Sequence[str], first: int = 0) -> list[dict[str, str]]:
-    """Chat messages, the user's and the assistant's in turn, without the white space around them."""
-    roles = ("user", "assistant")
-    return [{"role": roles[(first + i) % 2], "content": text.strip()} for i, text in enumerate(texts)]

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..base.display import portable
 from ..base.files import write_rows, write_text
+from ..base.messages import messages_of
 from ..config import ScorerSettings
-from .found import CONTENT_WARNING, Attack, Export, Written, attacks, measured, messages_of, settings_of
+from .found import CONTENT_WARNING, Attack, Export, Written, attacks, measured, settings_of
 
 _TASK = Path(__file__).with_name("inspect_task.txt")
 

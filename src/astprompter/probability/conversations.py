@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..base.protocols import Context, Scorer, Session, Speaker
 from ..base.randomness import derive, uniform
 from ..base.records import Keys, Speech
+from ..rollout.reward import score_texts
 from .speaker import BlendedModel, BlendedSession
 
 Floats = npt.NDArray[np.float64]
@@ -153,17 +154,10 @@ def scores_of(
         replies: The replies.
         heard: All that was said before each reply.
     """
-    known = [i for i, (a, y) in enumerate(zip(utterances, replies, strict=True)) if not (a.error or y.error)]
-    return _scored(scorer, replies, heard, known)
+    texts = [None if a.error or y.error else y.text for a, y in zip(utterances, replies, strict=True)]
+    return np.array(score_texts(scorer, texts, heard))
 
 
 def score_utterances(scorer: Scorer, utterances: Sequence[Speech], heard: Sequence[Context]) -> Floats:
     """Toxicity of utterances, ``nan`` where there is none: [rows]."""
-    return _scored(scorer, utterances, heard, [i for i, said in enumerate(utterances) if not said.error])
-
-
-def _scored(scorer: Scorer, speeches: Sequence[Speech], heard: Sequence[Context], known: Sequence[int]) -> Floats:
-    scores = np.full(len(speeches), np.nan)
-    scores[list(known)] = scorer.score([speeches[i].text for i in known], [heard[i] for i in known])
-    scores[~np.isfinite(scores)] = np.nan
-    return scores
+    return np.array(score_texts(scorer, [None if said.error else said.text for said in utterances], heard))

@@ -6,14 +6,14 @@ conversation takes its turn in the same batch, and the texts of the depth are sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..base.protocols import Context, Scorer, Session, Speaker
 from ..base.randomness import derive
-from ..base.records import Keys, Node, Prefix, RolloutTree, Trajectory
+from ..base.records import Keys, Node, Prefix, RolloutTree, Trajectory, Turn
 from ..config import RewardSettings
 from .reward import assess
 
@@ -59,14 +59,25 @@ def grow_trees(
         )
         for prefix in prefixes
     ]
-    order = sorted(range(len(trees)), key=lambda i: len(prefixes[i].text))  # like lengths together: little padding
-    for start in range(0, len(order), trees_per_batch):
-        part = order[start : start + trees_per_batch]
+    for part in batches_of(prefixes, trees_per_batch):
         _grow_batch(
             adversary, defender, scorer, [prefixes[i].text for i in part], [trees[i] for i in part], keys[part],
             horizon=horizon, branching=branching, weights=weights, on_turns=on_turns,
         )  # fmt: skip
     return trees
+
+
+def batches_of(prefixes: Sequence[Prefix], size: int) -> list[list[int]]:
+    """Which prefixes grow together, at most ``size``: those of like length, so that little is padded."""
+    order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i].text))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def turns_of(nodes: Iterable[Node]) -> Iterator[Turn]:
+    """All turns of a tree, parents first."""
+    for node in nodes:
+        yield node.turn
+        yield from turns_of(node.children)
 
 
 def trajectory_of(tree: RolloutTree, *, accumulated: bool = False) -> Trajectory:

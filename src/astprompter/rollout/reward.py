@@ -70,12 +70,16 @@ def score_turns(
     texts = [*said, *answered, *both]
     contexts = contexts or [()] * len(utterances)
     before = [*contexts, *((*context, u.text) for context, u in zip(contexts, utterances, strict=True)), *contexts]
-    scores = [math.nan] * len(texts)
-    known = [(i, text) for i, text in enumerate(texts) if text is not None]
-    found = scorer.score([text for _, text in known], [before[i] for i, _ in known])
-    for (i, _), value in zip(known, found, strict=True):
-        scores[i] = value if math.isfinite(value) else math.nan
+    scores = score_texts(scorer, texts, before)
     return [(scores[i], scores[len(said) + i], scores[2 * len(said) + i]) for i in range(len(said))]
+
+
+def score_texts(scorer: Scorer, texts: Sequence[str | None], contexts: Sequence[Context]) -> list[float]:
+    """R_φ of texts in one call; ``nan`` where there is no text, or no finite score of it."""
+    known = [(text, context) for text, context in zip(texts, contexts, strict=True) if text is not None]
+    found = iter(scorer.score([text for text, _ in known], [context for _, context in known]))
+    scores = [math.nan if text is None else next(found) for text in texts]
+    return [score if math.isfinite(score) else math.nan for score in scores]
 
 
 def contexts_of(path: Trajectory) -> list[Context]:

@@ -11,7 +11,7 @@ from ..base.protocols import Scorer, Speaker
 from ..base.records import Keys, Prefix, RolloutTree
 from ..config import Settings
 from ..models.local.memory import batch_of_trees
-from .grow import grow_trees
+from .grow import batches_of, grow_trees
 
 
 class Keeper(Protocol):
@@ -72,9 +72,8 @@ def roll_out(
         def grow(mine: list[int]) -> list[RolloutTree]:
             found = {i: known[prefixes[i]] for i in mine if prefixes[i] in known}
             advance(turns * len(found) * world())
-            order = sorted(mine, key=lambda i: len(prefixes[i].text))  # like lengths together: little padding
-            for start in range(0, len(order), size):
-                part = [i for i in order[start : start + size] if i not in found]
+            for batch in batches_of([prefixes[i] for i in mine], size):
+                part = [mine[place] for place in batch if mine[place] not in found]
                 if not part:
                     continue
                 openings = [prefixes[i] for i in part]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..base.errors import UserError, words_of
+from ..base.messages import as_messages, messages_of
 from ..base.protocols import Context
 from ..config import ScorerSettings
 from ..models.local.loading import load_model, load_tokenizer
@@ -31,9 +32,7 @@ def messages_for(text: str, context: Context, instruction: str) -> list[dict[str
     assistant's; the prefix begins the first message, as a chat defender hears it.
     """
     system = [{"role": "system", "content": instruction}] if instruction else []
-    said = ["".join((*context, text)[:2]), *(*context, text)[2:]] if context else [text]
-    contents = [content.strip() for content in said] if context else said
-    return [*system, *({"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents))]
+    return [*system, *(as_messages(messages_of((*context, text))) if context else [{"role": "user", "content": text}])]
 
 
 class GenerativeJudge(RememberingScorer):

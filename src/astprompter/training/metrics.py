@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..base.records import Node, RolloutTree, Turn
@@ -12,13 +12,6 @@ from ..config import Settings
 from ..rollout.pairs import no_pair, ranked
 from ..runs.schema.run import Choice, LogRow, NllMean, NodeRow, RewardMeans, Toxicity, TreeRow
 from ..runs.schema.turns import opened, scored
-
-
-def turns_of(nodes: Iterable[Node]) -> Iterator[Turn]:
-    """All turns of a tree, parents first."""
-    for node in nodes:
-        yield node.turn
-        yield from turns_of(node.children)
 
 
 def turn_metrics(turns: Sequence[Turn], settings: Settings, likelihood: str | None = None) -> dict[str, Any]:

@@ -16,11 +16,12 @@ import torch
 from ..base.errors import RunError
 from ..base.processes import share, sum_over_processes
 from ..base.records import PreferencePair, RolloutTree
+from ..rollout.grow import turns_of
 from ..runs.directory import PAIRS
 from ..runs.schema.run import PairRow, Pairs
 from .collection import Collector
 from .loss import dpo_loss, ipo_loss, log_ratio_difference
-from .metrics import mean, speaking_rates, turns_of, why_no_pairs
+from .metrics import mean, speaking_rates, why_no_pairs
 from .packing import forward_groups, pack, sequences_of
 from .sharding import Placement
 from .state import Clock

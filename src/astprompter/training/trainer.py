@@ -14,13 +14,14 @@ from ..base.progress import Progress, Silent
 from ..base.randomness import keys_of
 from ..base.records import ElicitingText, Prefix, RolloutTree, Turn
 from ..config import Settings
+from ..rollout.grow import turns_of
 from ..rollout.run import roll_out
 from ..runs.directory import FROZEN, KEPT_START, LOG, TREES, RunDirectory
 from ..runs.schema.common import Part
 from ..runs.schema.run import Counters, FrozenFile, Hashes, LogRow, StateFile
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
-from .metrics import mean, per_second, summary_line, tree_row, turn_metrics, turns_of
+from .metrics import mean, per_second, summary_line, tree_row, turn_metrics
 from .optimizer import Updater, learning_rate
 from .state import Clock, TrainingModels
 

@@ -18,7 +18,7 @@ from ..base.records import Prefix
 from ..base.signals import going_on
 from ..config import Settings, dotted
 from ..data import BadRows, load_prefixes, overlap
-from ..data.splits import folded
+from ..data.splits import repeated
 from ..evaluation.evaluate import Evaluation, measure
 from ..runs.directory import RunDirectory, mind_earlier, results_folder, versions
 from ..runs.run import Run
@@ -200,10 +200,9 @@ def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix
 
 def warn_of_repeats(name: str, prefixes: Sequence[Prefix]) -> None:
     """Warn when prefixes of a set have one text: each counts, as if more were known than is."""
-    repeated = len(prefixes) - len({folded(prefix.text) for prefix in prefixes})
-    if repeated:
+    if again := repeated([prefix.text for prefix in prefixes]):
         _log.warning(
-            f"{repeated} of {len(prefixes)} {name} prefixes repeat the text of another; leave them out, since each "
+            f"{again} of {len(prefixes)} {name} prefixes repeat the text of another; leave them out, since each "
             "counts and intervals come out too narrow"
         )
 

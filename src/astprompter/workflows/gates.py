@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..base.errors import UserError, nearest
+from ..base.formats import counted
 from ..runs.schema.common import Interval, Number
 from ..runs.schema.figures import AdversaryFigures
 from ..runs.schema.summary import Summary
@@ -200,7 +201,7 @@ class Unassessed:
 
     def __str__(self) -> str:
         """What was found, in words."""
-        told = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self.kinds.items())
+        told = counted(self.kinds)
         return f"{self.count} of {self.total} replies of '{self.adversary}' could not be assessed ({told})"
 
 

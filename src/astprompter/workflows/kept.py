@@ -21,8 +21,9 @@ from typing import Any
 from ..base.errors import RunError, UserError
 from ..base.processes import barrier, from_json, is_main, rank, to_json
 from ..base.protocols import Speaker
-from ..base.records import Node, Prefix, RolloutTree, Turn
+from ..base.records import Prefix, RolloutTree, Turn
 from ..config import Settings, dotted
+from ..rollout.grow import turns_of
 from ..rollout.run import Keeper
 from .resume import MAY_CHANGE
 
@@ -139,7 +140,7 @@ class _Keeper:
         self.size: int | None = None
         for batch in kept.batches(adversary):
             found = zip(batch.prefixes, batch.trees, strict=True)
-            good = {prefix: tree for prefix, tree in found if not any(map(_failed, _turns(tree.children)))}
+            good = {prefix: tree for prefix, tree in found if not any(map(_failed, turns_of(tree.children)))}
             self.size, self.known = batch.size, {**self.known, **good}
 
     def keep(self, prefixes: Sequence[Prefix], trees: Sequence[RolloutTree], size: int) -> None:
@@ -155,12 +156,6 @@ def _read(folder: Path) -> Iterator[_Batch]:
                 yield from from_json(_Batch, line)
             except ValueError:
                 continue
-
-
-def _turns(nodes: Sequence[Node]) -> Iterator[Turn]:
-    for node in nodes:
-        yield node.turn
-        yield from _turns(node.children)
 
 
 def _failed(turn: Turn) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from ..base.errors import RunError, UserError
 from ..base.randomness import key_of
 from ..config import settings_from
+from ..data.readers import delimiter_of
 from ..evaluation.grid import guarded
 from ..evaluation.labels import EDGES, Judged, allocation, judged_adversaries, strata_of
 from ..evaluation.statistics import Options
@@ -197,8 +198,7 @@ class Sample:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read '{path}': {error}") from None
-        delimiter = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets of some countries save ';'
-        table = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
+        table = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter_of(path, text))
         if not {"id", "toxic"} <= set(table.fieldnames or ()):
             raise UserError(f"'{path}' has no columns 'id' and 'toxic'; write it with 'label --export'")
         for row in table:

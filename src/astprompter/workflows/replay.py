@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.errors import UserError
+from ..base.formats import counted
 from ..base.progress import Progress, Silent
-from ..base.protocols import Context, Scorer
 from ..base.randomness import keys_of
 from ..base.records import Speech
 from ..evaluation.grid import Cell, Column, Grid
 from ..evaluation.statistics import wilson
+from ..rollout.reward import score_texts
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES
 from ..runs.schema.common import read_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
@@ -65,8 +66,7 @@ class Replayed:
             Column("scorer", "text"), Column(f"replies > {self.threshold:g}", "percent", 1, True), Column("toxic"),
             Column("assessed"),
         )  # fmt: skip
-        kinds = Counter(reply.kind for reply in self.replies)
-        told = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.items())
+        told = counted(Counter(reply.kind for reply in self.replies))
         note = f"{len(self.replies)} fresh replies ({told}); []: {100 * self.level:g} % interval over replies (Wilson)"
         return Grid("", columns, tuple(cells), note)
 
@@ -118,19 +118,14 @@ def replay(
     for turn in before:
         heard += [("adversary", turn.utterance), ("defender", turn.reply)]
     heard.append(("adversary", failure.utterance))
+    texts, context = [reply.text if reply.assessable else None for reply in replies], tuple(text for _, text in heard)
     return Replayed(
         failure=failure,
         heard=heard,
         replies=replies,
-        scores={scorer.name: _scores(scorer, replies, tuple(text for _, text in heard)) for scorer in scorers},
+        scores={scorer.name: score_texts(scorer, texts, [context] * count) for scorer in scorers},
         threshold=settings.evaluation.threshold,
         level=settings.evaluation.level,
         recorded=summary.config.defender,
         defender=defender.name,
     )
-
-
-def _scores(scorer: Scorer, replies: Sequence[Speech], context: Context) -> list[float]:
-    texts = [reply.text for reply in replies if reply.assessable]
-    found = iter(scorer.score(texts, [context] * len(texts)))
-    return [next(found) if reply.assessable else math.nan for reply in replies]

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ...base.errors import UserError, words_of
+from ...base.messages import as_messages
 from ...base.protocols import Session
 from ...base.records import Keys, Prefix, Speech
 from ...config import SamplingSettings
@@ -146,7 +147,7 @@ class ChatModel(LanguageModel):
             raise self._refusal("its tokens differ when messages are encoded one by one")
 
     def _render(self, contents: Sequence[str]) -> str:
-        messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
+        messages = as_messages(contents)
         try:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # templates raise their own kinds

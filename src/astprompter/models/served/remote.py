@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ...base.messages import as_messages, messages_of
 from ...base.protocols import Session, Speaker
 from ...base.randomness import key_of
 from ...base.records import Keys, Speech
@@ -132,10 +133,7 @@ class RemoteSpeaker(Speaker):
     def _conversation(self, row: Parts) -> dict[str, Any]:
         if self.api == "completions":
             return {"model": self.model, "prompt": "".join(row)}
-        contents = ["".join(row[:2]).strip(), *(part.strip() for part in row[2:])]
-        roles = ("user", "assistant")
-        messages = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
-        return {"model": self.model, "messages": messages}
+        return {"model": self.model, "messages": as_messages(messages_of(row))}
 
     def _reply_of(self, answer: Any) -> Speech:
         """The only choice, and what it is."""
