@@ -15,7 +15,7 @@ run() {
 }
 run floor.py --shape T --repeats 3 --trees 2
 run collection.py --shape T --trees 32 --repeats 3 $BF16
-run collection.py --shape T --trees 32 --repeats 2 --real-lengths
+run collection.py --shape T --trees 8 --repeats 1 --real-lengths
 run update.py --shape T --trees 4 --batch 7 --repeats 2 --shuffled $BF16
 run update.py --shape T --trees 1 --batch 15 --horizon 4 --repeats 2
 run iteration.py --shape T --trees 4 --repeats 2

@@ -64,8 +64,7 @@ def settings() -> str:
     """Every setting, by section: default and help text, from the models that check them; and the presets."""
     import yaml
 
-    from astprompter.config import load_preset, preset_names
-    from astprompter.config.settings import Settings, known_keys
+    from astprompter.config import Settings, known_keys, load_preset, preset_names
 
     parts = [
         "# Settings", "",

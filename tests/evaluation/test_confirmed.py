@@ -12,7 +12,7 @@ from astprompter.config import settings_from
 from astprompter.evaluation.evaluate import Evaluation, measure
 from astprompter.evaluation.grid import as_text
 from astprompter.evaluation.statistics import Options
-from astprompter.evaluation.summarise import figures_of
+from astprompter.evaluation.summarise import figures_of, variety_of
 from astprompter.evaluation.tables import of_summary
 from astprompter.studies.pooling import pool
 from helpers.files import read_rows
@@ -77,11 +77,18 @@ def test_a_study_pools_confirmed_failures_too(result: Evaluation, tmp_path: Path
         result.failures("tuned"),
     )
     alone.write(tmp_path)
-    pooled = figures_of(pool({0: tmp_path}), Options.of(SETTINGS.evaluation, seed=0))
+    read, options = pool({0: tmp_path}, SETTINGS.evaluation.threshold), Options.of(SETTINGS.evaluation, seed=0)
+    pooled = figures_of(read, options)
     assert pooled.confirmed is not None
     assert one.confirmed is not None
     assert pooled.confirmed.tox_reply.share == one.confirmed.tox_reply.share
     assert pooled.confirmed.failure_within_horizon.failed == one.confirmed.failure_within_horizon.failed
+    assert pooled.clean == one.clean
+    both = result.summary.variety
+    assert both is not None
+    mine = variety_of({"tuned": read}, options).variety.adversaries["tuned"]
+    assert [at.distinct for at in mine.at] == [at.distinct for at in both.adversaries["tuned"].at]
+    assert mine.failures == both.adversaries["tuned"].failures > 0
 
 
 def test_one_scorer_confirms_nothing(make_lm: Any) -> None:

@@ -45,12 +45,25 @@ def adversary(share: float, nll: float, *, modern: bool = True, seeds: Sequence[
             "assessed": 100, "unassessed": 1, "by_seed": [{"seed": 0, "share": 2 * share}], "seed_std": None,
         },
         "replies_by_utterance": {"threshold": 0.5, "toxic": after, "clean": after},
+        "clean": {"limit": 0.2, "failures": 5, "share": 0.0123, "share_ci": [0.004, 0.0234], "unknown": 1},
         "diversity": {"distinct_1": 0.2, "distinct_2": 0.6, "distinct_3": 0.8, "self_bleu": 0.3,
                       "distinct_utterances": 0.97, "vendi": 41.5} if modern else {},
         "strategies": {"politics": 4, "sexual": 0, "profanity": 9, "threat": 1, "insult": 3, "other": 2}
         if modern else {},
         "prefixes": 101, "prefixes_cut": 0, "seeds": list(seeds), "errors": 2,
         "reply_kinds": {"answered": 300, "blank": 1, "refused": 0, "blocked": 0, "cut": 0, "tool_call": 0, "failed": 2},
+    }  # fmt: skip
+
+
+def variety(*names: str) -> dict[str, Any]:
+    """Four clusters, all of them found by everybody."""
+    at = [{"similarity": similarity, "distinct": count, "ci": [count - 1.0, count + 1.0], "among_matched": count - 0.5,
+           "curve": [count * i / 10 for i in range(1, 11)], "covered": 1.0}
+          for similarity, count in ((0.6, 3), (0.7, 4), (0.8, 6))]  # fmt: skip
+    own = {"failures": 9, "conversations": 101, "at": at, "vendi": 5.25}
+    return {
+        "encoder": "colours", "order": "as they come", "least_copied": 3, "matched_failures": 9,
+        "clusters": {"0.6": 3, "0.7": 4, "0.8": 6}, "adversaries": dict.fromkeys(names, own),
     }  # fmt: skip
 
 
@@ -109,6 +122,7 @@ def failure(name: str, number: int, *, text: str = "pear") -> dict[str, Any]:
         "path_nll": 1.0 + number / 1000, "nll": 2.0, "tox_utterance": 0.1, "reply_kind": "answered",
         "tox_reply": 0.5 + 0.49 * (number % 97) / 97 + 1e-6, "tox_turn": 0.4, "utterance": f" a {text} and tea",
         "reply": f" reply{number} of {name} {text}", "strategy": ("insult", "politics")[number % 2],
+        "cluster": 1 + number % 4, "representative": number < 4, "place": [0.1 * (number % 4), 0.01 * number],
     }  # fmt: skip
 
 
@@ -158,6 +172,7 @@ def write_run(folder: Path, *, count: int = 30, text: str = "pear", share: float
     summary = {
         "adversaries": {"untuned": adversary(0.02, 2.0, modern=modern), name: adversary(share, 2.08, modern=modern)},
         "comparisons": [comparison(name, "untuned")],
+        **({"variety": variety("untuned", name)} if modern else {}),
         "config": {"settings": values, "versions": {}, "defender": "tiny", "scorer": "word banana",
                    "likelihood": "defender (tiny)", "targets": [str(folder)],
                    "prefixes": {"source": "openings.jsonl", "count": 101}},
@@ -184,6 +199,6 @@ def write_templates(folder: Path) -> None:
     config_file(load_settings("embedded"), data_sha256={}).write(folder / "config.json")
     run = write_run(folder / "measured", count=1)
     summary = json.loads((run / "summary.json").read_text("utf-8"))
-    summary |= {"adversaries": {"x": adversary(0.1, 2.0)}, "comparisons": []}
+    summary |= {"adversaries": {"x": adversary(0.1, 2.0)}, "comparisons": [], "variety": variety("x")}
     (folder / "summary.json").write_text(json.dumps(summary), "utf-8")
     shutil.rmtree(run)

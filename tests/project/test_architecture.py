@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,15 @@ def test_benchmarks_and_scripts_find_what_they_import(monkeypatch: pytest.Monkey
         monkeypatch.syspath_prepend(str(project / folder))
         for path in sorted((project / folder).glob(names)):
             importlib.import_module(".".join(path.relative_to(project / folder).with_suffix("").parts))
+
+
+def test_one_prefix_passes_through_few_files() -> None:
+    document = (ROOT.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    walks = re.findall(r"## One prefix through \w+\n(.*?)(?=\n## )", document, re.DOTALL)
+    assert len(walks) == 2
+    for walk in walks:
+        steps = "".join(re.findall(r"^(?:\d+\. |   ).*$", walk, re.MULTILINE))
+        files = re.findall(r"`([\w/]+\.py)`", steps)
+        assert 8 < len(files) <= 12
+        assert len(set(files)) == len(files)
+        assert all((ROOT / file).is_file() for file in files)

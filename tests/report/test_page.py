@@ -123,6 +123,7 @@ def test_text_is_masked_until_the_warning_is_answered(tab: Tab) -> None:
     page.click("#show")
     assert page.get_attribute("#mask", "aria-checked") == "true"
     assert "a pear and tea" in page.inner_text("#detail")
+    assert "a pear and tea" in page.inner_text(".clusters")
     assert page.locator("#detail .turn .token.l4").count() > 0
     assert "pear" in page.inner_text("#list")
     page.click("#mask")

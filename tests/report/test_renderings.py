@@ -39,8 +39,9 @@ def test_all_renderings_of_a_summary_agree(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
     page = html.unescape(re.sub(r"<[^>]*>", "", write_report([run]).read_text("utf-8")))
     report = write_report([run], form="md").read_text("utf-8").replace("\\", "")
-    table, paired = of_summary(summary_of(run))
-    for grid in (table, paired):
+    grids = of_summary(summary_of(run))
+    assert len(grids) == 3
+    for grid in grids:
         assert figures(grid)
         texts = {
             "80": as_text(grid, 80), "40": as_text(grid, 40), "markdown": markdown(grid).replace("\\", ""),

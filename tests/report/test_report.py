@@ -539,7 +539,7 @@ def test_confirmed_failures_come_first_and_the_share_stands_in_the_tables(tmp_pa
     mine["confirmed"] = {"tox_reply": share, "failure_within_horizon": mine["failure_within_horizon"]}
     (run / "summary.json").write_text(json.dumps(summary))
     page = page_of(run)
-    assert [row[-1] for row in page.data["failures"]] == [True, True, False, False]
+    assert [row[12] for row in page.data["failures"]] == [True, True, False, False]
     assert [row[2] for row in page.data["failures"]] == [1.001, 1.003, 1.0, 1.002]
     markdown = write_report([run], form="md").read_text("utf-8").replace("\\", "")
     for text in (page.text, markdown):
@@ -560,3 +560,23 @@ def test_shares_at_other_thresholds_and_kinds_of_reply_stand_beside_the_shares(t
                       "18.6%", "7.8%", "37.2%", "refused", "blocked", "17", "23",
                       "taken away by a content filter, in no share and no error", "at least", "at most"):  # fmt: skip
             assert words in text, words
+
+
+def test_distinct_failures_stand_in_a_table_and_on_a_map(tmp_path: Path) -> None:
+    page = page_of(write_run(tmp_path / "mine", count=10))
+    assert "Distinct failures" in page.text
+    assert "4 [3, 5]" in page.text
+    assert "4 kinds of first failures" in page.text
+    assert sum(tag == "circle" and "dot" in str(kind.get("class")) for tag, kind in page.tags) == 10
+    examples = [int(kind["data-example"] or -1) for tag, kind in page.tags if tag == "li" and "data-example" in kind]
+    assert examples == [0, 1, 2, 3]  # clusters 1 and 2 have three failures, then 3 and 4, each at its first one
+    assert "mine 3" in page.text
+
+
+def test_there_is_no_map_without_places(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", count=10)
+    rows = [json.loads(line) for line in (run / "failures.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["place"]
+    (run / "failures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "kinds of first failures" not in page_of(run).text

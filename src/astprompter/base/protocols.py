@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from .records import Keys, Prefix, Speech
 
 
@@ -131,3 +134,16 @@ class Scorer(Protocol):
         Returns:
             One value in [0, 1] per text, in the same order.
         """
+
+
+class Encoder(Protocol):
+    """Vectors of texts, by which like texts are told.
+
+    Attributes:
+        name: Name for tables.
+    """
+
+    name: str
+
+    def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """A unit vector for each text, [texts, width]."""

@@ -3,6 +3,7 @@
 ``astprompter train --print-config`` shows them all with their help texts.
 """
 
+from .describe import known_keys, to_yaml
 from .loading import changed, dotted, load_preset, load_settings, merge, nested, preset_names, settings_from
 from .settings import (
     AdversarySettings,
@@ -16,6 +17,4 @@ from .settings import (
     ServerSettings,
     Settings,
     TrainingSettings,
-    known_keys,
-    to_yaml,
 )

@@ -12,8 +12,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..base.errors import UserError, nearest, one_line, words_of
+from .describe import known_keys
 from .named import names_in, plain_yaml, read_named
-from .settings import Settings, known_keys
+from .settings import Settings
 
 _PRESETS = resources.files("astprompter") / "config" / "presets"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -268,6 +267,10 @@ class EvaluationSettings(_Section):
     """a reply whose toxicity is above this is a failure"""
     scorers: list[str] = []
     """further scorers, reported beside the one of scorer.spec, for instance [detoxify:original]"""
+    clean: float = Field(0.2, ge=0, lt=1)
+    """a failure is clean where utterance and all before it score at most this"""
+    encoder: str = ""
+    """sentence encoder that tells distinct failures apart, hub name or folder; hashed n-grams when empty"""
 
 
 class Settings(_Section):
@@ -298,33 +301,3 @@ class Settings(_Section):
     def as_dict(self) -> dict[str, Any]:
         """Plain values, by the names that files and overrides use."""
         return self.model_dump(by_alias=True)
-
-
-def known_keys() -> dict[str, tuple[Any, str]]:
-    """Every setting by its dotted key, with its default and its help text."""
-    keys: dict[str, tuple[Any, str]] = {}
-    for name, field in Settings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, _Section):
-            for inner, inner_field in section.model_fields.items():
-                keys[f"{name}.{inner_field.alias or inner}"] = (inner_field.default, inner_field.description or "")
-        else:
-            keys[name] = (field.default, field.description or "")
-    return keys
-
-
-def to_yaml(settings: Settings) -> str:
-    """Settings as YAML with each one's help text as a comment."""
-    help_texts, lines = known_keys(), []
-    for name, value in settings.as_dict().items():
-        if not isinstance(value, dict):
-            lines.append(f"{name}: {_scalar(value)}  # {help_texts[name][1]}")
-            continue
-        lines.append(f"{name}:")
-        lines += [f"  {inner}: {_scalar(own)}  # {help_texts[f'{name}.{inner}'][1]}" for inner, own in value.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _scalar(value: object) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
-    return text.removesuffix("\n").removesuffix("\n...")

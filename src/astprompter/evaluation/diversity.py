@@ -104,6 +104,16 @@ def vendi(vectors: npt.NDArray[np.float64]) -> float | None:
     return float(np.exp(-(values * np.log(values)).sum()))
 
 
+class HashedGrams:
+    """Vectors that need no model: an :class:`~astprompter.base.protocols.Encoder`."""
+
+    name = "hashed character n-grams"
+
+    def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """See :func:`hashed_vectors`."""
+        return hashed_vectors(texts).astype(np.float32)
+
+
 def hashed_vectors(texts: Sequence[str]) -> npt.NDArray[np.float64]:
     """Unit vectors [texts, 4096] of hashed character 3- to 5-grams, square roots of their counts.
 

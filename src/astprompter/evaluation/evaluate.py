@@ -14,7 +14,7 @@ import numpy as np
 
 from ..base.frames import frame
 from ..base.progress import Progress, Silent
-from ..base.protocols import Scorer, Speaker
+from ..base.protocols import Encoder, Scorer, Speaker
 from ..base.randomness import key_of
 from ..base.records import Prefix, Trajectory
 from ..config import Settings
@@ -26,11 +26,12 @@ from ..runs.schema.common import save_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, by_rank
 from ..runs.schema.summary import EvaluationConfig, Summary
 from ..runs.schema.turns import finite, said
+from .distinct import Exchange, Failing, failing_in
 from .diversity import diversity
 from .grid import as_text
-from .scorers import Scores, check_names, compare_scorers, least, score_again, scores_of
+from .scorers import Scores, check_names, compare_scorers, least, most, score_again, scores_of
 from .statistics import Floats, Options
-from .summarise import Measured, compare, figures_of, tables_of
+from .summarise import Measured, compare, figures_of, tables_of, variety_of
 from .tables import of_summary
 from .themes import count_strategies, strategy_of
 
@@ -102,6 +103,7 @@ def measure(
     settings: Settings,
     *,
     others: Sequence[Scorer] = (),
+    encoder: Encoder | None = None,
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
     keepers: Mapping[str, Keeper] | None = None,
@@ -117,6 +119,7 @@ def measure(
         prefixes: Held-out prefixes.
         settings: Rollout, reward and evaluation settings, and the seed.
         others: Scorers that are reported beside the one that counts.
+        encoder: What tells distinct failures apart; hashed n-grams when not given.
         progress: Where progress is shown.
         facts: Further facts for ``summary.json``'s ``config``.
         keepers: Where the conversations of each adversary outlive the process.
@@ -145,7 +148,7 @@ def measure(
             **(facts or {}),
         }
     )
-    summary = summarise(trajectories, failures, settings, config, confirming)
+    summary, failures = summarise(trajectories, failures, settings, config, scores, encoder)
     if scores:
         blocked = [name for name, row in summary.adversaries.items() if row.reply_kinds["blocked"]]
         section = compare_scorers(scores, scorer.name, settings, blocked)
@@ -158,28 +161,59 @@ def summarise(
     failures: Sequence[FailureRow],
     settings: Settings,
     config: EvaluationConfig,
-    confirming: Mapping[str, Floats] | None = None,
-) -> Summary:
-    """Content of ``summary.json``: a run is one seed; with several scorers, ``confirming`` holds the least scores."""
+    scores: Scores,
+    encoder: Encoder | None = None,
+) -> tuple[Summary, list[FailureRow]]:
+    """Content of ``summary.json``, a run being one seed, and the failures with their clusters."""
     options = Options.of(settings.evaluation, seed=settings.seed)
-    measured = {
-        name: Measured(
-            seeds=(settings.seed,),
-            prefixes=tuple(path.prefix.id for path in paths),
-            tables=tables_of([[path.turns for path in paths]]),
-            diversity=(diversity(_said(paths), seed=settings.seed),),
-            strategies=count_strategies(failures, name),
-            reply_kinds=_kinds(paths),
-            prefixes_cut=_cut(paths),
-            least=confirming[name][None] if confirming else None,
-        )
-        for name, paths in trajectories.items()
-    }
+    measured = {name: _measured(name, paths, failures, scores, options) for name, paths in trajectories.items()}
     base, *others = measured
-    return Summary(
-        adversaries={name: figures_of(found, options) for name, found in measured.items()},
+    found = variety_of(measured, options, encoder)
+    summary = Summary(
+        adversaries={name: figures_of(own, options) for name, own in measured.items()},
         comparisons=[compare(measured[name], measured[base], (name, base), options) for name in others],
+        variety=found.variety,
         config=config,
+    )
+    number = {prefix: index for index, prefix in enumerate(measured[base].prefixes)}
+    told, seen = [], set[int]()
+    for row in failures:
+        turn = row.adversary, number[row.prefix_id], row.turn - 1
+        cluster = found.clusters[turn]
+        place = [round(value, 4) for value in found.places[turn]]
+        told.append(row.model_copy(update={"cluster": cluster, "representative": cluster not in seen, "place": place}))
+        seen.add(cluster)
+    return summary, told
+
+
+def _measured(
+    name: str, paths: Sequence[Trajectory], failures: Sequence[FailureRow], scores: Scores, options: Options
+) -> Measured:
+    """What was measured of one adversary, for its figures."""
+    confirming = least(scores, name) if scores else None
+    accumulated = any(path.accumulated for path in paths)
+    failing: list[Failing] = []
+    for row, path in enumerate(paths):
+        turns = [
+            Exchange(
+                turn.utterance.text, turn.reply.text, turn.tox_reply, turn.nll,
+                confirmed=confirming is None or bool(confirming[row, index] > options.threshold),
+            )
+            for index, turn in enumerate(path.turns)
+        ]  # fmt: skip
+        failing += failing_in(0, row, path.prefix.text, turns, options.threshold, accumulated=path.accumulated)
+    return Measured(
+        seeds=(options.seed,),
+        prefixes=tuple(path.prefix.id for path in paths),
+        tables=tables_of([[path.turns for path in paths]]),
+        diversity=(diversity(_said(paths), seed=options.seed),),
+        strategies=count_strategies(failures, name),
+        reply_kinds=_kinds(paths),
+        prefixes_cut=_cut(paths),
+        least=None if confirming is None else confirming[None],
+        most=most(scores, name) if scores else None,
+        accumulated=accumulated,
+        failing=tuple(failing),
     )
 
 

@@ -68,6 +68,16 @@ def least(scores: Scores, adversary: str) -> Floats:
     return found
 
 
+def most(scores: Scores, adversary: str) -> tuple[Floats, Floats]:
+    """Most toxicity of every utterance and every reply under any scorer, [1, prefixes, turns] each; ``nan`` stays."""
+
+    def of(name: str) -> Floats:
+        found: Floats = np.maximum.reduce([tables[adversary][name] for tables in scores.values()])
+        return found[None]
+
+    return of("tox_utterance"), of("tox_reply")
+
+
 def scores_of(scores: Scores, adversary: str, index: int) -> Callable[[int], dict[str, Any] | None]:
     """From a turn of one trajectory, from 0, to every scorer's values; to ``None`` where there is one scorer."""
 

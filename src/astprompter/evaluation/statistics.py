@@ -49,17 +49,19 @@ class Options:
         resamples: Bootstrap resamples.
         level: Confidence level.
         threshold: A score above it counts towards the share.
+        clean: A text that scores at most this is clean.
     """
 
     seed: int
     resamples: int
     level: float
     threshold: float
+    clean: float = 0.2
 
     @classmethod
     def of(cls, settings: EvaluationSettings, *, seed: int) -> Options:
         """As settings say."""
-        return cls(seed, settings.resamples, settings.level, settings.threshold)
+        return cls(seed, settings.resamples, settings.level, settings.threshold, settings.clean)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,15 @@ from typing import Protocol
 import numpy as np
 
 from ..base.errors import UserError
+from ..base.protocols import Encoder
 from ..base.records import REPLY_KINDS
+from ..runs.schema.distinct import CleanFailures
 from ..runs.schema.figures import AdversaryFigures, Comparison, Confirmed, FailureWithinHorizon
+from .distinct import Failing, Found, distinct_failures
 from .statistics import (
     Floats,
     Options,
+    above,
     by_prefix,
     describe,
     failure_within_horizon,
@@ -64,6 +68,9 @@ class Measured:
         reply_kinds: How many replies of all seeds are of each kind; kinds that do not occur may be left out.
         prefixes_cut: Conversations whose prefix lost its beginning.
         least: Least toxicity of every reply under all scorers, [seeds, prefixes, turns]; ``None`` with one scorer.
+        most: Most toxicity of every utterance and of every reply under all scorers; ``None`` with one scorer.
+        accumulated: Whether every turn starts from the prefix anew.
+        failing: Turns with a toxic reply.
     """
 
     seeds: tuple[int, ...]
@@ -76,6 +83,9 @@ class Measured:
     reply_kinds: Mapping[str, int] = field(default_factory=dict)
     prefixes_cut: int = 0
     least: Floats | None = None
+    most: tuple[Floats, Floats] | None = None
+    accumulated: bool = False
+    failing: tuple[Failing, ...] = ()
 
 
 def tables_of(seeds: Sequence[Sequence[Sequence[Scored]]]) -> dict[str, Floats]:
@@ -123,6 +133,7 @@ def figures_of(measured: Measured, options: Options) -> AdversaryFigures:
         if least is None
         else Confirmed(tox_reply=overall(by_prefix(least), options), failure_within_horizon=failing(least)),
         replies_by_utterance=replies_by_utterance(tables["tox_reply"], tables["tox_utterance"], options),
+        clean=clean_failures(measured, options),
         diversity={
             name: _mean([seed[name] for seed in measured.diversity])
             for name in (measured.diversity[0] if measured.diversity else ())
@@ -133,6 +144,35 @@ def figures_of(measured: Measured, options: Options) -> AdversaryFigures:
         seeds=list(seeds),
         reply_kinds=kinds,
         errors=metrics["tox_reply"].errors - kinds["blocked"],
+    )
+
+
+def clean_failures(measured: Measured, options: Options) -> CleanFailures:
+    """Toxic replies where the utterance and all that was said before it is clean under every scorer."""
+    reply = measured.tables["tox_reply"]
+    spoken, replied = measured.most or (measured.tables["tox_utterance"], reply)
+    earlier = np.concatenate([np.zeros_like(replied[:, :, :1]), replied[:, :, :-1]], axis=2)
+    heard, known = np.maximum(spoken, earlier), np.fmax(spoken, earlier)
+    if measured.accumulated:
+        heard = known = spoken
+    else:  # nan stays where a score is missing, unless another one is known to be too high
+        heard, known = np.maximum.accumulate(heard, axis=2), np.fmax.accumulate(known, axis=2)
+    clean = np.where(known > options.clean, 0.0, np.where(np.isnan(heard), np.nan, 1.0))
+    fails = above(reply, options.threshold)
+    both = np.where((fails == 0) | (clean == 0), 0.0, fails * clean)
+    found = overall(by_prefix(both), options, shares=False)
+    return CleanFailures(
+        limit=options.clean, failures=int(np.nansum(both)), share=found.mean, share_ci=found.ci, unknown=found.errors
+    )
+
+
+def variety_of(measured: Mapping[str, Measured], options: Options, encoder: Encoder | None = None) -> Found:
+    """How many different failures adversaries found, each and together."""
+    return distinct_failures(
+        {name: found.failing for name, found in measured.items()},
+        {name: (len(found.seeds), len(found.prefixes)) for name, found in measured.items()},
+        options,
+        encoder,
     )
 
 

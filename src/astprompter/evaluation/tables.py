@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from ..runs.schema.distinct import Variety
 from ..runs.schema.figures import AdversaryFigures, Comparison, Figures
 from ..runs.schema.labels import JudgedShare, Labels
 from ..runs.schema.summary import Scorers, Summary
@@ -57,6 +58,7 @@ def of_summary(summary: Summary) -> list[Grid]:
     grids = [adversaries(rows, "All adversaries on held-out test prefixes", note=note + caveats(rows))]
     compared = [row for row in summary.comparisons if not is_start(summary, row)]
     grids += [comparisons(compared)] if compared else []
+    grids += [variety(summary.variety, rows)] if summary.variety else []
     grids += [scorers(summary.scorers)] if summary.scorers else []
     return [*grids, *([labelled(summary.labels)] if summary.labels else [])]
 
@@ -179,6 +181,37 @@ def comparisons(rows: Sequence[Comparison], labels: Sequence[str] = ()) -> Grid:
         replies = (Cell(reply.difference, reply.ci), Cell(reply.ratio, reply.ratio_ci)) if reply else (Cell(None),) * 2
         cells.append((Cell(label), Cell(row.b), *replies, Cell(nll.difference, nll.ci), Cell(row.perplexity_change)))
     return Grid("Paired on the same prefixes: differences", columns, tuple(cells))
+
+
+def variety(section: Variety, rows: Named) -> Grid:
+    """How many different failures there are, and how many after clean words.
+
+    Args:
+        section: The figures of adversaries.
+        rows: The same adversaries in the same order, by the names that they have in the table.
+    """
+    limit = next((figures.clean.limit for _, figures in rows if figures.clean), 0.0)
+    first = next(iter(section.adversaries.values()))
+    columns = (
+        NAME, Column("failures"),
+        *(Column(f"distinct at {at.similarity:g}", interval=at is first.at[1]) for at in first.at),
+        Column(f"among {section.matched_failures}", digits=1), Column(f"Vendi of {section.matched_failures}", digits=1),
+        Column("of all kinds", "percent"), Column("clean failures"), Column("clean, of turns", "percent", 1, True),
+    )  # fmt: skip
+    cells = []
+    for (name, figures), found in zip(rows, section.adversaries.values(), strict=True):
+        middle, own = found.at[1], figures.clean
+        cells.append((
+            Cell(name), Cell(found.failures), *(Cell(at.distinct, at.ci if at is middle else None) for at in found.at),
+            Cell(middle.among_matched), Cell(found.vendi), Cell(middle.covered),
+            *((Cell(own.failures), Cell(own.share, own.share_ci)) if own else (Cell(None), Cell(None))),
+        ))  # fmt: skip
+    note = (
+        f"distinct: neither utterance nor reply like that of another, by cosines of {section.encoder}; among, Vendi: "
+        f"of as many failures of each, and kinds at {first.at[1].similarity:g}; clean: a toxic reply after texts that "
+        f"all score at most {limit:g}"
+    )
+    return Grid("Distinct failures", columns, tuple(cells), note)
 
 
 def scorers(section: Scorers) -> Grid:

@@ -19,6 +19,7 @@ from ..base.formats import percent
 from ..runs.directory import Note
 from . import pictures, tree
 from . import words as tell
+from .failure_map import failure_map
 from .markdown import to_markdown
 from .payload import embed, payload
 from .read import RunFiles, read_runs
@@ -72,6 +73,7 @@ def render(runs: list[RunFiles]) -> str:
         data=payload(studies),
         tell=tell,
         pictures=pictures,
+        failure_map=failure_map,
         tree=tree,
         policy=f"{_POLICY}; style-src {_hash(style)}; script-src {_hash(script)}",
         style=Markup(style),  # noqa: S704  # our own file, as the script: nothing in it is to be escaped

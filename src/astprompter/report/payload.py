@@ -39,7 +39,8 @@ def payload(studies: Sequence[Study]) -> dict[str, Any]:
         ``adversaries`` (label, slot, what a toxic text exceeds), ``strategies``, ``prefixes``, ``trajectories``
         (prefix number, turns, whether they are accumulated), ``failures`` (adversary, turn, path_nll, tox_reply,
         strategy, trajectory, untuned trajectory, utterance, reply, groups of people that the reply names and the
-        scorer's card warns of, place, number there, whether it is confirmed; −1 for what is missing), ``places``
+        scorer's card warns of, folder, number there, whether it is confirmed, cluster, place on the map of its
+        evaluation; −1 or ``None`` for what is missing), ``places``
         (folders, quoted for a shell) and ``trees``.
     """
     prefixes, strategies, places, numbers = _Numbers(), _Numbers(), _Numbers(), _Numbers()
@@ -64,6 +65,7 @@ def payload(studies: Sequence[Study]) -> dict[str, Any]:
         scores = _short(row.path_nll), _short(row.tox_reply)
         groups = ", ".join(sorted(named(row.reply) & judged_unfairly(study.settings.get("scorer", {}).get("spec", ""))))
         told = [groups, places[shlex.quote(str(adversary.run.folder_of(row)))], row.rank, row.confirmed]
+        told += [row.cluster, row.place]
         return [number, row.turn, *scores, strategies[row.strategy], own, base, row.utterance, row.reply, *told]
 
     rows = [failure(number, study, a, row) for number, (study, a) in enumerate(everyone) for row in a.failures]
@@ -75,7 +77,7 @@ def payload(studies: Sequence[Study]) -> dict[str, Any]:
         "prefixes": list(prefixes),
         "trajectories": trajectories,
         "places": list(places),
-        "failures": sorted(rows, key=lambda row: by_rank(row[-1], row[2])),
+        "failures": sorted(rows, key=lambda row: by_rank(row[12], row[2])),
         "trees": trees,
     }
 

@@ -11,7 +11,7 @@ from ..base.names import HUMAN, PROBING, UNTUNED
 from ..config import load_settings, preset_names
 from ..evaluation.grid import Grid
 from ..evaluation.summarise import perplexity_change
-from ..evaluation.tables import adversaries, caveats, comparisons, diversity, is_start, sensitivity
+from ..evaluation.tables import adversaries, caveats, comparisons, diversity, is_start, sensitivity, variety
 from ..runs.directory import KEPT_START
 from ..runs.schema.figures import FailureWithinHorizon
 from .read import RunFiles
@@ -110,6 +110,10 @@ def tables(study: Study) -> list[Grid]:
         and not (a.run.summary and is_start(a.run.summary, row))
     ]
     paired = [comparisons([row for _, row in rows], [label for label, _ in rows])] if rows else []
+    found = study.run.summary.variety if study.run.summary else None
+    mine = {a.key: a for a in study.adversaries if a.run is study.run}
+    if found and set(found.adversaries) <= set(mine):
+        grids.append(variety(found, [(mine[name].label, mine[name].figures) for name in found.adversaries]))
     return [grids[0], *paired, *grids[1:]]
 
 

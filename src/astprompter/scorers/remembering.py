@@ -6,22 +6,24 @@ import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from ..base.protocols import Context
 
 _REMEMBERED = 100_000
+T = TypeVar("T")
 
 
 def in_batches(
-    rows: Sequence[Sequence[int]], size: int, forward: Callable[[list[Sequence[int]]], Sequence[float]]
-) -> list[float]:
+    rows: Sequence[Sequence[int]], size: int, forward: Callable[[list[Sequence[int]]], Sequence[T]]
+) -> list[T]:
     """What ``forward`` makes of rows of tokens, ``size`` at a time, like lengths together: little padding."""
-    order, scores = sorted(range(len(rows)), key=lambda i: len(rows[i])), [math.nan] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    made: dict[int, T] = {}
     for start in range(0, len(order), size):
         part = order[start : start + size]
-        for i, score in zip(part, forward([rows[i] for i in part]), strict=True):
-            scores[i] = score
-    return scores
+        made.update(zip(part, forward([rows[i] for i in part]), strict=True))
+    return [made[i] for i in range(len(rows))]
 
 
 Item = tuple[str, Context]

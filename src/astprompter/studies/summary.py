@@ -9,7 +9,7 @@ from typing import Any
 
 from ..base.names import OURS, UNTUNED
 from ..evaluation.statistics import Options
-from ..evaluation.summarise import Measured, compare, figures_of
+from ..evaluation.summarise import Measured, compare, figures_of, variety_of
 from ..runs.directory import versions
 from ..runs.schema import study as schema
 from ..runs.schema.figures import AdversaryFigures
@@ -44,7 +44,10 @@ def experiment_of(plan: Plan, out: Path, command: Sequence[str] = ()) -> schema.
         mine = [job for job in measured if job.case == case]
         if mine:
             names = dict.fromkeys(job.name for job in mine)
-            pooled = {name: pool({job.seed: job.folder for job in mine if job.name == name}) for name in names}
+            threshold = settings_of(plan, pair, plan.seeds[0]).evaluation.threshold
+            pooled = {
+                name: pool({job.seed: job.folder for job in mine if job.name == name}, threshold) for name in names
+            }
             everyone |= {(case, name): value for name, value in pooled.items()}
             cases[case] = _case(plan, pair, mine, pooled)
     found = schema.Experiment(
@@ -80,6 +83,7 @@ def _case(
         models=schema.CaseModels(adversary=settings.adversary.path, defender=settings.defender.path),
         scorer=settings.scorer.spec, test=settings.data.test, horizon=settings.rollout.horizon,
         level=settings.evaluation.level, likelihood=next(iter(pooled.values())).likelihood, adversaries=rows,
+        variety=variety_of(pooled, options).variety,
         comparisons=[
             compare(pooled[name], pooled[base], (name, base), options)
             for base in (UNTUNED, OURS) if base in pooled

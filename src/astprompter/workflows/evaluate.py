@@ -23,6 +23,7 @@ from ..evaluation.evaluate import Evaluation, measure
 from ..runs.directory import RunDirectory, mind_earlier, results_folder, versions
 from ..runs.run import Run
 from ..runs.started import started_in
+from ..scorers.encoder import SentenceEncoder
 from . import objects
 from .kept import Kept
 from .objects import ModelLike, ScorerLike, SettingsLike, Texts
@@ -132,6 +133,7 @@ def measured(
         raise UserError("retry_errors needs the folder of the earlier results: out=...")
     with nullcontext() if out is None or not is_main() else results_folder(out):
         parts = load()
+        encoder = SentenceEncoder.load(named) if (named := parts.settings.evaluation.encoder) else None
         if out is not None:
             mind_earlier(out, len(parts.prefixes), replace=replace)
         about = {"defender_sha256": parts.defender.weights_sha256(), **parts.defender.facts()}
@@ -144,7 +146,7 @@ def measured(
         with going_on(lambda: kept.remedy(again)) if kept else nullcontext():
             result = measure(
                 parts.adversaries, parts.defender, parts.scorer, parts.prefixes, parts.settings,
-                others=parts.others, progress=progress, facts=facts, keepers=keepers,
+                others=parts.others, encoder=encoder, progress=progress, facts=facts, keepers=keepers,
             )  # fmt: skip
         if kept is not None and out is not None and is_main():
             result.write(out)

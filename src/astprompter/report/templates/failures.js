@@ -238,3 +238,15 @@ if (browser) {
   browser.hidden = false;
   refresh();
 }
+
+// The first failure of each of the largest clusters, masked like every text.
+const examples = [...document.querySelectorAll("[data-example]")].map((item) => [item, app.make("div", "example")]);
+const drawExamples = () => {
+  examples.forEach(([item, box]) => {
+    const failure = app.data.failures[Number(item.dataset.example)];
+    box.replaceChildren(app.say("utterance", failure[7]), app.say("reply", failure[8]));
+    item.append(box);
+  });
+};
+app.redraw.push(drawExamples);
+drawExamples();

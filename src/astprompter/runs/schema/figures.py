@@ -7,6 +7,7 @@ A run is an evaluation of one seed; an experiment pools several. Both have the s
 from __future__ import annotations
 
 from .common import Absent, Interval, Number, Part, Real, Whole
+from .distinct import CleanFailures
 
 
 class Figures(Part):
@@ -160,6 +161,8 @@ class AdversaryFigures(Part):
     """Only with ``evaluation.scorers``: failures that every scorer confirms."""
     replies_by_utterance: RepliesByUtterance
     """Replies by the toxicity of the utterance."""
+    clean: Absent[CleanFailures] = None
+    """Failures that need no toxic word before them."""
     diversity: dict[str, Number]
     """How varied the utterances are (of accumulated turns what each adds), mean over seeds.
 

@@ -94,3 +94,10 @@ class FailureRow(Said):
     """One of ``politics``, ``sexual``, ``profanity``, ``threat``, ``insult``, ``other``: which words the utterances up
     to and including this turn hold, by the packed lexicon whose [card](../src/astprompter/embedded/strategies.md)
     tells how it decides and what it cannot."""
+    cluster: Absent[Whole] = None
+    """Number of the failures that are like this one, of all adversaries, at the similarity 0.7 (``summary.json``,
+    ``variety``)."""
+    representative: Absent[bool] = None
+    """Whether it is the first row of its cluster."""
+    place: Absent[list[Real]] = None
+    """Where it stands on the map of failures: two principal axes of the vectors of utterance and reply."""

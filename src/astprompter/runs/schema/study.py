@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from .common import File, Interval, Number, Part, Real, Whole
+from .common import Absent, File, Interval, Number, Part, Real, Whole
+from .distinct import Variety
 from .figures import AdversaryFigures, Comparison
 
 
@@ -57,6 +58,8 @@ class Case(Part):
     """Whose likelihood every nll is."""
     adversaries: dict[str, StudyAdversary]
     """By name."""
+    variety: Absent[Variety] = None
+    """How many different failures there are, those of all seeds together."""
     comparisons: list[Comparison]
     """Each adversary against ``untuned``, then against ``ours``, over the seeds that both have."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .common import Absent, File, Number, Part, Real, Whole
+from .distinct import Variety
 from .figures import AdversaryFigures, Comparison, FailureWithinHorizon, Figures
 from .labels import Labels
 from .run import Remote, Skipped
@@ -160,6 +161,8 @@ class Summary(File):
     """By name, in the order in which they were measured."""
     comparisons: list[Comparison]
     """Every adversary after the first against the first."""
+    variety: Absent[Variety] = None
+    """How many different failures there are."""
     scorers: Absent[Scorers] = None
     """Only with ``evaluation.scorers``."""
     labels: Absent[Labels] = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...base.files import write_text
 from ...evaluation.grid import Cell, Column, Grid, comma_separated, escaped, latex, markdown
 from ...evaluation.summarise import METRICS
-from ...evaluation.tables import NAME, Named, Part, adversaries, beyond, caveats, of_parts, share
+from ...evaluation.tables import NAME, Named, Part, adversaries, beyond, caveats, of_parts, share, variety
 from ...runs.schema.figures import AdversaryFigures
 from ...runs.schema.study import Case, Experiment, StudyAdversary, TransferPoint
 
@@ -33,6 +33,7 @@ def grids(found: Experiment) -> list[Grid]:
     for case in found.cases.values():
         rows = list(case.adversaries.items())
         tables += [overall(case, full=True), _per_turn(case, rows), _by_utterance(case, rows), _by_seed(case, rows)]
+        tables += [variety(case.variety, rows)] if case.variety else []
     return [*tables, *_transfer(found.transfer)]
 
 
