@@ -10,6 +10,11 @@ Results are written to ``src/astprompter/embedded``; states and logs to ``--work
 
 ``lm-large`` grows the embedded language model to 18 M parameters and trains it on, for comparisons of
 sizes; it is not shipped. To end it early, stop it and run the same command with fewer ``--tokens``.
+
+    python scripts/build_embedded.py --data FOLDER --work build/judge judge --encoder MINILM --out build/judge/folder
+
+``judge`` fine-tunes a sentence encoder as a stronger classifier that shares no row with the embedded one's
+half (see judge.py); ``scripts/real_models.py`` calls it.
 """
 
 from __future__ import annotations
@@ -25,18 +30,21 @@ TARGET = HERE.parent / "src" / "astprompter" / "embedded"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("lm", "classifier", "texts", "all", "lm-large"))
+    parser.add_argument("stage", choices=("lm", "classifier", "texts", "all", "lm-large", "judge"))
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of source sets, one folder each (see corpus.py)"
     )
     parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="states and logs")
     parser.add_argument("--tokens", type=int, help="training tokens of the language model (lm: 18 M, lm-large: 3 M)")
-    parser.add_argument("--out", type=Path, help="folder of the larger language model (lm-large only)")
+    parser.add_argument("--out", type=Path, help="folder of the larger language model, or the judge")
+    parser.add_argument("--encoder", type=Path, help="folder of all-MiniLM-L6-v2 (judge only)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
     parser.add_argument("--force", action="store_true", help="make the texts anew even where they exist")
     args = parser.parse_args()
-    if (args.stage == "lm-large") != (args.out is not None):
-        parser.error("lm-large needs --out, and no other stage takes it")
+    if (args.stage in ("lm-large", "judge")) != (args.out is not None):
+        parser.error("lm-large and judge need --out, and no other stage takes it")
+    if (args.stage == "judge") != (args.encoder is not None):
+        parser.error("judge needs --encoder, and no other stage takes it")
     import torch
 
     if args.threads:
@@ -57,6 +65,10 @@ def main() -> None:
         from embedded.growth import train_larger_model
 
         train_larger_model(args.data, TARGET / "lm", args.out, args.work, args.tokens or 3_000_000)
+    if args.stage == "judge":
+        from embedded.judge import train_judge
+
+        train_judge(args.data, args.encoder, args.out, args.work)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from .corpus import LABELS, Comment, classifier_rows, read_dialogues, read_goemotions, split_of
+from .counterfactuals import GROUPS
 
 LENGTH, BATCH_TOKENS, EPOCHS, PEAK_LR = 128, 4096, 3, 1.5e-3
 WEIGHTS = {"jigsaw": 1.0, "toxic_spans": 0.7, "davidson": 0.25, "fragment": 0.5}
@@ -86,39 +87,6 @@ def fragments(sources: list[str], rng: random.Random, count: int) -> list[str]:
 
 def neutral_mentions(rng: random.Random, count: int) -> list[str]:
     """Neutral sentences that mention a group, against the bias of comments that mention groups to insult them."""
-    groups = [
-        "gay",
-        "lesbian",
-        "bisexual",
-        "transgender",
-        "queer",
-        "straight",
-        "Muslim",
-        "Jewish",
-        "Christian",
-        "Hindu",
-        "Buddhist",
-        "atheist",
-        "Catholic",
-        "Black",
-        "white",
-        "Asian",
-        "Mexican",
-        "African",
-        "American",
-        "Arab",
-        "Indian",
-        "Chinese",
-        "Russian",
-        "French",
-        "deaf",
-        "blind",
-        "disabled",
-        "old",
-        "young",
-        "female",
-        "male",
-    ]
     people = [
         "person",
         "woman",
@@ -140,7 +108,7 @@ def neutral_mentions(rng: random.Random, count: int) -> list[str]:
         "the president is a {g} {p}", "You are a {g} {p}, right?", "I think {g} people are great.",
     )  # fmt: skip
     return [
-        rng.choice(("", " ")) + rng.choice(frames).format(g=rng.choice(groups), p=rng.choice(people))
+        rng.choice(("", " ")) + rng.choice(frames).format(g=rng.choice(GROUPS), p=rng.choice(people))
         for _ in range(count)
     ]
 
@@ -175,12 +143,12 @@ def new_model(tokenizer: Any, embedding: torch.Tensor | None) -> BertForSequence
     return model
 
 
-def batches(examples: list[Example], rng: random.Random) -> list[list[int]]:
-    """Indices of similar length, about ``BATCH_TOKENS`` padded tokens each, in random order."""
+def batches(examples: list[Example], rng: random.Random, most: int) -> list[list[int]]:
+    """Indices of similar length, about ``most`` padded tokens each, in random order."""
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids) + rng.random() * 8)
     result: list[list[int]] = [[]]
     for i in order:
-        if result[-1] and (len(result[-1]) + 1) * len(examples[i].ids) > BATCH_TOKENS:
+        if result[-1] and (len(result[-1]) + 1) * len(examples[i].ids) > most:
             result.append([])
         result[-1].append(i)
     rng.shuffle(result)
@@ -198,7 +166,7 @@ def collate(items: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tenso
 def predict(model: Any, tokenizer: Any, texts: list[str]) -> Floats:
     """Logits [texts, labels]."""
     model.eval()
-    encoded = tokenizer(texts, truncation=True, max_length=LENGTH)["input_ids"]
+    encoded = tokenizer(texts, truncation=True)["input_ids"]
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     result = np.zeros((len(texts), len(LABELS)))
     for start in range(0, len(order), 128):
@@ -209,27 +177,37 @@ def predict(model: Any, tokenizer: Any, texts: list[str]) -> Floats:
 
 
 def fit(
-    model: Any, tokenizer: Any, examples: list[Example], dev: list[Comment], log: Path, *, epochs: int, peak: float
+    model: Any,
+    tokenizer: Any,
+    examples: list[Example],
+    dev: list[Comment],
+    log: Path,
+    *,
+    epochs: int,
+    peak: float,
+    batch_tokens: int = BATCH_TOKENS,
+    autocast: bool = True,
 ) -> None:
-    """Train with linear warm-up and decay; prints dev AUC after every epoch."""
+    """Train with linear warm-up and decay, in bfloat16 with ``autocast``; prints dev AUC after every epoch."""
     rng = random.Random(1)
     torch.manual_seed(1)
-    decayed = [p for p in model.parameters() if p.ndim == 2]
-    rest = [p for p in model.parameters() if p.ndim != 2]
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    decayed, rest = [p for p in learnt if p.ndim == 2], [p for p in learnt if p.ndim != 2]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
-    total = epochs * len(batches(examples, rng))
+    total = epochs * len(batches(examples, rng, batch_tokens))
+    warmup = min(200, total // 10 + 1)
     step, started = 0, time.time()
     for epoch in range(epochs):
         model.train()
-        for batch in batches(examples, rng):
+        for batch in batches(examples, rng, batch_tokens):
             items = [examples[i] for i in batch]
             ids, mask = collate([item.ids for item in items], tokenizer.pad_token_id)
             target = torch.tensor([item.target for item in items])
             weight = torch.tensor([[item.weight] for item in items]) * (~target.isnan())
             for group in optimizer.param_groups:
-                group["lr"] = peak * min((step + 1) / 200, max(0.0, (total - step) / (0.9 * total)), 1.0)
-            with torch.autocast("cpu", torch.bfloat16):
+                group["lr"] = peak * min((step + 1) / warmup, max(0.0, (total - step) / (0.9 * total)), 1.0)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 logits = model(input_ids=ids, attention_mask=mask).logits
             losses = torch.nn.functional.binary_cross_entropy_with_logits(
                 logits.float(), target.nan_to_num(0.0), reduction="none"
@@ -240,6 +218,8 @@ def fit(
             optimizer.step()
             optimizer.zero_grad()
             step += 1
+            if step % 50 == 0:
+                print({"step": step, "of": total, "loss": float(loss.detach())}, flush=True)
         jigsaw = [row for row in dev if row.source == "jigsaw"]
         scores = predict(model, tokenizer, [row.text for row in jigsaw])[:, 0]
         auc = roc_auc_score([row.labels[0] > 0.5 for row in jigsaw], scores)  # type: ignore[operator]

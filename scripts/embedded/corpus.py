@@ -69,8 +69,17 @@ class Comment:
 
 def split_of(text: str) -> str:
     """Split of a text by the hash of its cleaned form: ``train``, ``dev`` or ``test``."""
-    bucket = int(hashlib.sha1(text.lower().encode()).hexdigest(), 16) % 100
+    bucket = _bucket(text)
     return "test" if bucket < 5 else "dev" if bucket < 7 else "train"
+
+
+def half_of(text: str) -> int:
+    """0 or 1: which half of the data a text belongs to, so that two classifiers can share no row."""
+    return _bucket(text) % 2
+
+
+def _bucket(text: str) -> int:
+    return int(hashlib.sha1(text.lower().encode()).hexdigest(), 16) % 100
 
 
 def clean(text: str) -> str:
