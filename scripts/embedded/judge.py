@@ -69,7 +69,7 @@ def train_judge(root: Path, encoder: Path, out: Path, work: Path) -> None:
     figures |= {"calibration": {"scale": scale, "shift": shift}, "half": HALF, "trained_on": trained_on(own)}
     figures |= targets(model, without.eval(), tokenizer, root, rows, words)
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (out / "README.md").write_text(card(figures))
+    (out / "README.md").write_text(card(figures, context=LENGTH, counts=COUNTS))
     print(json.dumps(figures, indent=2), flush=True)
 
 

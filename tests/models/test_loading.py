@@ -211,9 +211,10 @@ def test_files_that_cannot_be_read_are_told_with_what_to_do(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"not in safetensors; convert them: python -c .*pickled-safetensors"):
         load_model(str(pickled))
     (pickled / "pytorch_model.bin").rename(pickled / "model.gguf")
-    for path in (pickled, pickled / "model.gguf"):
-        with pytest.raises(UserError, match=r"is in GGUF, .*; serve it \(llama-server"):
-            load_model(str(path))
+    with pytest.raises(UserError, match=r"holds weights in GGUF; name the file: .*model\.gguf"):
+        load_model(str(pickled))
+    with pytest.raises(UserError, match=r"model\.gguf': .*; serve it \(llama-server"):
+        load_model(str(pickled / "model.gguf"))
     for file in (tmp_path / "whole").glob("tokenizer*"):
         file.unlink()
     with pytest.raises(UserError, match=r"whole' has no tokenizer; copy the tokenizer's files"):

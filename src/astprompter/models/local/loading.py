@@ -1,7 +1,7 @@
 """Models and tokenizers from folders and the hub; what cannot be loaded is refused with its reason and what to do.
 
-Weights come from safetensors, every one of them, and no code of a repository is run. An adapter folder (PEFT) is loaded
-with the base that it names and merged into it, so that it is a model like any other from there on.
+Weights come from safetensors or GGUF (:mod:`.gguf`), every one of them, and no code of a repository is run. An adapter
+folder (PEFT) is loaded with the base that it names and merged into it: a model like any other from there on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from ...base.errors import UserError
 from ...base.strict_json import read_object
 from ...data.download import reaches
+from .gguf import SERVE, ends_of, file_options, made_plain, parts_of, weight_options
 
 _CONVERT = (
     'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
@@ -71,6 +72,7 @@ def load_tokenizer(path: str, *, revision: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
+    name, file = parts_of(path)
     folder, base = Path(path), _base_of(path, revision)
     has_model = base is not None or (folder / "config.json").is_file()
     if has_model and folder.is_dir() and not any(file for pattern in _TOKENIZERS for file in folder.glob(pattern)):
@@ -79,9 +81,9 @@ def load_tokenizer(path: str, *, revision: str | None = None) -> Any:
                 f"model folder '{path}' has no tokenizer; copy the tokenizer's files (tokenizer.json, "
                 "tokenizer_config.json) of the model that it was made from into it"
             )
-        path, revision = base
+        path, revision = name, _ = base
     with explained(path, "tokenizer"):
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False, **file_options(file))
 
 
 def _load(path: str, revision: str | None, dtype: str, classifier: bool) -> Any:
@@ -89,14 +91,21 @@ def _load(path: str, revision: str | None, dtype: str, classifier: bool) -> Any:
 
     what = "sequence classifier" if classifier else "causal language model"
     kind: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    name, file = parts_of(path)
+    if file and classifier:
+        raise UserError(f"classifier '{path}' is in GGUF, which holds language models; name one in safetensors")
     with explained(path, what):
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        options = {"revision": revision, "trust_remote_code": False, **file_options(file)}
+        config = AutoConfig.from_pretrained(name, **options)
         if not classifier:
             _check_kind(path, config)
+        ends = ends_of(path, name, file, revision) if file else []
         model, loading = kind.from_pretrained(
-            path, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True,
+            name, config=config if file else None, dtype=getattr(torch, dtype), use_safetensors=True,
+            output_loading_info=True, **options, **weight_options(file),
         )  # fmt: skip
+    if file:
+        made_plain(model, ends)
     if loading["missing_keys"]:
         raise UserError(f"'{path}' is not a trained {what}: it has no weights for '{min(loading['missing_keys'])}'")
     return model
@@ -124,6 +133,8 @@ def _base_of(path: str, revision: str | None) -> tuple[str, str | None] | None:
     """Name and revision of the model that an adapter was made for; ``None`` if this is a model by itself."""
     from transformers.utils.peft_utils import find_adapter_config_file
 
+    if parts_of(path)[1]:
+        return None
     with explained(path, "model"):
         found = find_adapter_config_file(path, revision=revision)
         if found is None:
@@ -155,7 +166,8 @@ def _merged(model: Any, path: str, revision: str | None) -> Any:
 def explained(path: str, what: str) -> Iterator[None]:
     """Turn the loaders' many exceptions into one line that names the model."""
     check_folder(path)
-    _check_hub(path, what)
+    name, file = parts_of(path)
+    _check_hub(name, what)
     try:
         yield
     except (torch.cuda.OutOfMemoryError, UserError):
@@ -164,24 +176,28 @@ def explained(path: str, what: str) -> Iterator[None]:
         why = _first_line(error)
         if "no file named model.safetensors" in why or "cannot be loaded with `safetensors`" in why:
             why = f"its weights are not in safetensors; convert them: {_CONVERT.format(path, Path(path).name)}"
-        raise UserError(f"cannot load {what} '{path}': {why}") from error
+        raise UserError(f"cannot load {what} '{path}': {why}{f'; {SERVE}' if file else ''}") from error
 
 
 def check_folder(path: str) -> None:
-    """Refuse what looks like a local path and is none, before a hub is asked for it, and weights of other programs.
+    """Refuse what looks like a local path and is none, before a hub is asked for it.
 
     Raises:
-        UserError: There is no such folder, or its weights are in GGUF.
+        UserError: There is no such folder or file, or a folder of GGUF files is named without the file.
     """
-    folder = Path(path)
-    files = {file.suffix for file in folder.iterdir()} if folder.is_dir() else {folder.suffix}
-    if ".gguf" in files and ".safetensors" not in files:
-        raise UserError(
-            f"'{path}' is in GGUF, which cannot be tuned or read here; serve it (llama-server -m FILE, then "
-            "defender.path=openai:NAME), or name the model that it was made from"
-        )
+    name, file = parts_of(path)
+    folder = Path(name)
+    if file and (folder.is_dir() or "#" not in path) and not (folder / file).is_file():
+        raise UserError(f"GGUF file '{folder / file}' does not exist")
+    held = (
+        sorted(held.name for held in folder.iterdir() if held.suffix in {".gguf", ".safetensors"})
+        if folder.is_dir()
+        else []
+    )
+    if file is None and held and all(each.endswith(".gguf") for each in held):
+        raise UserError(f"'{path}' holds weights in GGUF; name the file: {folder / held[0]}")
     if (path.startswith((".", "/", "~")) or "\\" in path) and not folder.is_dir():
-        raise UserError(f"model folder '{path}' does not exist")
+        raise UserError(f"model folder '{name}' does not exist")
 
 
 def hub_constants() -> Any:
