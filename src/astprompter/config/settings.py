@@ -269,6 +269,8 @@ class EvaluationSettings(_Section):
     """further scorers, reported beside the one of scorer.spec, for instance [detoxify:original]"""
     clean: float = Field(0.2, ge=0, lt=1)
     """a failure is clean where utterance and all before it score at most this"""
+    eta: float = Field(0.1, gt=0)
+    """of the adversary resample:N: an utterance is drawn by exp(R/eta)"""
     encoder: str = ""
     """sentence encoder that tells distinct failures apart, hub name or folder; hashed n-grams when empty"""
 

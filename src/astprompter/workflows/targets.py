@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
-from ..base.names import HUMAN, UNTUNED, dialogues_of
+from ..base.names import HUMAN, UNTUNED, candidates_of, dialogues_of
 from ..base.progress import Progress, progress_of
-from ..base.protocols import Speaker
+from ..base.protocols import Scorer, Speaker
 from ..config import Settings, load_settings
 from ..data import BadRows, load_dialogues
 from ..models.local.loading import check_folder
 from ..models.local.replay import Replay
+from ..rollout.resampling import Resampling
 from ..runs.directory import LOG, RunDirectory
 from ..runs.run import Run
 from ..runs.schema.results import FailureRow
@@ -64,7 +65,8 @@ def measure_targets(
 
     Args:
         targets: Run directories (their best adversary), model folders or hub names; ``untuned``; ``probing`` (the
-            embedded dialogues) or ``human:FILE`` (dialogues that people wrote).
+            embedded dialogues) or ``human:FILE`` (dialogues that people wrote); ``resample:N``, the untuned model
+            that tries N utterances at every turn.
         overrides: ``key=value`` settings.
         preset: Settings when no target is a run.
         out: Folder for the results; the first run when not given.
@@ -90,7 +92,7 @@ def measure_targets(
             raise UserError("name a folder for the results with --out")
         out = next(iter(runs.values())).path
     for name in [*targets, *defenders]:
-        if not name.startswith(f"{HUMAN}:") and defender_kind(name) is None:
+        if not name.startswith(f"{HUMAN}:") and defender_kind(name) is None and candidates_of(name) is None:
             check_folder(name)
     found: dict[str, Written] = {}
     later: list[Callable[[], None]] = []
@@ -114,7 +116,7 @@ def _loaded(
     bad = BadRows(settings.data.skip_bad_rows)
     prefixes = test_prefixes(settings, bad)
     scorer, others, defender = build_scorer(settings), build_other_scorers(settings), build_defender(settings)
-    adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline)
+    adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline, defender, scorer)
     for name, dialogues in scripts.items():
         _note_repeats(name, dialogues["usable"], len(prefixes))
     facts = {
@@ -125,7 +127,12 @@ def _loaded(
 
 
 def _adversaries(
-    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool
+    targets: Sequence[str],
+    runs: Mapping[str, RunDirectory],
+    settings: Settings,
+    baseline: bool,
+    defender: Speaker,
+    scorer: Scorer,
 ) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]], list[str]]:
     """What targets name.
 
@@ -141,6 +148,13 @@ def _adversaries(
     for target in targets:
         if not (baseline and target == UNTUNED):
             name = _name(target, found)
+            if (count := candidates_of(target)) is not None:
+                start = build_lm(settings.adversary, settings.rollout, partners=[settings.defender])
+                eta = settings.evaluation.eta
+                found[name] = Resampling(
+                    start, defender, scorer, settings.reward, count, eta, name=f"{target}, η {eta:g}"
+                )
+                continue
             found[name] = _adversary(target, runs.get(target), settings, scripts)
             if target in runs and runs[target].kept_start():
                 kept.append(name)

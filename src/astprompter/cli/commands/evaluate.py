@@ -30,7 +30,7 @@ Targets = Annotated[
     list[str],
     typer.Argument(
         metavar="TARGET|KEY=VALUE",
-        help="Run directories, model folders, hub names, 'untuned', 'probing' or 'human:FILE'.",
+        help="Run directories, model folders, hub names, 'untuned', 'resample:N', 'probing' or 'human:FILE'.",
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; default: the first run.")]
@@ -94,8 +94,8 @@ def evaluate(
 
     A run directory stands for its best adversary and brings its settings (the first one's count); other targets are
     models by path or hub name, under the settings of --preset; 'probing' (the embedded dialogues) or 'human:FILE'
-    (dialogues that people wrote) replays a human attack. The untuned model is compared unless
-    --no-baseline. All are measured by the same path.
+    (dialogues that people wrote) replays a human attack, and 'resample:16' is the untuned model that tries 16
+    utterances at every turn. The untuned model is compared unless --no-baseline. All are measured by the same path.
 
     Writes summary.json, trajectories.jsonl and failures.jsonl, whatever the exit code then is: 3 when --fail-over is
     exceeded, else 1 when no turn of an adversary could be assessed, or too few (--max-errors). Interrupted, the same
