@@ -70,7 +70,11 @@ def test_evaluate_tells_what_it_replaces_and_that_training_kept_its_start(
     assert code == 2
     assert f"another process is evaluating into '{run}'" in err
     os.close(busy)
-    code, out, err = call(capsys, "evaluate", files["other"], "--no-baseline", "-o", str(run), *settings(files))
+    other = ["evaluate", files["other"], "--no-baseline", "-o", str(run), *settings(files)]
+    code, _, err = call(capsys, *other)
+    assert code == 2
+    assert "and this evaluation has no 'untuned', no 'run': add --replace" in err
+    code, out, err = call(capsys, *other, "--replace")
     assert code == 0, err
     assert re.search(rf"note: '{run}' holds results of 20[-0-9]+ [0-9:]+ \(untuned, run; 8 prefixes\); they are", out)
     assert not list(run.glob("*.tmp"))

@@ -121,15 +121,15 @@ def test_more_replies_without_an_assessment_than_allowed_are_told() -> None:
     found = summary(untuned=row(0.1, errors=30), a=row(0.1, errors=31))
     unassessed = unassessed_of(found, 0.05)
     assert [one.exceeded for one in unassessed] == [False, True]  # 600 replies, of which 30 are just 5 %
-    said = lacking_of(unassessed, found, 0.05)
+    said = lacking_of(unassessed, 0.05)
     assert said.startswith(
         "31 of 600 replies of 'a' could not be assessed (31 failed): more than --max-errors 0.05; the results"
     )
-    assert lacking_of(unassessed_of(found, 0.1), found, 0.1) == ""
+    assert lacking_of(unassessed_of(found, 0.1), 0.1) == ""
     many = summary(a=row(0.1, blocked=300, errors=30))  # a filter's work is no failure of the measurement
     assert [one.exceeded for one in unassessed_of(many, 0.05)] == [False]
     nothing = summary(a=row(None, errors=600))
-    assert lacking_of(unassessed_of(nothing, 1.0), nothing, 1.0).startswith("no turn of 'a' could be assessed")
+    assert lacking_of(unassessed_of(nothing, 1.0), 1.0).startswith("no turn of 'a' could be assessed")
 
 
 def test_junit_tells_what_each_gate_found_and_shows_no_text(tmp_path: Path) -> None:

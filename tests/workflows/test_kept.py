@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import shlex
 import signal
 from collections.abc import Sequence
@@ -162,6 +163,22 @@ def test_retrying_asks_again_only_for_what_failed(tmp_path: Path, caplog: Any) -
         measured(tmp_path / "out", Letters(), defender=server, retry=True, **one)
     with pytest.raises(ap.UserError, match="retry_errors needs the folder"):
         ap.evaluate({"a": server}, server, Letters(), SENTENCES, retry_errors=True)
+
+
+def test_a_score_that_nobody_gives_is_asked_for_once_more_only(tmp_path: Path, caplog: Any) -> None:
+    class Silent(Letters):
+        def score(self, texts: Sequence[str], contexts: object = None) -> list[float]:
+            found = super().score(texts, contexts)
+            return [math.nan if text.endswith("7") else score for text, score in zip(texts, found, strict=True)]
+
+    measured(tmp_path / "out", Silent())
+    assert "--retry-errors asks for their conversations again" in caplog.text
+    assert (tmp_path / "out" / "unfinished").exists()
+    before = contents(tmp_path / "out")
+    measured(tmp_path / "out", Silent(), retry=True)
+    assert "have no score, though it was asked for again" in caplog.text
+    assert contents(tmp_path / "out") == before
+    assert not (tmp_path / "out" / "unfinished").exists()
 
 
 def test_without_retrying_all_is_measured_anew(tmp_path: Path) -> None:

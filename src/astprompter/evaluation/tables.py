@@ -50,15 +50,15 @@ _BOUNDS: tuple[Part, ...] = (
 
 def of_summary(summary: Summary) -> list[Grid]:
     """All tables of an evaluation, for the terminal."""
-    likelihood = summary.config.likelihood
-    note = f"{_NOTE}; nll and perplexity are a {likelihood}" if likelihood.startswith("stand-in") else _NOTE
-    if summary.config.settings_of is not None:
-        note += f"; all under the settings of {summary.config.settings_of}, though others were trained under others"
-    rows = list(summary.adversaries.items())
-    grids = [adversaries(rows, "All adversaries on held-out test prefixes", note=note + caveats(rows))]
+    return [_together({"": summary}), *_beside(summary)]
+
+
+def _beside(summary: Summary) -> list[Grid]:
+    """What stands below the table of all adversaries."""
+    grids: list[Grid] = []
     compared = [row for row in summary.comparisons if not is_start(summary, row)]
     grids += [comparisons(compared)] if compared else []
-    grids += [variety(summary.variety, rows)] if summary.variety else []
+    grids += [variety(summary.variety, list(summary.adversaries.items()))] if summary.variety else []
     grids += [scorers(summary.scorers)] if summary.scorers else []
     return [*grids, *([labelled(summary.labels)] if summary.labels else [])]
 
@@ -76,17 +76,33 @@ def caveats(rows: Named) -> str:
 
 def of_summaries(summaries: Mapping[str, Summary]) -> list[Grid]:
     """The tables of evaluations by defender, for the terminal: of several, one table in which they stand together."""
-    each = {name: of_summary(summary) for name, summary in summaries.items()}
-    first, *more = next(iter(each.values()))
-    if len(each) == 1:
-        return [first, *more]
-    rows = [(Cell(name), *row) for name, grids in each.items() for row in grids[0].rows]
-    columns = (Column("defender", "text"), *first.columns)
-    joint = Grid("All adversaries on held-out test prefixes, by defender", columns, tuple(rows), first.note)
-    others = [
-        replace(grid, title=f"{grid.title}, against {name}") for name, grids in each.items() for grid in grids[1:]
+    if len(summaries) == 1:
+        return of_summary(*summaries.values())
+    return [_together(summaries)] + [
+        replace(grid, title=f"{grid.title}, against {defender}")
+        for defender, summary in summaries.items()
+        for grid in _beside(summary)
     ]
-    return [joint, *others]
+
+
+def _together(summaries: Mapping[str, Summary]) -> Grid:
+    """All adversaries in one table, under the columns that any of them needs; with several defenders, with theirs."""
+    several, note, named, defenders = len(summaries) > 1, _NOTE, list[tuple[str, AdversaryFigures]](), list[str]()
+    for defender, summary in summaries.items():
+        against = f" against {defender}" * several
+        if (likelihood := summary.config.likelihood).startswith("stand-in"):
+            note += f"; nll and perplexity{against} are a {likelihood}"
+        named += [(name + against, row) for name, row in summary.adversaries.items()]
+        defenders += [defender] * len(summary.adversaries)
+    if (first := next(iter(summaries.values())).config.settings_of) is not None:
+        note += f"; all under the settings of {first}, though others were trained under others"
+    rows = [item for summary in summaries.values() for item in summary.adversaries.items()]
+    title = "All adversaries on held-out test prefixes" + ", by defender" * several
+    grid = adversaries(rows, title, note=note + caveats(named))
+    if not several:
+        return grid
+    cells = tuple((Cell(name), *row) for name, row in zip(defenders, grid.rows, strict=True))
+    return replace(grid, columns=(Column("defender", "text"), *grid.columns), rows=cells)
 
 
 def is_start(summary: Summary, row: Comparison) -> bool:

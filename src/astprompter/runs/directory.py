@@ -8,7 +8,6 @@ import platform
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from ..base.files import append_rows, hold
 from ..config import Settings
 from .schema.common import Part, read_rows
 from .schema.run import ConfigFile, LogRow, StateFile
-from .schema.summary import Summary
 from .started import settings_here
 
 _log = logging.getLogger(__package__)
@@ -193,27 +191,6 @@ def results_folder(path: Path) -> Iterator[None]:
             os.close(handle)
         if made and not any(path.iterdir()):
             path.rmdir()
-
-
-def mind_earlier(path: Path, prefixes: int, *, replace: bool) -> None:
-    """Tell of results that an evaluation replaces, and refuse to replace those of more prefixes.
-
-    Raises:
-        UserError: There are results of more prefixes, and ``replace`` is not asked for.
-    """
-    if not (path / SUMMARY).is_file():
-        return
-    when = f"'{path}' holds results of {datetime.fromtimestamp((path / SUMMARY).stat().st_mtime):%Y-%m-%d %H:%M}"
-    try:
-        rows = Summary.read(path / SUMMARY).adversaries
-    except UserError:
-        _log.info(f"note: {when} that cannot be read; they are replaced when this is done")
-        return
-    counts = sorted({row.prefixes for row in rows.values()})
-    when += f" ({', '.join(rows)}; {' or '.join(map(str, counts))} prefixes)"
-    if max(counts, default=0) > prefixes and not replace:
-        raise UserError(f"{when}, and this evaluation has {prefixes}: add --replace, or write beside them with --out")
-    _log.info(f"note: {when}; they are replaced when this is done")
 
 
 def refuse_used(path: Path) -> None:

@@ -39,7 +39,8 @@ def command_of(job: Job) -> list[str]:
     files = ["--preset", str(settings_file(job)), "--out", str(job.folder)]
     if isinstance(job, Training):
         return ["train", *files, *(["--resume"] if recorded(job) is not None else [])]
-    return ["evaluate", job.target, *files, "--no-baseline", "--top", "0", "--max-errors", "1"]  # tables count them
+    measure = ["--no-baseline", "--replace", "--top", "0", "--max-errors", "1"]  # tables count errors
+    return ["evaluate", job.target, *files, *measure]
 
 
 def settings_file(job: Job) -> Path:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,20 @@ from ..config import Settings, dotted
 from ..data import BadRows, load_prefixes, overlap
 from ..data.splits import repeated
 from ..evaluation.evaluate import Evaluation, measure
-from ..runs.directory import RunDirectory, mind_earlier, results_folder, versions
+from ..runs.directory import SUMMARY, RunDirectory, results_folder, versions
 from ..runs.run import Run
+from ..runs.schema.summary import Summary
 from ..runs.started import started_in
 from ..scorers.encoder import SentenceEncoder
 from . import objects
-from .kept import Kept
+from .kept import Kept, deciding
 from .objects import ModelLike, ScorerLike, SettingsLike, Texts
 from .resume import texts_hash
 
 _log = logging.getLogger(__package__)
 _MEASURED_BY = ("seed", "defender", "likelihood", "scorer", "rollout", "reward", "evaluation")
 """Settings that decide what is measured, and how."""
+_READ_BY, _NAMED = ("evaluation.threshold", "evaluation.level"), ("defender.path", "defender.revision", "scorer.spec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def evaluate(
             default preset where there is no run.
         out: Folder to write ``summary.json``, ``trajectories.jsonl`` and ``failures.jsonl`` to. Where a call with it
             is interrupted, what is done is kept there, and the same call goes on.
-        replace: Whether results of more prefixes in ``out`` may be replaced.
+        replace: Whether results in ``out`` may be replaced that are of more than this, or of something else.
         retry_errors: Take the conversations of the evaluation in ``out`` but for those in which something failed.
         progress: Whether to show progress bars. Notices go to the logger ``astprompter``.
 
@@ -116,7 +118,7 @@ def measured(
     replace: bool,
     again: str,
     progress: Progress,
-    later: list[Callable[[], None]] | None = None,
+    later: list[Kept] | None = None,
 ) -> Evaluation:
     """An evaluation, written to a folder if one is named; among several processes the first one writes.
 
@@ -124,19 +126,19 @@ def measured(
         load: Loads what takes part.
         out: The folder.
         retry: Whether conversations of the evaluation that is there are taken, but for those in which something failed.
-        replace: Whether results of more prefixes may be replaced.
+        replace: As in :func:`evaluate`.
         again: What goes on after an interruption, in words.
         progress: Where progress is shown.
-        later: Takes what forgets the conversations that are kept; at once where not given.
+        later: Takes the conversations that are kept, for the caller to close; closed at once where not given.
     """
     if out is None and retry:
         raise UserError("retry_errors needs the folder of the earlier results: out=...")
     with nullcontext() if out is None or not is_main() else results_folder(out):
         parts = load()
         encoder = SentenceEncoder.load(named) if (named := parts.settings.evaluation.encoder) else None
-        if out is not None:
-            mind_earlier(out, len(parts.prefixes), replace=replace)
         about = {"defender_sha256": parts.defender.weights_sha256(), **parts.defender.facts()}
+        if out is not None:
+            _mind_earlier(out / SUMMARY, parts, about["defender_sha256"], replace=replace)
         facts = {**parts.facts, **about, "started_in": None if out is None else started_in(out)}
         kept = None
         if out is not None:
@@ -150,10 +152,58 @@ def measured(
             )  # fmt: skip
         if kept is not None and out is not None and is_main():
             result.write(out)
-            turns = [turn for paths in result.trajectories.values() for path in paths for turn in path.turns]
-            close = partial(kept.close, turns)
-            close() if later is None else later.append(close)
+            kept.count(turn for paths in result.trajectories.values() for path in paths for turn in path.turns)
+            Kept.close([kept]) if later is None else later.append(kept)
     return result
+
+
+def _mind_earlier(path: Path, parts: Parts, sha256: str | None, *, replace: bool) -> None:
+    """Tell of results that are replaced; refuse to replace those of more, or of something else, unless asked to.
+
+    Raises:
+        UserError: There are such, and ``replace`` is not asked for.
+    """
+    if not path.is_file():
+        return
+    when = f"'{path.parent}' holds results of {datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
+    try:
+        earlier = Summary.read(path)
+    except UserError:
+        _log.info(f"note: {when} that cannot be read; they are replaced when this is done")
+        return
+    counts = sorted({row.prefixes for row in earlier.adversaries.values()})
+    when += f" ({', '.join(earlier.adversaries)}; {' or '.join(map(str, counts))} prefixes)"
+    if (less := list(_less(earlier, parts, sha256))) and not replace:
+        raise UserError(
+            f"{when}, and this evaluation has {', '.join(less)}: add --replace, or write beside them with --out"
+        )
+    _log.info(f"note: {when}; they are replaced when this is done")
+
+
+def _less(earlier: Summary, parts: Parts, sha256: str | None) -> Iterator[str]:
+    """What an evaluation has less of than an earlier one, and what else it measures."""
+    config, given = earlier.config, parts.prefixes
+    if max((row.prefixes for row in earlier.adversaries.values()), default=0) > len(given):
+        yield f"{len(given)} prefixes"
+    elif config.prefixes and texts_hash(given[: config.prefixes.count]) != config.prefixes.sha256:
+        yield "other prefixes"
+    yield from (f"no '{name}'" for name in earlier.adversaries if name not in parts.adversaries)
+    weights = config.defender_sha256, sha256
+    if weights[0] != weights[1] if all(weights) else config.defender != parts.defender.name:
+        yield f"the defender '{parts.defender.name}'"
+    if config.scorer != parts.scorer.name:
+        yield f"the scorer '{parts.scorer.name}'"
+    others = {other.name for other in parts.others}
+    further = [name for name in earlier.scorers.names if name != config.scorer] if earlier.scorers else []
+    yield from (f"no scorer '{name}'" for name in further if name not in others)
+    old, new = _decides(config.settings), _decides(parts.settings.as_dict())
+    yield from (f"{key}={new[key]}" for key in new if key in old and old[key] != new[key])
+
+
+def _decides(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide what an evaluation measures, but for those that name what has a name or hash of its own."""
+    found = {**deciding(settings), **{key: dotted(settings).get(key) for key in _READ_BY}}
+    return {key: value for key, value in found.items() if key not in _NAMED and not key.endswith(".device")}
 
 
 def settings_of_first(

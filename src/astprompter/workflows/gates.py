@@ -90,6 +90,7 @@ class Verdict:
     Attributes:
         defender: Whom it was measured on.
         adversary: Its name.
+        who: The adversary, and where there are several the defender, in words.
         gate: The gate.
         words: The figure in words.
         share: What was found.
@@ -100,6 +101,7 @@ class Verdict:
 
     defender: str
     adversary: str
+    who: str
     gate: Gate
     words: str
     share: Share
@@ -114,7 +116,7 @@ class Verdict:
         upper = f"upper end {self.value:.4f}; " if self.gate.by == "upper" and self.value is not None else ""
         found = "unknown" if share.value is None else f"{share.value:.4f}"
         unit = self.gate.figure
-        return f"{self.adversary} {found} ({interval}{upper}{share.assessed} of {share.total} {unit} assessed)"
+        return f"{self.who} {found} ({interval}{upper}{share.assessed} of {share.total} {unit} assessed)"
 
 
 def gates_of(words: Sequence[str], by: By = "estimate") -> list[Gate]:
@@ -141,6 +143,10 @@ def gates_of(words: Sequence[str], by: By = "estimate") -> list[Gate]:
     return list(gates.values())
 
 
+def _who(summaries: Mapping[str, Summary], defender: str, adversary: str) -> str:
+    return f"{adversary} against {defender}" if len(summaries) > 1 else adversary
+
+
 def verdicts_of(summaries: Mapping[str, Summary], gates: Sequence[Gate], *, baseline: str | None) -> Iterator[Verdict]:
     """What every gate says of every adversary.
 
@@ -158,8 +164,9 @@ def verdicts_of(summaries: Mapping[str, Summary], gates: Sequence[Gate], *, base
                     share, threshold = look(row), row.tox_reply.threshold or 0.0
                     value = share.value if gate.by == "estimate" else upper_end(share, row.prefixes, level)
                     exceeded = value is not None and value > gate.most
-                    weak = _weak(share, gate, row.prefixes)
-                    yield Verdict(defender, name, gate, words.format(threshold=threshold), share, value, exceeded, weak)
+                    weak, told = _weak(share, gate, row.prefixes), words.format(threshold=threshold)
+                    who = _who(summaries, defender, name)
+                    yield Verdict(defender, name, who, gate, told, share, value, exceeded, weak)
 
 
 def upper_end(share: Share, prefixes: int, level: float) -> float | None:
@@ -186,23 +193,27 @@ class Unassessed:
     Attributes:
         defender: Whom it was measured on.
         adversary: Its name.
+        who: As in :class:`Verdict`.
         count: How many.
         kinds: Of which kinds, and how many of each.
         total: Of how many replies.
+        nothing: Whether none could be.
         exceeded: Whether they are more than is allowed.
     """
 
     defender: str
     adversary: str
+    who: str
     count: int
     kinds: dict[str, int]
     total: int
+    nothing: bool
     exceeded: bool
 
     def __str__(self) -> str:
         """What was found, in words."""
         told = counted(self.kinds)
-        return f"{self.count} of {self.total} replies of '{self.adversary}' could not be assessed ({told})"
+        return f"{self.count} of {self.total} replies of '{self.who}' could not be assessed ({told})"
 
 
 def unassessed_of(summaries: Mapping[str, Summary], most: float) -> list[Unassessed]:
@@ -218,5 +229,6 @@ def unassessed_of(summaries: Mapping[str, Summary], most: float) -> list[Unasses
             total, kinds = sum(row.reply_kinds.values()), {kind: row.reply_kinds[kind] for kind in _LOST}
             kinds["without a score"] = row.errors - sum(kinds.values())
             told = {kind: count for kind, count in kinds.items() if count}
-            found.append(Unassessed(defender, name, row.errors, told, total, row.errors > most * total))
+            who, nothing = _who(summaries, defender, name), not row.tox_reply.valid
+            found.append(Unassessed(defender, name, who, row.errors, told, total, nothing, row.errors > most * total))
     return found

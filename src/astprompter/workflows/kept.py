@@ -59,7 +59,7 @@ class Kept:
         """
         self._folder, self._facts = folder / _FOLDER, facts
         self._keys: set[str] = set()
-        self._total = 0
+        self._total = self._failed = self._lost = self._before = 0
         complete = (self._folder / _COMPLETE).exists()
         if retry and not self._folder.is_dir():
             raise UserError(
@@ -76,11 +76,7 @@ class Kept:
         self, adversaries: Mapping[str, Speaker], settings: Settings, prefixes: Sequence[Prefix]
     ) -> dict[str, Keeper]:
         """A keeper for each adversary; tells how many of its conversations are known."""
-        decides = {
-            key: value
-            for key, value in dotted(settings.as_dict()).items()
-            if key.partition(".")[0] in _SECTIONS and key not in MAY_CHANGE
-        }
+        decides = deciding(settings.as_dict())
         found: dict[str, Keeper] = {}
         for name, adversary in adversaries.items():
             what = [name, adversary.name, adversary.weights_sha256(), decides, self._facts]
@@ -89,6 +85,7 @@ class Kept:
             known = sum(prefix in keeper.known for prefix in prefixes)
             self._keys.add(key)
             self._total += len(prefixes)
+            self._before += keeper.failed
             if known:
                 _log.info(f"{name}: {known} of {len(prefixes)} conversations are kept from an unfinished evaluation")
         return found
@@ -121,14 +118,28 @@ class Kept:
             return "run the command again"
         return f"{done} of {self._total} conversations are kept in '{self._folder.parent}'; go on with {again}"
 
-    def close(self, turns: Iterable[Turn]) -> None:
-        """The results are written: forget the conversations, unless there is something to retry in them."""
-        failed = sum(_failed(turn) for turn in turns)
-        if failed:
-            (self._folder / _COMPLETE).touch()
+    def count(self, turns: Iterable[Turn]) -> None:
+        """Take notice of what failed in the results."""
+        found = list(turns)
+        self._failed, self._lost = sum(map(_failed, found)), sum(map(_lost, found))
+
+    @staticmethod
+    def close(every: Sequence[Kept]) -> None:
+        """All results are written: forget the conversations, unless there is something to retry in any of them.
+
+        A score that is missing is asked for again once; where that gave none, the scorer has none to give.
+        """
+        failed, before = sum(kept._failed for kept in every), sum(kept._before for kept in every)
+        retry = failed > 0 and (failed != before or any(kept._lost for kept in every))
+        for kept in every:
+            if retry:
+                (kept._folder / _COMPLETE).touch()
+            else:
+                shutil.rmtree(kept._folder, ignore_errors=True)
+        if retry:
             _log.warning(f"{failed} turns failed; --retry-errors asks for their conversations again, for no others")
-        else:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        elif failed:
+            _log.warning(f"{failed} turns have no score, though it was asked for again, so nothing is kept")
 
 
 class _Keeper:
@@ -136,16 +147,26 @@ class _Keeper:
 
     def __init__(self, kept: Kept, adversary: str) -> None:
         self._kept, self._adversary = kept, adversary
-        self.known: Mapping[Prefix, RolloutTree] = {}
         self.size: int | None = None
+        latest: dict[Prefix, RolloutTree] = {}
         for batch in kept.batches(adversary):
-            found = zip(batch.prefixes, batch.trees, strict=True)
-            good = {prefix: tree for prefix, tree in found if not any(map(_failed, turns_of(tree.children)))}
-            self.size, self.known = batch.size, {**self.known, **good}
+            latest |= zip(batch.prefixes, batch.trees, strict=True)
+            self.size = batch.size
+        failed = {prefix: sum(map(_failed, turns_of(tree.children))) for prefix, tree in latest.items()}
+        self.failed = sum(failed.values())
+        self.known: Mapping[Prefix, RolloutTree] = {
+            prefix: tree for prefix, tree in latest.items() if not failed[prefix]
+        }
 
     def keep(self, prefixes: Sequence[Prefix], trees: Sequence[RolloutTree], size: int) -> None:
         """Keep a batch."""
         self._kept.add(_Batch(self._adversary, size, list(prefixes), list(trees)))
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide conversations and their scores, by dotted keys."""
+    flat = dotted(settings)
+    return {key: flat[key] for key in flat if key.partition(".")[0] in _SECTIONS and key not in MAY_CHANGE}
 
 
 def _read(folder: Path) -> Iterator[_Batch]:
@@ -162,4 +183,9 @@ def _failed(turn: Turn) -> bool:
     """Whether a turn lacks what asking again may give: a speech that a server did not give, or a score."""
     scores = (turn.tox_utterance, turn.tox_reply, turn.tox_turn)
     unscored = turn.reply.assessable and not all(map(math.isfinite, scores))
-    return turn.utterance.error is not None or turn.reply.kind == "failed" or unscored
+    return _lost(turn) or unscored
+
+
+def _lost(turn: Turn) -> bool:
+    """Whether a server did not give a speech."""
+    return turn.utterance.error is not None or turn.reply.kind == "failed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..runs.run import Run
 from ..runs.schema.results import FailureRow
 from ..runs.schema.summary import Summary
 from .evaluate import Parts, facts_of_prefixes, measured, settings_of_first, test_prefixes
+from .kept import Kept
 from .load import build_defender, build_lm, build_other_scorers, build_scorer, defender_kind
 from .objects import changed
 from .resume import texts_hash
@@ -73,7 +74,7 @@ def measure_targets(
         baseline: Put the untuned adversary first, as baseline of the comparisons.
         defenders: Models to measure on, in place of ``defender.path``; of several each has a folder below ``out``.
         retry: See :func:`~astprompter.workflows.evaluate.evaluate`.
-        replace: Whether results of more prefixes may be replaced.
+        replace: See :func:`~astprompter.workflows.evaluate.evaluate`.
         again: What goes on after an interruption, in words.
         progress: Where progress is shown.
 
@@ -94,20 +95,32 @@ def measure_targets(
     for name in [*targets, *defenders]:
         if not name.startswith(f"{HUMAN}:") and defender_kind(name) is None and candidates_of(name) is None:
             check_folder(name)
+    if twice := [name for name in defenders if defenders.count(name) > 1]:
+        raise UserError(f"--defender {twice[0]} is given twice; leave one out")
     found: dict[str, Written] = {}
-    later: list[Callable[[], None]] = []
-    for path in defenders or [settings.defender.path]:
-        chosen, name = changed(settings, {"defender.path": path}), _name(path, found)
-        folder = out / "against" / re.sub(r"[^\w.-]+", "-", name) if len(defenders) > 1 else out
-        load = partial(_loaded, targets, runs, chosen, baseline, odd)
+    later: list[Kept] = []
+
+    def written(path: str, folder: Path) -> Written:
+        """The figures of one defender; its models are free before the next one's are loaded."""
+        chosen = changed(settings, {"defender.path": path})
         result = measured(
-            load, folder, retry=retry, replace=replace, again=again, progress=progress_of(progress), later=later
-        )
+            partial(_loaded, targets, runs, chosen, baseline, odd), folder,
+            retry=retry, replace=replace, again=again, progress=progress_of(progress), later=later,
+        )  # fmt: skip
         openings = {path.prefix.id: path.prefix.text for paths in result.trajectories.values() for path in paths}
-        found[name] = Written(result.summary, result.failed, openings, folder)
-    for close in later:
-        close()
+        return Written(result.summary, result.failed, openings, folder)
+
+    for path in defenders or [settings.defender.path]:
+        name = _name(path, found)
+        found[name] = written(path, _place(out / "against", name, found) if len(defenders) > 1 else out)
+    Kept.close(later)
     return found
+
+
+def _place(folder: Path, name: str, found: Mapping[str, Written]) -> Path:
+    """A folder for the results on a defender, which no other has."""
+    place = folder / re.sub(r"[^\w.-]+", "-", name)
+    return place.with_name(f"{place.name}-{len(found)}") if place in {one.folder for one in found.values()} else place
 
 
 def _loaded(

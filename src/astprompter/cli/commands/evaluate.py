@@ -18,7 +18,6 @@ from ...config import known_keys
 from ...evaluation.grid import terminal
 from ...evaluation.tables import of_summaries
 from ...runs.directory import KEPT_START
-from ...runs.schema.summary import Summary
 from ..console import failure_blocks, quiet_libraries, scorer_lines
 from .shared import OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, say, tell, warn
 
@@ -62,7 +61,7 @@ MaxErrors = Annotated[
     ),
 ]  # fmt: skip
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Ask again only for what failed the last time.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Also replace results of more prefixes.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Also replace results of more, or of something else.")]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML, masked.")]
 Labels = Annotated[
     Path | None,
@@ -130,7 +129,7 @@ def evaluate(
         if junit is not None:
             write_junit(junit, verdicts, unassessed, {name: one.failed for name, one in found.items()}, max_errors)
         _show(found, show_text=show_text, top=top)
-    _end(verdicts, unassessed, summaries, max_errors)
+    _end(verdicts, unassessed, max_errors)
 
 
 def _correct(folder: Path, labels: Path, settings: list[str]) -> None:
@@ -155,9 +154,7 @@ def _is_setting(word: str) -> bool:
     return True
 
 
-def _end(
-    verdicts: Sequence[Verdict], unassessed: Sequence[Unassessed], summaries: Mapping[str, Summary], max_errors: float
-) -> None:
+def _end(verdicts: Sequence[Verdict], unassessed: Sequence[Unassessed], max_errors: float) -> None:
     """Say what the gates say, and end with code 3 where one is exceeded, else with 1 where too little was assessed.
 
     Raises:
@@ -165,7 +162,7 @@ def _end(
     """
     for line in gate_lines(verdicts) if is_main() else ():
         tell(line)
-    lacking = lacking_of(unassessed, summaries, max_errors)
+    lacking = lacking_of(unassessed, max_errors)
     if any(verdict.exceeded for verdict in verdicts):
         if lacking and is_main():
             tell(f"warning: {lacking}")
@@ -187,10 +184,9 @@ def gate_lines(verdicts: Sequence[Verdict]) -> list[str]:
     return [*weak, *passed, *over]
 
 
-def lacking_of(unassessed: Sequence[Unassessed], summaries: Mapping[str, Summary], max_errors: float) -> str:
+def lacking_of(unassessed: Sequence[Unassessed], max_errors: float) -> str:
     """That adversaries have no figures at all, or that too many of their replies are missing; empty where neither."""
-    rows = [(name, row) for summary in summaries.values() for name, row in summary.adversaries.items()]
-    if empty := dict.fromkeys(repr(name) for name, row in rows if not row.tox_reply.valid):
+    if empty := [repr(one.who) for one in unassessed if one.nothing]:
         return f"no turn of {', '.join(empty)} could be assessed, so its figures are null; trajectories.jsonl says why"
     if many := [str(one) for one in unassessed if one.exceeded]:
         return (
