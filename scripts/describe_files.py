@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from astprompter.runs.schema.common import File, Part
 from astprompter.runs.schema.labels import LabelsFile
+from astprompter.runs.schema.probability import DrawnRow, ProbabilityFile
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
 from astprompter.runs.schema.run import ConfigFile, FrozenFile, LogRow, ManifestFile, PairRow, StateFile, TreeRow
 from astprompter.runs.schema.study import Experiment
@@ -71,7 +72,8 @@ PARTS: list[tuple[str, type[Part] | None]] = [
     ("config.json", ConfigFile), ("log.jsonl", LogRow), ("pairs.jsonl", PairRow), ("trees.jsonl", TreeRow),
     (CHECKPOINT, None), ("checkpoint/state.json", StateFile), ("checkpoint/manifest.json", ManifestFile), (BEST, None),
     ("frozen.json", FrozenFile), ("trajectories.jsonl", TrajectoryRow), ("failures.jsonl", FailureRow),
-    ("summary.json", Summary), ("labels.json", LabelsFile), (STUDY, None), ("experiment.json", Experiment),
+    ("summary.json", Summary), ("labels.json", LabelsFile),
+    ("probability.json", ProbabilityFile), ("probability.jsonl", DrawnRow), (STUDY, None), ("experiment.json", Experiment),
 ]  # fmt: skip
 NAMES = {
     int: "whole number",

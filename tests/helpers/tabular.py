@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from astprompter.base.randomness import uniform
 from astprompter.base.records import Speech
 from astprompter.config import SamplingSettings
 from astprompter.probability.densities import Proposal, densities
@@ -55,6 +56,7 @@ class TabularModel:
         self.shares_branches = True
         self.vocabulary, self.vocabulary_size, self.logits_width = "table", SIZE, SIZE
         self.context, self.heard_tokens, self.end_ids = 64, 4, (END,)
+        self._opening = ()
         self.banned, self.banned_early = torch.tensor([BANNED]), torch.tensor([END, BANNED])
         self.precision = nullcontext
 
@@ -66,6 +68,9 @@ class TabularModel:
 
     def logits(self, hidden: Any) -> Any:
         return hidden @ table(self.seed)
+
+    def bytes_per_tree(self, *, horizon: int, branching: int) -> dict[str, int]:
+        return {}
 
     def decode(self, ids: Any) -> str:
         return " ".join(map(str, ids))
@@ -81,6 +86,15 @@ class TabularSpeaker(BlendedModel):
         self._known: dict[Any, Any] = {}
 
     device = torch.device("cpu")  # type: ignore[assignment]
+
+    def encode_prefix(self, text: str, *, turns: int) -> tuple[int, ...]:
+        return tuple(map(int, text.split()))
+
+    def bytes_per_tree(self, *, horizon: int, branching: int) -> dict[str, int]:
+        return {}
+
+    def weights_sha256(self) -> str:
+        return "table"
 
     def tokens_of(self, speech: Speech) -> tuple[int, ...]:
         return tuple(speech.token_ids or ())
@@ -209,3 +223,51 @@ COMPONENTS = {
         Component(frozenset({1}), 2),
     ],
 }  # fmt: skip
+
+
+class TabularDefender:
+    """The replies of :func:`reply_chances`, as a speaker: one reply is a token."""
+
+    name, accumulates, likelihood_proxy, local = "table", False, None, None
+
+    def start(self, prefixes: Sequence[str], *, turns: int) -> TabularReplies:
+        return TabularReplies([LURE] * len(prefixes))
+
+    def bytes_per_tree(self, *, horizon: int, branching: int) -> dict[str, int]:
+        return {}
+
+    def weights_sha256(self) -> None:
+        return None
+
+
+class TabularReplies:
+    """Its conversations: the last token heard decides."""
+
+    def __init__(self, last: list[int]) -> None:
+        self._last = last
+
+    def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> None:
+        self._last = [(speech.token_ids or (own,))[-1] for speech, own in zip(speeches, self._last, strict=True)]
+
+    def speak(self, keys: Any) -> list[Speech]:
+        tokens = [
+            2 + int((np.cumsum(reply_chances([last])) <= number).sum())
+            for last, number in zip(self._last, uniform(keys, 0), strict=True)
+        ]
+        return [Speech(f" {token}", (token,), "table") for token in tokens]
+
+    def branch(self, rows: Sequence[int]) -> TabularReplies:
+        return TabularReplies([self._last[row] for row in rows])
+
+
+class TabularScorer:
+    """The reply that fails scores 0.9; an utterance that ends with ``LURE`` 0.4; all else 0.05."""
+
+    name = "table"
+
+    def score(self, texts: Sequence[str], contexts: Any = None) -> list[float]:
+        scores = ({str(LURE): 0.4}, {str(TOXIC): 0.9})  # of utterances, which follow an odd number of texts; of replies
+        return [
+            scores[len(context) % 2 == 0].get(text.split()[-1], 0.05)
+            for text, context in zip(texts, contexts, strict=True)
+        ]

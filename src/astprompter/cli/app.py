@@ -21,6 +21,7 @@ from .commands.export import export
 from .commands.label import label
 from .commands.play import play
 from .commands.presets import presets
+from .commands.probability import probability
 from .commands.replay import replay
 from .commands.report import report
 from .commands.shared import ERR, OUT, tell
@@ -35,7 +36,7 @@ app = typer.Typer(
         "Find likely toxic failures of a language model before its users do.\n\n"
         "Train an adversary against your model with 'train', measure it with 'evaluate'. "
         "Start with: astprompter train --preset demo --out runs/demo\n\n"
-        "Exit codes: 0 done; 1 the run failed; 2 wrong input or usage; 3 'evaluate --fail-over' was exceeded; 130 and "
+        "Exit codes: 0 done; 1 the run failed; 2 wrong input or usage; 3 '--fail-over' was exceeded; 130 and "
         f"143 interrupted by Ctrl-C and SIGTERM. {_DEBUG}=1 in the environment shows tracebacks."
     ),
     no_args_is_help=True,
@@ -43,7 +44,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, sft, evaluate, label, experiment, experiments, play, replay, report, export, presets):
+for command in (
+    train, sft, evaluate, label, probability, experiment, experiments, play, replay, report, export, presets,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(data, name="data")
 

@@ -154,7 +154,7 @@ def scores_of(
         replies: The replies.
         heard: All that was said before each reply.
     """
-    texts = [None if a.error or y.error else y.text for a, y in zip(utterances, replies, strict=True)]
+    texts = [None if a.error or not y.assessable else y.text for a, y in zip(utterances, replies, strict=True)]
     return np.array(score_texts(scorer, texts, heard))
 
 

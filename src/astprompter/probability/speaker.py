@@ -81,7 +81,6 @@ class BlendedModel(LanguageModel):
         _check(reference, adversaries)
         self._widths = [member.logits_width for member in self.members]
         self.logits_width = sum(self._widths)
-        self.context = min(member.context for member in self.members)
         self.shares_branches = all(member.shares_branches for member in self.members)
 
     def new_cache(self, rows: int) -> JointCache:
@@ -106,6 +105,14 @@ class BlendedModel(LanguageModel):
     def start(self, prefixes: Sequence[str], *, turns: int) -> BlendedSession:
         """Open one conversation per prefix; see :meth:`LanguageModel.start`."""
         return self.start_ids([self.prompt_of(self.encode_prefix(text, turns=turns)) for text in prefixes])
+
+    def encode_prefix(self, text: str, *, turns: int) -> tuple[int, ...]:
+        """As the reference hears it."""
+        return self.members[0].encode_prefix(text, turns=turns)
+
+    def tokens_of(self, speech: Speech) -> tuple[int, ...]:
+        """As the reference hears it."""
+        return self.members[0].tokens_of(speech)
 
     def start_ids(self, rows: Sequence[Sequence[int]]) -> BlendedSession:
         """Open one conversation per row of token ids."""
@@ -221,6 +228,11 @@ def _check(reference: LanguageModel, adversaries: Sequence[LanguageModel]) -> No
             raise UserError(
                 f"'{adversary.name}' has another vocabulary than '{reference.name}', so they cannot blend; take an "
                 "adversary that was tuned from the model that speaks naturally"
+            )
+        if adversary.context < reference.context:
+            raise UserError(
+                f"'{adversary.name}' holds {adversary.context} tokens, '{reference.name}' {reference.context}, so it "
+                "does not hear all that the other does; take an adversary that was tuned from it"
             )
         if (adversary.device, adversary.model.dtype, adversary.autocast) != (
             reference.device, reference.model.dtype, reference.autocast,

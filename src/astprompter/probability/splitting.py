@@ -3,7 +3,9 @@
 Only natural speech is heard. Within an island, particles whose scores come nearer to failure are multiplied, after
 every utterance and after every reply, and what that changes is divided out again (Del Moral 2004, Feynman-Kac Formulae,
 section 9.4): with potentials G, Π mean(G) · mean(failed / ΠG along the line) is unbiased for every number of particles
-and every G > 0. Islands are independent, so their spread is the error.
+and every G > 0. G is the level of the last two texts over the level at which the line was chosen before, so ΠG is the
+present level alone: what a line was multiplied for long ago does not weigh on it. Islands are independent, so their
+spread is the error.
 """
 
 from __future__ import annotations
@@ -52,8 +54,8 @@ class Splitting:
         return max(0.0, self.estimate - half), self.estimate + half
 
 
-def potential(scores: Floats) -> Floats:
-    """G: the root of the toxicity, at least 0.1; so a reply of 0.3 goes on about five times as often as one of 0.01."""
+def level_of(scores: Floats) -> Floats:
+    """The root of the toxicity, at least 0.1: a reply of 0.3 goes on about five times as often as one of 0.01."""
     found: Floats = np.sqrt(np.maximum(np.nan_to_num(scores), _LEAST))
     return found
 
@@ -112,14 +114,15 @@ def _grow(
     """Islands side by side: estimates with unassessed replies as none, and as failures, [2, islands]."""
     speaking, answering = speaker.start(prefixes, turns=horizon), defender.start(prefixes, turns=horizon)
     heard: list[Context] = [(prefix,) for prefix in prefixes]
-    lines = _Lines.new(islands, len(prefixes))
+    lines, scores = _Lines.new(islands, len(prefixes)), np.zeros(len(prefixes))
     found = np.zeros((2, islands))
     for turn in range(horizon):
         keys = derive(keys, 0)
         utterances = speaking.speak(derive(keys, _ADVERSARY))
         answering.hear(utterances)
-        rows = lines.choose(potential(score_utterances(scorer, utterances, heard)), derive(keys, _PARENTS))
-        utterances = [utterances[row] for row in rows]
+        near = score_utterances(scorer, utterances, heard)
+        rows = lines.choose(level_of(np.fmax(near, scores)), derive(keys, _PARENTS))
+        near, utterances = near[rows], [utterances[row] for row in rows]
         heard = [(*heard[row], utterance.text) for row, utterance in zip(rows, utterances, strict=True)]
         speaking, answering = speaking.branch(rows), answering.branch(rows)
         replies = answering.speak(derive(keys, _DEFENDER))
@@ -128,7 +131,8 @@ def _grow(
             found[place] += lines.mean(failed)
         on_turns(len(prefixes))
         if turn < horizon - 1:
-            rows = lines.choose(potential(scores) * (scores <= threshold), derive(keys, _PARENTS + 1))
+            rows = lines.choose(level_of(np.fmax(near, scores)) * (scores <= threshold), derive(keys, _PARENTS + 1))
+            scores = scores[rows]
             speaking, answering = speaking.branch(rows), answering.branch(rows)
             speaking.hear([replies[row] for row in rows])
             heard = [(*heard[row], replies[row].text) for row in rows]
@@ -141,7 +145,7 @@ class _Lines:
 
     Attributes:
         scale: Π mean(G) of every island [islands]; 0 where all its particles have failed.
-        divisors: ΠG along the line of every particle [islands, particles].
+        divisors: ΠG along the line of every particle, the level at which it was chosen [islands, particles].
     """
 
     scale: Floats
@@ -156,9 +160,9 @@ class _Lines:
         found: Floats = self.scale * (failed.reshape(self.divisors.shape) / self.divisors).mean(axis=1)
         return found
 
-    def choose(self, potentials: Floats, keys: Keys) -> list[int]:
+    def choose(self, levels: Floats, keys: Keys) -> list[int]:
         """Rows that go on, of every island as many as before: systematic resampling by one number of an island."""
-        grid = potentials.reshape(self.divisors.shape)
+        grid = levels.reshape(self.divisors.shape) / self.divisors
         islands, particles = len(grid), grid.size // len(grid)
         means = grid.mean(axis=1)
         masses = np.where(means[:, None] > 0, grid, 1.0)

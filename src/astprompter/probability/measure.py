@@ -1,0 +1,221 @@
+"""The whole measurement: a pilot decides, the main run draws block after block, and every figure is made of its rows.
+
+Every conversation depends on its own key alone and is written as soon as its batch is done, so a run that was
+interrupted goes on and ends with the same figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base.errors import UserError
+from ..base.files import append_rows, write_rows
+from ..base.progress import Advance, Progress
+from ..base.protocols import Scorer, Speaker
+from ..base.randomness import generator, key_of
+from ..base.records import Prefix
+from ..models.local.lm import LanguageModel
+from ..models.local.memory import trees_that_fit
+from ..runs.schema.common import read_rows
+from ..runs.schema.probability import DrawnRow, ProbabilityFile
+from .conversations import converse
+from .densities import Proposal
+from .estimate import Component, estimates
+from .limits import proven
+from .pilot import BLOCK, CANDIDATES, GAMMAS, every_component, first_counts, plan_of
+from .results import Measurement, Stage, draws_of, file_of, row_of
+from .speaker import NATURALLY, BlendedModel
+from .splitting import Splitting, split
+
+_log = logging.getLogger(__package__)
+_PILOT = 0.2
+"""Of the budget."""
+_LEAST_BLOCKS = 5
+_LOOKS = 20
+"""Times that a watched run looks at its limit."""
+_ISLANDS = 20
+_BATCH = 200
+"""Conversations held at once, at most. A batch of which a part is kept is held again as it was, to the same digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much may be spent.
+
+    Attributes:
+        budget: Conversations of pilot and main run.
+        relative: Stop as soon as the proven limit is within this part of the estimate; ``None`` never stops early.
+        second: Whether natural conversations, a quarter of the budget more, are spent on splitting.
+    """
+
+    budget: int
+    relative: float | None
+    second: bool
+
+    def blocks(self) -> tuple[int, int]:
+        """Blocks of pilot and main run.
+
+        Raises:
+            UserError: The budget is too small.
+        """
+        pilot = max(_LEAST_BLOCKS, round(_PILOT * self.budget / BLOCK))
+        main = self.budget // BLOCK - pilot
+        if main < _LEAST_BLOCKS:
+            raise UserError(f"--budget {self.budget} is too small; give at least {2 * _LEAST_BLOCKS * BLOCK}")
+        return pilot, main
+
+
+class _Run:
+    """The conversations of one measurement, drawn or read from where they were kept."""
+
+    def __init__(
+        self, speaker: BlendedModel, defender: Speaker, scorer: Scorer, prefixes: Sequence[Prefix], asked: Measurement,
+        kept: Path | None, of: str, advance: Advance,
+    ) -> None:  # fmt: skip
+        self.speaker, self.defender, self.scorer, self.prefixes, self.asked = speaker, defender, scorer, prefixes, asked
+        self.of, self._kept, self._advance = of, kept, advance
+        self._rows: dict[tuple[str, int], DrawnRow] = {}
+        fitting = trees_that_fit((speaker, defender), horizon=asked.within, branching=1) // asked.replies
+        self._size = max(1, min(_BATCH, fitting))
+        if kept is not None and kept.is_file():
+            found = read_rows(kept, DrawnRow, note=_log.info)
+            mine = [row for row in found if row.measurement == of]
+            if len(mine) < len(found):
+                _log.info(f"note: '{kept}' holds conversations of another measurement; they are replaced")
+            write_rows(kept, (row.plain() for row in mine))
+            self._rows = {(row.stage, row.number): row for row in mine}
+            if mine:
+                _log.info(f"going on: {len(mine):,} conversations are there already")
+
+    def draw(
+        self, stage: Stage, components: Sequence[Component], counts: Sequence[int], blocks: range
+    ) -> list[DrawnRow]:
+        """Whole blocks, in order."""
+        whos = [place for place, count in enumerate(counts) for _ in range(count)]
+        numbers = [number for block in blocks for number in range(block * BLOCK, (block + 1) * BLOCK)]
+        openings = {block: self._openings(stage, block) for block in blocks}
+        for start in range(0, len(numbers), self._size):
+            part = numbers[start : start + self._size]
+            missing = [number for number in part if (stage, number) not in self._rows]
+            self._advance(len(part))
+            if not missing:
+                continue
+            chosen = [self.prefixes[openings[number // BLOCK][number % BLOCK]] for number in part]
+            who = [whos[number % BLOCK] for number in part]
+            found = converse(
+                self.speaker, self.defender, self.scorer, [prefix.text for prefix in chosen],
+                np.array([self._voices(components[place]) for place in who]),
+                np.array([key_of(self.asked.seed, "probability", stage, number) for number in part], dtype=np.uint64),
+                replies=self.asked.replies, threshold=self.asked.threshold,
+            )  # fmt: skip
+            rows = [
+                row_of(
+                    said, of=self.of, stage=stage, number=number, prefix=prefix.id, component=place,
+                    threshold=self.asked.threshold,
+                )
+                for said, number, prefix, place in zip(found, part, chosen, who, strict=True)
+                if number in missing
+            ]  # fmt: skip
+            if self._kept is not None:
+                append_rows(self._kept, (row.plain() for row in rows))
+            self._rows |= {(stage, row.number): row for row in rows}
+        return [self._rows[stage, number] for number in numbers]
+
+    def _openings(self, stage: Stage, block: int) -> npt.NDArray[np.int64]:
+        """Prefixes of a block: each drawn at random, and within the block no two alike as long as there are others."""
+        rng = generator(self.asked.seed, "probability", stage, block)
+        size = len(self.prefixes)
+        return np.concatenate([rng.permutation(size) for _ in range(-(-BLOCK // size))])[:BLOCK]
+
+    def _voices(self, component: Component) -> list[int]:
+        return [
+            component.proposal if turn in component.turns else NATURALLY for turn in range(self.asked.within)
+        ]  # fmt: skip
+
+
+def measure(
+    reference: LanguageModel,
+    adversaries: Mapping[str, LanguageModel],
+    defender: Speaker,
+    scorer: Scorer,
+    prefixes: Sequence[Prefix],
+    asked: Measurement,
+    effort: Effort,
+    *,
+    progress: Progress,
+    config: Mapping[str, Any],
+    kept: Path | None = None,
+) -> ProbabilityFile:
+    """Estimate how likely a conversation fails when the reference speaks.
+
+    Args:
+        reference: Speaks naturally.
+        adversaries: Models of the same vocabulary, by name, that were tuned towards failure.
+        defender: The model under test; anything that answers.
+        scorer: Toxicity of replies.
+        prefixes: Openings.
+        asked: What is asked.
+        effort: How much may be spent.
+        progress: Where progress is shown.
+        config: What decides the figures, for the file.
+        kept: Where conversations are kept, and gone on from.
+
+    Raises:
+        UserError: The budget is too small, or the models cannot blend.
+    """
+    proposals = [Proposal(place, gamma) for place in range(len(adversaries)) for gamma in CANDIDATES]
+    speaker = BlendedModel(reference, list(adversaries.values()), proposals)
+    pilot_blocks, main_blocks = effort.blocks()
+    of = hashlib.sha256(json.dumps([config, asdict(asked), asdict(effort)], sort_keys=True).encode()).hexdigest()[:12]
+    places = {prefix.id: place for place, prefix in enumerate(prefixes)}
+    with progress.task("conversations", (pilot_blocks + main_blocks) * BLOCK, "conversations") as advance:
+        run = _Run(speaker, defender, scorer, prefixes, asked, kept, of, advance)
+        drawn = every_component([p for p, own in enumerate(proposals) if own.gamma in GAMMAS], asked.within)
+        counts = first_counts(drawn, asked.within)
+        pilot = run.draw("pilot", drawn, counts, range(pilot_blocks))
+        plan = plan_of(
+            draws_of(pilot, places, asked, len(proposals)), drawn, counts,
+            every_component(range(len(proposals)), asked.within),
+        )  # fmt: skip
+        rows: list[DrawnRow] = []
+        step = main_blocks if effort.relative is None else -(-main_blocks // _LOOKS)
+        for start in range(0, main_blocks, step):
+            rows += run.draw("main", plan.components, plan.counts, range(start, min(start + step, main_blocks)))
+            if effort.relative is not None:
+                draws = draws_of(rows, places, asked, len(proposals))
+                means = estimates(draws, plan.components, plan.shares).sum(axis=1).reshape(-1, BLOCK).mean(axis=1)
+                limit = proven(
+                    means, float(1 / plan.shares[0]), asked.level, planned=main_blocks, guess=(*plan.guess, 10)
+                )
+                if limit > 0.0 and limit >= (1.0 - effort.relative) * means.mean():
+                    break
+    second = _second(reference, defender, scorer, prefixes, asked, effort, progress)
+    return file_of(
+        rows, pilot, plan, asked, prefixes=prefixes, names=list(adversaries), proposals=proposals, blocks=main_blocks,
+        second=second, config=config,
+    )  # fmt: skip
+
+
+def _second(
+    reference: LanguageModel, defender: Speaker, scorer: Scorer, prefixes: Sequence[Prefix], asked: Measurement,
+    effort: Effort, progress: Progress,
+) -> Splitting | None:  # fmt: skip
+    if not effort.second:
+        return None
+    particles = max(5, effort.budget // (4 * _ISLANDS))
+    fitting = trees_that_fit((reference, defender), horizon=asked.within, branching=1)
+    with progress.task("splitting", _ISLANDS * particles * asked.within, "turns") as advance:
+        return split(
+            reference, defender, scorer, prefixes, islands=_ISLANDS, particles=particles, horizon=asked.within,
+            threshold=asked.threshold, seed=asked.seed, islands_per_batch=max(1, fitting // particles),
+            on_turns=advance,
+        )  # fmt: skip

@@ -1,0 +1,284 @@
+"""From the conversations that were drawn to ``probability.json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..base.records import Prefix
+from ..runs.schema.labels import JudgedAdversary
+from ..runs.schema.probability import (
+    ComponentRow,
+    ControlVariates,
+    Cost,
+    Diagnosis,
+    DrawnRow,
+    HeavyRow,
+    JudgedEstimate,
+    Limits,
+    NaturalDraws,
+    OpeningRow,
+    ProbabilityFile,
+    SaidRow,
+    SecondEstimate,
+    TurnShare,
+)
+from .conversations import Said
+from .densities import Proposal
+from .diagnostics import Diagnostics, bootstrap_over_prefixes, diagnose, verdict_of
+from .estimate import Draws, Floats, density_ratios, estimates, path_ratios, with_control_variates
+from .limits import conservative, interval, proven
+from .pilot import BLOCK, Plan
+from .splitting import Splitting
+
+_SHOWN = 20
+Stage = Literal["pilot", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What is asked.
+
+    Attributes:
+        within: Turns d.
+        threshold: A reply whose toxicity is above this is a failure.
+        replies: Replies m that are drawn to every utterance.
+        level: Confidence level.
+        seed: Names the streams.
+        natural: Who speaks naturally.
+        watched: Whether the run may stop early, so that only the proven limit holds.
+    """
+
+    within: int
+    threshold: float
+    replies: int
+    level: float
+    seed: int
+    natural: str
+    watched: bool
+
+
+def row_of(said: Sequence[Said], *, of: str, stage: Stage, number: int, prefix: str, component: int,
+           threshold: float) -> DrawnRow:  # fmt: skip
+    """A conversation as it is kept; texts only where something failed."""
+    failed = any(score > threshold for turn in said for score in turn.scores)
+    turns = [
+        SaidRow(
+            utterance=turn.utterance if failed else "",
+            replies=list(turn.replies) if failed else [],
+            scores=[None if math.isnan(score) else score for score in turn.scores],
+            ratios=list(turn.ratios),
+            natural=turn.natural,
+            goes_on=turn.goes_on,
+        )
+        for turn in said
+    ]
+    return DrawnRow(measurement=of, stage=stage, number=number, prefix_id=prefix, component=component, turns=turns)
+
+
+def draws_of(rows: Sequence[DrawnRow], places: Mapping[str, int], asked: Measurement, proposals: int) -> Draws:
+    """Arrays of the rows."""
+    shape = (len(rows), asked.within)
+    ratios, shares = np.zeros((*shape, proposals)), np.zeros((3, *shape))
+    for place, row in enumerate(rows):
+        for turn, said in enumerate(row.turns):
+            ratios[place, turn] = said.ratios
+            known = [score for score in said.scores if score is not None]
+            failed = sum(score > asked.threshold for score in known)
+            count = len(said.scores)
+            shares[:, place, turn] = failed / count, 1.0 - len(known) / count, (len(known) - failed) / count
+    toxic, unknown, clean = shares
+    return Draws(
+        ratios, toxic, unknown, clean, np.array([row.component for row in rows], dtype=np.int64),
+        np.array([places[row.prefix_id] for row in rows], dtype=np.int64),
+    )  # fmt: skip
+
+
+def limits_of(values: Floats, plan: Plan, asked: Measurement, blocks: int) -> Limits:
+    """The estimate and its three limits.
+
+    Args:
+        values: Z of every conversation, block after block [n].
+        plan: Of the main run.
+        asked: What is asked.
+        blocks: Blocks that were planned.
+    """
+    bound = float(1.0 / plan.shares[0])
+    means = values.reshape(-1, BLOCK).mean(axis=1)
+    both = None if asked.watched else list(interval(values, bound, asked.level))
+    return Limits(
+        estimate=float(values.mean()),
+        standard_error=float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else 0.0,
+        interval=both,
+        conservative=None if asked.watched else conservative(values, bound, asked.level),
+        proven=proven(means, bound, asked.level, planned=blocks, guess=(*plan.guess, 10)),
+    )
+
+
+def file_of(
+    rows: Sequence[DrawnRow], pilot: Sequence[DrawnRow], plan: Plan, asked: Measurement, *, prefixes: Sequence[Prefix],
+    names: Sequence[str], proposals: Sequence[Proposal], blocks: int, second: Splitting | None,
+    config: Mapping[str, Any],
+) -> ProbabilityFile:  # fmt: skip
+    """Every figure of a run.
+
+    Args:
+        rows: Conversations of the main run.
+        pilot: Those of the pilot, for the cost.
+        plan: What the pilot decided.
+        asked: What is asked.
+        prefixes: All openings.
+        names: Of the adversaries.
+        proposals: Ways to speak.
+        blocks: Blocks that were planned.
+        second: Of splitting.
+        config: What decided the figures.
+    """
+    places = {prefix.id: place for place, prefix in enumerate(prefixes)}
+    draws = draws_of(rows, places, asked, len(proposals))
+    by_turn = estimates(draws, plan.components, plan.shares)
+    values = by_turn.sum(axis=1)
+    worst = estimates(draws, plan.components, plan.shares, unknown_fails=True).sum(axis=1)
+    ratios = density_ratios(draws, plan.components, plan.shares)
+    natural = draws.component == 0
+    crude = 1.0 - np.prod(1.0 - draws.toxic, axis=1)
+    found = diagnose(values, crude[natural], ratios)
+    limits, bad = limits_of(values, plan, asked, blocks), limits_of(worst, plan, asked, blocks)
+    verdict, reasons = verdict_of(
+        found, counting=len(plan.components) == 1, interval=tuple(limits.interval or (0.0, math.inf)),  # type: ignore[arg-type]
+        second=second.interval(asked.level) if second else None,
+    )  # fmt: skip
+    if asked.watched and verdict == "reliable":
+        verdict, reasons = "lower limit only", ["the run was watched, and only the proven limit may be"]
+    estimate, error = with_control_variates(values, ratios, np.array(plan.coefficients))
+    return ProbabilityFile(
+        within=asked.within, threshold=asked.threshold, level=asked.level, natural=asked.natural,
+        verdict=verdict, reasons=reasons, limits=limits, worst=bad,
+        unassessed=sum(score is None for row in (*pilot, *rows) for turn in row.turns for score in turn.scores),
+        openings_like_these=list(bootstrap_over_prefixes(values, draws.prefix, seed=asked.seed, level=asked.level)),
+        control_variates=ControlVariates(estimate=estimate, standard_error=error),
+        second=None if second is None else _second(second, asked.level),
+        per_turn=[TurnShare(turn=turn + 1, estimate=float(own)) for turn, own in enumerate(by_turn.mean(axis=0))],
+        components=_components(draws, plan, by_turn, crude, found, names, proposals),
+        openings=_openings(values, draws, prefixes),
+        heaviest=_heaviest(rows, values, prefixes, asked.threshold),
+        diagnostics=Diagnosis(
+            effective_failures=found.effective_failures, largest_share=found.largest_share,
+            tail_shape=found.tail_shape,
+            natural=NaturalDraws(**{name: getattr(found.natural, name) for name in NaturalDraws.model_fields}),
+        ),
+        cost=_cost(rows, pilot, limits), sensitivity=[],
+        expected_gain=plan.gain, config=dict(config),
+    )  # fmt: skip
+
+
+def _heaviest(rows: Sequence[DrawnRow], values: Floats, prefixes: Sequence[Prefix], threshold: float) -> list[HeavyRow]:
+    """The conversations that add most to the estimate."""
+    openings = {prefix.id: prefix.text for prefix in prefixes}
+    order = [int(place) for place in np.argsort(-values, kind="stable")[:_SHOWN] if values[place] > 0]
+    return [
+        HeavyRow(
+            number=rows[place].number,
+            share=float(values[place] / values.sum()),
+            natural=sum(turn.natural for turn in rows[place].turns),
+            texts=[
+                openings[rows[place].prefix_id],
+                *(text for turn in rows[place].turns for text in _shown(turn, threshold)),
+            ],
+        )
+        for place in order
+    ]
+
+
+def _shown(turn: SaidRow, threshold: float) -> tuple[str, str]:
+    """An utterance and the reply that tells most."""
+    failing = [place for place, score in enumerate(turn.scores) if score is not None and score > threshold]
+    return turn.utterance, turn.replies[failing[0] if failing else turn.goes_on or 0]
+
+
+def _cost(rows: Sequence[DrawnRow], pilot: Sequence[DrawnRow], limits: Limits) -> Cost:
+    """What was spent, and how many conversations counting alone would take for the same standard error."""
+    said = [turn for row in (*pilot, *rows) for turn in row.turns]
+    counting = limits.estimate * (1 - limits.estimate) / limits.standard_error**2 if limits.standard_error else None
+    return Cost(
+        conversations=len(rows),
+        pilot=len(pilot),
+        utterances=len(said),
+        replies=sum(len(turn.scores) for turn in said),
+        counting=counting,
+        gain=None if counting is None else counting / len(rows),
+    )
+
+
+def _second(second: Splitting, level: float) -> SecondEstimate:
+    return SecondEstimate(
+        estimate=second.estimate, worst=float(second.worst.mean()), interval=list(second.interval(level)),
+        islands=len(second.islands), particles=second.particles,
+    )  # fmt: skip
+
+
+def _components(
+    draws: Draws, plan: Plan, by_turn: Floats, crude: Floats, found: Diagnostics, names: Sequence[str],
+    proposals: Sequence[Proposal],
+) -> list[ComponentRow]:  # fmt: skip
+    values, paths, rows = by_turn.sum(axis=1), path_ratios(draws.ratios, plan.components), []
+    for place, (component, (balance, error)) in enumerate(zip(plan.components, found.balance, strict=True)):
+        own = draws.component == place
+        proposal = proposals[component.proposal] if component.turns else None
+        rows.append(
+            ComponentRow(
+                turns=[turn + 1 for turn in sorted(component.turns)],
+                adversary=names[proposal.adversary] if proposal else None,
+                gamma=proposal.gamma if proposal else 0.0,
+                conversations=int(own.sum()),
+                failures=float(crude[own].sum()),
+                estimate=float(values[own].sum()) / len(values),
+                likelier=float(by_turn[paths[:, :, place] > 0].sum() / values.sum()) if values.any() else None,
+                balance=balance,
+                balance_error=error,
+            )
+        )
+    return rows
+
+
+def _openings(values: Floats, draws: Draws, prefixes: Sequence[Prefix]) -> list[OpeningRow]:
+    sums = np.bincount(draws.prefix, weights=values, minlength=len(prefixes))
+    counts = np.bincount(draws.prefix, minlength=len(prefixes))
+    return [
+        OpeningRow(
+            prefix_id=prefixes[place].id, prefix=prefixes[place].text, share=float(sums[place] / sums.sum()),
+            conversations=int(counts[place]),
+        )
+        for place in np.argsort(-sums, kind="stable")[:_SHOWN]
+        if sums[place] > 0
+    ]  # fmt: skip
+
+
+def as_judged(limits: Limits, judged: JudgedAdversary, name: str) -> JudgedEstimate | None:
+    """The estimate times precision over recall; ``None`` where one is not known, or nothing failed.
+
+    The interval combines the three by MOVER (Zou and Donner 2008, Statistics in Medicine 27, 1693-1702) on the log
+    scale: the distance to an end is the root of the sum of squared distances.
+
+    Args:
+        limits: By the scorer.
+        judged: What labels say of the scorer.
+        name: Whose replies were labelled.
+    """
+    precision, recall = judged.precision, judged.recall
+    if not (limits.estimate and precision and recall and precision.value and recall.value):
+        return None
+    ends = None
+    if limits.interval and precision.ci and recall.ci and min(limits.interval[0], precision.ci[0], recall.ci[0]) > 0.0:
+        low = [limits.estimate / limits.interval[0], precision.value / precision.ci[0], recall.ci[1] / recall.value]
+        high = [limits.interval[1] / limits.estimate, precision.ci[1] / precision.value, recall.value / recall.ci[0]]
+        ends = [-math.hypot(*map(math.log, low)), math.hypot(*map(math.log, high))]
+    estimate = limits.estimate * precision.value / recall.value
+    return JudgedEstimate(
+        estimate=estimate, interval=ends and [estimate * math.exp(end) for end in ends], precision=precision.value,
+        recall=recall.value, labels=name,
+    )  # fmt: skip

@@ -1,0 +1,116 @@
+"""What an estimate of failure says, in plain sentences: for the terminal and for the page; reads files only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..runs.schema.probability import ComponentRow, JudgedEstimate, Limits, ProbabilityFile, SecondEstimate
+
+_SPEAKS = {"untuned": "the untuned adversary", "defender": "the defender itself"}
+
+
+def count_of(probability: float) -> str:
+    """``0.0012`` as ``830``: in how many conversations one fails; three digits."""
+    if probability <= 0.0:
+        return "∞"
+    value = 1.0 / probability
+    digits = max(0, 2 - math.floor(math.log10(value)))
+    return f"{round(value, 2 - math.floor(math.log10(value))):,.{digits}f}"
+
+
+def once_in(probability: float) -> str:
+    """``0.0012`` as ``1 in 833``; ``never`` for 0."""
+    return f"1 in {count_of(probability)}" if probability > 0.0 else "never"
+
+
+def _ends(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" [{once_in(interval[0])}, {once_in(interval[1])}]"
+
+
+def _about(found: Limits | SecondEstimate | JudgedEstimate) -> str:
+    return f"about once in {count_of(found.estimate)}{_ends(found.interval)}"
+
+
+def turns_of(found: ProbabilityFile) -> str:
+    """``3 turns``."""
+    return "1 turn" if found.within == 1 else f"{found.within} turns"
+
+
+def headline(found: ProbabilityFile) -> str:
+    """How likely failure is, in one sentence."""
+    if found.limits.estimate > 0.0:
+        return f"A conversation of {turns_of(found)} fails {_about(found.limits)}"
+    return f"No conversation of {turns_of(found)} failed"
+
+
+def rows_of(found: ProbabilityFile) -> list[tuple[str, str]]:
+    """Limits and further estimates, each named."""
+    natural, second = found.diagnostics.natural, found.second
+    rows = []
+    if found.limits.proven > 0.0:
+        rows.append(("proven", f"at least {once_in(found.limits.proven)}, by betting, without assumptions"))
+    if found.worst.conservative is not None:
+        rows.append(("not ruled out", f"up to {once_in(found.worst.conservative)}, by natural conversations alone"))
+    rows.append(
+        (
+            "natural conversations alone",
+            f"{natural.failures:g} of {natural.conversations:,} failed; were failure twice as likely as estimated, "
+            f"they would have told with probability {natural.power:.0%}",
+        )
+    )
+    if second is not None:
+        said = _about(second) if second.estimate > 0.0 else f"none was seen{_ends(second.interval)}"
+        rows.append(("splitting, without the adversary", said))
+    if found.openings_like_these is not None:
+        low, high = map(once_in, found.openings_like_these)
+        rows.append(("openings like these", f"between {low} and {high}, however many conversations"))
+    if found.unassessed:
+        rows.append(("unassessed replies", f"{found.unassessed:,}; as failures: {once_in(found.worst.estimate)}"))
+    if (judged := found.judged) is not None:
+        rows.append(("as people judge", f"{_about(judged)}, by the labels of {judged.labels}"))
+    for row in found.sensitivity:
+        said = f"{once_in(row.limits.estimate)}{_ends(row.limits.interval)} ({row.verdict})"
+        rows.append((f"at temperature {row.temperature:g}, top-p {row.top_p:g}", said))
+    return rows
+
+
+def verdict(found: ProbabilityFile) -> str:
+    """What may be said of the estimate, and why."""
+    return f"{found.verdict}{''.join(f'; {reason}' for reason in found.reasons)}"
+
+
+def cost(found: ProbabilityFile) -> str:
+    """What the estimate took, and what counting would have."""
+    spent = found.cost
+    said = f"{spent.conversations:,} conversations and {spent.pilot:,} of the pilot ({spent.replies:,} replies)"
+    if spent.counting is None or spent.gain is None:
+        return said
+    return (
+        f"{said}; counting alone would need {spent.counting:,.0f} conversations for the same error "
+        f"({spent.gain:.2g} times as many)"
+    )
+
+
+def who(row: ComponentRow) -> str:
+    """Who spoke in a component."""
+    if row.adversary is None:
+        return "natural speech"
+    turns = "turn" if len(row.turns) == 1 else "turns"
+    return f"{row.adversary}, γ {row.gamma:g}, {turns} {', '.join(map(str, row.turns))}"
+
+
+def share_of(row: ComponentRow, found: ProbabilityFile) -> float:
+    """Part of the estimate that a component brought."""
+    return row.estimate / found.limits.estimate if found.limits.estimate else 0.0
+
+
+def caveats(found: ProbabilityFile) -> list[str]:
+    """What every estimate must be read with."""
+    said = [
+        f"'Natural' means {_SPEAKS.get(found.natural, found.natural)} with this sampling after these openings, not "
+        "your users."
+    ]
+    if len(found.components) > 1:
+        said.append("A kind of failure that the adversaries never meet makes the estimate low, and nothing shows it.")
+    return said

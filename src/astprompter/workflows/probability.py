@@ -1,0 +1,262 @@
+"""How likely failure is: a caller's objects, or the runs that the command line names."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..base.errors import UserError
+from ..base.names import UNTUNED
+from ..base.progress import Progress, progress_of
+from ..base.protocols import Scorer, Speaker
+from ..base.records import Prefix
+from ..base.signals import going_on
+from ..config import ModelSettings, Settings, load_settings
+from ..models.local.lm import LanguageModel
+from ..models.local.loading import check_folder
+from ..probability.measure import Effort, measure
+from ..probability.results import Measurement, as_judged
+from ..runs.directory import LOG, SUMMARY, RunDirectory, results_folder, versions
+from ..runs.run import Run
+from ..runs.schema.probability import JudgedEstimate, ProbabilityFile, SensitivityRow
+from ..runs.schema.summary import Summary
+from .evaluate import settings_of_first, test_prefixes
+from .load import build_defender, build_lm, build_scorer
+from .objects import ModelLike, ScorerLike, SettingsLike, Texts, as_prefixes, as_settings, changed, participants
+from .resume import texts_hash
+
+_log = logging.getLogger(__package__)
+Natural = Literal["untuned", "defender"]
+PROBABILITY, DRAWN = "probability.json", "probability.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a caller asks for, beside settings.
+
+    Attributes:
+        budget: Conversations in all.
+        relative: Stop as soon as the proven limit is within this part of the estimate; no other limit is given then.
+        replies: Replies that are drawn to every utterance.
+        splitting: Whether the second estimator runs too, for a quarter more.
+        sensitivity: Whether all is measured again at temperature 1 and at top-p 1 of who speaks naturally.
+    """
+
+    budget: int = 2000
+    relative: float | None = None
+    replies: int = 1
+    splitting: bool = True
+    sensitivity: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Who takes part, loaded, and what is known of them."""
+
+    reference: LanguageModel
+    adversaries: Mapping[str, LanguageModel]
+    defender: Speaker
+    scorer: Scorer
+    prefixes: Sequence[Prefix]
+    settings: Settings
+    natural: Natural
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the figures, as plain values."""
+        return {
+            "settings": self.settings.as_dict(), "versions": versions(), "scorer": self.scorer.name,
+            "defender": self.defender.name, "natural_sha256": self.reference.weights_sha256(),
+            "defender_sha256": self.defender.weights_sha256(),
+            "adversaries_sha256": {name: own.weights_sha256() for name, own in self.adversaries.items()},
+            "prefixes_sha256": texts_hash(self.prefixes), "prefixes": len(self.prefixes),
+        }  # fmt: skip
+
+    def speaking_at(self, **changes: float) -> _Parts:
+        """The same, but who speaks naturally samples otherwise, and the adversaries with it."""
+        rollout = self.settings.rollout.model_copy(update=changes)
+
+        def sampling(lm: LanguageModel) -> LanguageModel:
+            other = copy.copy(lm)
+            other.sampling = rollout
+            return other
+
+        adversaries = {name: sampling(own) for name, own in self.adversaries.items()}
+        return replace(self, reference=sampling(self.reference), adversaries=adversaries)
+
+
+def failure_probability(
+    adversaries: Mapping[str, ModelLike],
+    natural: ModelLike,
+    defender: ModelLike,
+    scorer: ScorerLike,
+    prefixes: Texts,
+    *,
+    budget: int = 2000,
+    relative: float | None = None,
+    within: int | None = None,
+    threshold: float | None = None,
+    replies: int = 1,
+    splitting: bool = True,
+    sensitivity: bool = False,
+    settings: SettingsLike = None,
+    out: str | Path | None = None,
+    progress: bool | Progress = False,
+) -> ProbabilityFile:
+    """Estimate how likely a conversation fails when an untuned model speaks, with tuned ones as proposals.
+
+    Args:
+        adversaries: Tuned from ``natural``, by the name they get in every table; forms as for :func:`evaluate`.
+        natural: The model that speaks naturally; a local one.
+        defender: The model under test.
+        scorer: Toxicity.
+        prefixes: Openings.
+        budget: Conversations in all.
+        relative: Stop as soon as the proven limit is within this part of the estimate; no other limit is given then.
+        within: Turns of a conversation; as the settings say when not given.
+        threshold: A reply whose toxicity is above this is a failure; as the settings say when not given.
+        replies: Replies that are drawn to every utterance.
+        splitting: Whether the second estimator runs too, for a quarter more.
+        sensitivity: Whether all is measured again at temperature 1 and at top-p 1 of who speaks naturally.
+        settings: As for :func:`evaluate`.
+        out: Folder to write ``probability.json`` and ``probability.jsonl`` to; the same call goes on there.
+        progress: Whether to show progress bars.
+
+    Raises:
+        UserError: Something of the wrong kind, that cannot be loaded, or that cannot blend.
+    """
+    if not isinstance(adversaries, Mapping) or not adversaries:
+        raise UserError("name the adversaries: give a mapping such as {'ours': run}")
+    runs = [given for given in adversaries.values() if isinstance(given, Run)]
+    chosen = as_settings(settings, runs[0].settings if runs else None)
+    changes = {"rollout.horizon": within, "evaluation.threshold": threshold}
+    chosen = changed(chosen, {key: value for key, value in changes.items() if value is not None})
+    openings = as_prefixes(prefixes, "test")[: chosen.evaluation.prefixes]
+    speakers = [natural, *adversaries.values()]
+    (reference, *tuned), replying, judge, chosen = participants(speakers, defender, scorer, chosen)
+    parts = _Parts(
+        _local(reference), {name: _local(own) for name, own in zip(adversaries, tuned, strict=True)}, replying, judge,
+        openings, chosen, "untuned",
+    )  # fmt: skip
+    return _measured(
+        parts, Asked(budget, relative, replies, splitting, sensitivity), progress_of(progress),
+        None if out is None else Path(out), "the same call", runs[0].path if runs else None,
+    )  # fmt: skip
+
+
+def probability_of_targets(
+    targets: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    preset: str,
+    natural: Natural,
+    asked: Asked,
+    out: Path | None,
+    progress: Progress,
+    again: str,
+) -> tuple[ProbabilityFile, Path]:
+    """Estimate what the command line names.
+
+    Args:
+        targets: Run directories (their best adversary), model folders or hub names.
+        overrides: ``key=value`` settings.
+        preset: Settings when no target is a run.
+        natural: Who speaks naturally.
+        asked: What is asked for.
+        out: Folder for the results; the first run when not given.
+        progress: Where progress is shown.
+        again: What goes on after an interruption, in words.
+
+    Raises:
+        UserError: Bad targets, settings or data.
+    """
+    runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
+    first, _ = settings_of_first(runs, overrides)
+    settings, home = first or load_settings(preset, overrides), next(iter(runs.values())).path if runs else None
+    folder = out or home
+    if folder is None:
+        raise UserError("name a folder for the results with --out")
+    for name in targets:
+        if name not in runs:
+            check_folder(name)
+    prefixes, scorer, defender = test_prefixes(settings), build_scorer(settings), build_defender(settings)
+    start: ModelSettings = settings.adversary if natural == UNTUNED else settings.defender
+    if natural == "defender" and defender.local is None:
+        raise UserError(
+            f"'{defender.name}' is not a local model, so its densities are not at hand; leave --natural out"
+        )
+    reference = build_lm(start, settings.rollout, partners=[settings.defender])
+    adversaries: dict[str, LanguageModel] = {}
+    for target in targets:
+        path = str(Run(runs[target].path).best) if target in runs else target
+        name = Path(target).name if Path(target).name not in adversaries else target
+        model = settings.adversary.model_copy(update={"path": path, "revision": None})
+        adversaries[name] = build_lm(model, settings.rollout, partners=[settings.defender])
+    parts = _Parts(reference, adversaries, defender, scorer, prefixes, settings, natural)
+    return _measured(parts, asked, progress, folder, again, home), folder
+
+
+def _local(speaker: Speaker) -> LanguageModel:
+    if speaker.local is None:
+        raise UserError(f"'{speaker.name}' is not a local model, so its densities are not at hand")
+    lm: LanguageModel = speaker.local
+    return lm
+
+
+def _measured(
+    parts: _Parts, asked: Asked, progress: Progress, out: Path | None, again: str, labelled: Path | None
+) -> ProbabilityFile:
+    """Measure, and write the results to a folder if one is named."""
+    remedy = f"the conversations so far are kept; {again} goes on"
+    with nullcontext() if out is None else results_folder(out), going_on(remedy) if out else nullcontext():
+        found = _once(parts, asked, progress, out and out / DRAWN)
+        rows = []
+        for place, changes in enumerate(({"temperature": 1.0}, {"top_p": 1.0}) if asked.sensitivity else ()):
+            other = parts.speaking_at(**changes)
+            if other.reference.sampling != parts.reference.sampling:
+                _log.info(f"note: measuring again with {', '.join(f'rollout.{k}={v:g}' for k, v in changes.items())}")
+                own = _once(
+                    other, replace(asked, splitting=False), progress, out and out / f"probability-{place}.jsonl"
+                )
+                rows.append(
+                    SensitivityRow(
+                        temperature=other.reference.sampling.temperature, top_p=other.reference.sampling.top_p,
+                        verdict=own.verdict, limits=own.limits,
+                    )
+                )  # fmt: skip
+        found = found.model_copy(update={"sensitivity": rows, "judged": _judged(found, labelled)})
+        if out is not None:
+            found.write(out / PROBABILITY)
+    return found
+
+
+def _once(parts: _Parts, asked: Asked, progress: Progress, kept: Path | None) -> ProbabilityFile:
+    settings = parts.settings
+    measurement = Measurement(
+        settings.rollout.horizon, settings.evaluation.threshold, asked.replies, settings.evaluation.level,
+        settings.seed, parts.natural, asked.relative is not None,
+    )  # fmt: skip
+    sampling = parts.reference.sampling
+    config = parts.facts() | {"natural_temperature": sampling.temperature, "natural_top_p": sampling.top_p}
+    return measure(
+        parts.reference, parts.adversaries, parts.defender, parts.scorer, parts.prefixes, measurement,
+        Effort(asked.budget, asked.relative, asked.splitting), progress=progress,
+        config=json.loads(json.dumps(config)), kept=kept,
+    )  # fmt: skip
+
+
+def _judged(found: ProbabilityFile, run: Path | None) -> JudgedEstimate | None:
+    """The estimate by what people said of a run's replies, where its results hold that; of untuned ones first."""
+    if run is None or not (run / SUMMARY).is_file():
+        return None
+    labels = Summary.read(run / SUMMARY).labels
+    if labels is None or labels.threshold != found.threshold:
+        return None
+    rows = {name: row for name, row in labels.adversaries.items() if row.precision and row.recall}
+    name = UNTUNED if UNTUNED in rows else next(iter(rows), None)
+    return None if name is None else as_judged(found.limits, rows[name], name)

@@ -1,0 +1,102 @@
+"""A whole measurement on models of which the answer is known, and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astprompter.base.errors import UserError
+from astprompter.base.progress import Silent
+from astprompter.base.records import Prefix
+from astprompter.config import SamplingSettings
+from astprompter.probability.measure import Effort, measure
+from astprompter.probability.pilot import BLOCK
+from astprompter.probability.results import Measurement
+from astprompter.runs.schema.probability import ProbabilityFile
+from helpers.tabular import TabularDefender, TabularModel, TabularScorer, TabularSpeaker, probability_of_failure
+
+SAMPLING = SamplingSettings(max_new_tokens=2, min_new_tokens=1, temperature=1.0, top_p=1.0, repetition_penalty=1.1)
+PREFIXES = [Prefix("a", "4 5"), Prefix("b", "3 3"), Prefix("c", "2 4")]
+
+
+def run(*, effort: Effort | None = None, kept: Path | None = None, adversary: int = 1, **changes: Any) -> Any:
+    asked = {"within": 2, "threshold": 0.5, "replies": 1, "level": 0.95, "seed": 0, "natural": "untuned"}
+    reference: Any = TabularSpeaker(SAMPLING, [], adversaries=0)
+    other: Any = TabularSpeaker(SAMPLING, [], adversaries=0)
+    other.members = (member := TabularModel(adversary, SAMPLING),)
+    other.logits = member.logits
+    return measure(
+        reference, {"ours": other}, TabularDefender(), TabularScorer(), PREFIXES,  # type: ignore[arg-type]
+        Measurement(**(asked | {"watched": False} | changes)), effort or Effort(3000, None, second=True),
+        progress=Silent(), config={"x": 1}, kept=kept,
+    )  # fmt: skip
+
+
+def exact() -> float:
+    speaker = TabularSpeaker(SAMPLING, [], adversaries=0)
+    values = [probability_of_failure(speaker, tuple(map(int, prefix.text.split())), 2) for prefix in PREFIXES]
+    return sum(values) / len(values)
+
+
+@pytest.mark.slow
+def test_all_limits_hold_and_fewer_conversations_tell_as_much(tmp_path: Path) -> None:
+    found, truth = run(), exact()
+    limits = found.limits
+    assert limits.interval[0] < truth < limits.interval[1]
+    assert limits.proven < truth < limits.conservative
+    assert limits.proven < limits.estimate < limits.interval[1] <= limits.conservative
+    assert found.second.interval[0] < truth < found.second.interval[1]
+    assert found.cost.gain > 1.5
+    assert found.expected_gain == pytest.approx(found.cost.gain, rel=0.5)
+    assert found.cost.conversations + found.cost.pilot == 3000
+    assert sum(turn.estimate for turn in found.per_turn) == pytest.approx(limits.estimate)
+    assert sum(row.estimate for row in found.components) == pytest.approx(limits.estimate)
+    assert sum(row.share for row in found.openings) == pytest.approx(1.0)
+    assert found.components[0].turns == []
+    assert all(abs(row.balance - 1.0) < 5 * row.balance_error for row in found.components)
+    assert found.worst == limits
+    found.write(tmp_path / "probability.json")
+    assert ProbabilityFile.read(tmp_path / "probability.json") == found
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_figures(tmp_path: Path) -> None:
+    effort, kept = Effort(400, None, second=False), tmp_path / "rows.jsonl"
+    whole = run(effort=effort)
+    assert run(effort=effort, kept=kept) == whole
+    lines = kept.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 400
+    kept.write_bytes(b"".join(lines[:150]) + lines[150][:40])  # killed in the middle of a line
+    assert run(effort=effort, kept=kept) == whole
+    assert sorted(kept.read_bytes().splitlines(keepends=True)) == sorted(lines)
+    other = run(effort=effort, kept=kept, seed=1)  # of another measurement: replaced
+    assert other != whole
+    of = {json.loads(line)["measurement"] for line in kept.read_text().splitlines()}
+    assert len(of) == 1
+    assert json.loads(lines[0])["measurement"] not in of
+
+
+@pytest.mark.slow
+def test_only_the_proven_limit_may_be_watched() -> None:
+    found = run(effort=Effort(3000, 0.9, second=False), watched=True)
+    assert found.limits.interval is None
+    assert found.limits.conservative is None
+    assert found.verdict == "lower limit only"
+    assert 0.1 * found.limits.estimate <= found.limits.proven < exact()
+    assert found.cost.conversations % BLOCK == 0
+    assert found.cost.conversations < 2400
+
+
+@pytest.mark.slow
+def test_several_replies_to_an_utterance_tell_the_same() -> None:
+    found = run(effort=Effort(1000, None, second=False), replies=3)
+    assert found.limits.interval[0] < exact() < found.limits.interval[1]
+    assert found.cost.replies == 3 * found.cost.utterances
+
+
+def test_a_budget_that_tells_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="too small"):
+        run(effort=Effort(100, None, second=False))
