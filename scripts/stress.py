@@ -10,6 +10,7 @@ single byte or log row differs.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -134,8 +135,10 @@ def main() -> int:
     chance = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     updates = int(sys.argv[3]) if len(sys.argv) > 3 else 24
     import torch
+    import torch._dynamo  # which the optimizer loads: here once, for all attempts
 
-    import astprompter.cli.app  # noqa: F401
+    import astprompter.cli.app
+    import astprompter.workflows.train  # noqa: F401
 
     torch.set_num_threads(1)
     kills = terms = damaged = runs = rows_lost = 0
@@ -143,6 +146,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tiny_model(folder / "model")
+        gc.freeze()  # no search for garbage touches, and so copies, what all attempts share
         prefixes = folder / "prefixes.jsonl"
         prefixes.write_text("".join(json.dumps({"text": text}) + "\n" for text in SENTENCES))
         sources = [f"data.{part}={prefixes}" for part in ("train", "dev", "test", "eliciting")]

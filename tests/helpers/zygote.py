@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import subprocess
@@ -145,11 +148,16 @@ def _become(told: dict[str, Any]) -> None:
 
 def _serve() -> None:
     import torch
+    import torch._dynamo  # which optimizers load
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast  # noqa: F401
 
-    import astprompter.cli.app
-    import astprompter.report.page  # noqa: F401
+    import astprompter
 
+    for module in pkgutil.walk_packages(astprompter.__path__, "astprompter."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     torch.set_num_threads(1)
+    gc.freeze()  # no search for garbage touches, and so copies, what all children share
     ended: dict[int, int] = {}
     for line in sys.stdin:
         asked = json.loads(line)
