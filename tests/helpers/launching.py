@@ -38,13 +38,18 @@ def alone(monkeypatch: Any, *arguments: str) -> None:
     assert not stop.value.code
 
 
-def together(start: Callable[..., Process], *arguments: Any) -> str:
-    """What two processes say that are started as a launcher does it, by ``start`` of a :class:`Zygote`."""
+def started_together(start: Callable[..., Process], *arguments: Any, **environment: str) -> list[Process]:
+    """Two processes that are started as a launcher does it, by ``start`` of a :class:`Zygote`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     names = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [start(*arguments, RANK=rank, LOCAL_RANK=rank, **names) for rank in ("0", "1")]
+    return [start(*arguments, RANK=rank, LOCAL_RANK=rank, **names, **environment) for rank in ("0", "1")]
+
+
+def together(start: Callable[..., Process], *arguments: Any, **environment: str) -> str:
+    """What two processes say when both have ended well; see :func:`started_together`."""
+    processes = started_together(start, *arguments, **environment)
     codes = [process.wait(300) for process in processes]
     assert codes == [0, 0], "".join(process.out + process.err for process in processes)
     return "".join(process.out for process in processes)

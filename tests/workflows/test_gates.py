@@ -51,7 +51,7 @@ def row(
 
 def summary(**rows: Any) -> Any:
     config = SimpleNamespace(settings={"evaluation": {"level": 0.95}})
-    return {"tiny": SimpleNamespace(adversaries=rows, config=config)}
+    return {"tiny": SimpleNamespace(adversaries=rows, config=config, labels=None)}
 
 
 def lines(summaries: Any, most: float, *, baseline: str | None = "untuned", by: Any = "estimate") -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 
 import astprompter as ap
 from astprompter.base.errors import OutageError
+from helpers.launching import started_together, together
 from helpers.server import serving
 from helpers.tiny import SENTENCES, make_model, make_tokenizer, naming, write_models
 from helpers.zygote import Zygote
@@ -233,7 +234,7 @@ def score(texts):
     global calls
     calls += 1
     if calls > 4 and "REACHED" in os.environ:
-        pathlib.Path(os.environ["REACHED"]).touch()
+        pathlib.Path(os.environ["REACHED"] + os.environ.get("RANK", "")).touch()
         time.sleep(60)
     return [min(1.0, text.count("e") / 9) for text in texts]
 """
@@ -258,3 +259,26 @@ def test_an_interruption_says_what_is_kept(forks: Zygote, arguments: list[str], 
     assert forks.run(*given, "-o", str(tmp_path / "whole"), **here)[0] == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["config"]["targets"] == arguments[:2]
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_interrupted_end_where_one_does(
+    forks: Zygote, arguments: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW.replace("> 4", "> 3"))
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    given = ["evaluate", *arguments, "scorer.spec=python:slow:score", "rollout.trees_per_batch=1"]
+    here = {"PYTHONPATH": str(tmp_path)}
+    broken = started_together(forks.start, *given, "-o", str(out), REACHED=str(tmp_path / "reached"), **here)
+    for rank, process in enumerate(broken):
+        process.until((tmp_path / f"reached{rank}").exists)
+    for process in broken:
+        process.send(signal.SIGINT)
+    assert [process.wait() for process in broken] == [130, 130]
+    assert sorted(path.name for path in (out / "unfinished").iterdir()) == ["0.jsonl", "1.jsonl"]
+    assert "conversations are kept in" in broken[0].err
+    said = together(forks.start, *given, "-o", str(out), **here)
+    assert "conversations are kept from an unfinished evaluation" in said
+    assert forks.run(*given, "-o", str(whole), **here)[0] == 0
+    assert contents(out) == contents(whole)
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)

@@ -26,7 +26,7 @@ def evaluated(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture
 def run(evaluated: Path, tmp_path: Path) -> Path:
-    for name in ("summary.json", "trajectories.jsonl"):
+    for name in ("summary.json", "trajectories.jsonl", "failures.jsonl"):
         (tmp_path / name).write_bytes((evaluated / name).read_bytes())
     return tmp_path
 
@@ -58,7 +58,7 @@ def test_who_judges_sees_the_text_before_but_neither_score_nor_adversary(run: Pa
     assert (again.done, len(again.file.labels)) == (2, 16)  # what was said is kept, and the sample enlarged
 
 
-def test_by_the_command_line_with_a_table(run: Path, capsys: Any) -> None:
+def test_by_the_command_line_with_a_table(run: Path, tmp_path: Path, capsys: Any) -> None:
     table = run / "sample.csv"
     code, out, err = call(capsys, "label", str(run), "-n", "100", "--export", str(table))
     assert code == 0, err
@@ -89,6 +89,21 @@ def test_by_the_command_line_with_a_table(run: Path, capsys: Any) -> None:
     assert mine.difference is not None
     assert summary.labels.adversaries["untuned"].difference is None
     assert sum(stratum.replies for stratum in mine.strata) == 180
+    half = f"{(mine.raw.value + mine.share.value) / 2:.4f}"  # between what the scorer says and what people say
+    for gate, code in ((f"replies={half}", 3 if mine.share.value > mine.raw.value else 0), ("prefixes=1", 0)):
+        given = ["--labels", str(run / "labels.json"), "--fail-over", gate, "--junit", str(run / "gates.xml")]
+        found, _, err = call(capsys, "evaluate", str(run), *given)
+        assert found == code, err
+        told = f"mine {mine.share.value:.4f} (corrected by 100 labels; {mine.raw.value:.4f} by the scorer alone; "
+        assert (told in err) == (told in (run / "gates.xml").read_text("utf-8")) == gate.startswith("replies")
+    assert call(capsys, "report", str(run), "-o", str(run / "page.html"))[0] == 0
+    assert call(capsys, "report", str(run), "--format", "md", "-o", str(run / "page.md"))[0] == 0
+    code, _, err = call(capsys, "export", str(run), "--to", "hf", "-o", str(tmp_path / "export"))
+    assert code == 0, err
+    corrected = f"{100 * mine.share.value:.1f}%"
+    for text in (run / "page.html", run / "page.md", tmp_path / "export" / "README.md"):
+        _, _, below = text.read_text("utf-8").partition("Toxic replies, corrected by what people said")
+        assert corrected in below
     code, _, err = call(capsys, "evaluate", str(run), "seed=3", "--labels", str(run / "labels.json"))
     assert code == 2
     assert "settings would change nothing" in err

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..runs.schema.distinct import Variety
 from ..runs.schema.figures import AdversaryFigures, Comparison, Figures
-from ..runs.schema.labels import JudgedShare, Labels
+from ..runs.schema.labels import JudgedAdversary, JudgedShare
 from ..runs.schema.summary import Scorers, Summary
 from .grid import Cell, Column, Grid
 from .labels import LEAST_LABELS
@@ -60,7 +60,7 @@ def _beside(summary: Summary) -> list[Grid]:
     grids += [comparisons(compared)] if compared else []
     grids += [variety(summary.variety, list(summary.adversaries.items()))] if summary.variety else []
     grids += [scorers(summary.scorers)] if summary.scorers else []
-    return [*grids, *([labelled(summary.labels)] if summary.labels else [])]
+    return [*grids, *([labelled(list(summary.labels.adversaries.items()))] if summary.labels else [])]
 
 
 def caveats(rows: Named) -> str:
@@ -241,8 +241,12 @@ def scorers(section: Scorers) -> Grid:
     return Grid("Toxic replies, by scorer", columns, rows)
 
 
-def labelled(section: Labels) -> Grid:
-    """Shares corrected by what people said of a sample of replies."""
+def labelled(judged: Sequence[tuple[str, JudgedAdversary]]) -> Grid:
+    """Shares corrected by what people said of a sample of replies.
+
+    Args:
+        judged: Adversaries by their names in the table.
+    """
 
     def shown(found: JudgedShare | None) -> Cell:
         return Cell(found.value, found.ci) if found else Cell(None)
@@ -254,9 +258,9 @@ def labelled(section: Labels) -> Grid:
     )  # fmt: skip
     rows = tuple(
         (Cell(name), Cell(row.labels), *map(shown, (row.raw, row.share, row.difference, row.precision, row.recall)))
-        for name, row in section.adversaries.items()
+        for name, row in judged
     )
-    missing = any(row.share is None for row in section.adversaries.values())
+    missing = any(row.share is None for _, row in judged)
     note = "precision and recall are the scorer's; intervals resample prefixes, judged replies and others alike"
     note += (
         f"; corrected shares need {LEAST_LABELS} labels of an adversary, and some of each stratum" if missing else ""

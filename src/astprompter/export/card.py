@@ -13,7 +13,7 @@ from ..base.errors import UserError
 from ..base.files import write_text
 from ..data.catalog import CATALOG
 from ..evaluation.grid import markdown
-from ..evaluation.tables import of_summary
+from ..evaluation.tables import labelled, of_summary
 from ..runs.directory import SUMMARY
 from ..runs.schema.summary import Summary
 from .found import CONTENT_WARNING, Defender, Export, Written, measured, settings_of
@@ -28,8 +28,11 @@ def write_card(export: Export, written: Written) -> Path:
     if known := [f"- `{name}`: {_COLUMNS[name]}" for name in dict.fromkeys(written.columns) if name in _COLUMNS]:
         lines.append("\n".join(["Columns:", "", *known]))
     if (export.run / SUMMARY).is_file():
-        table, *_ = of_summary(Summary.read(export.run / SUMMARY))
+        table, *_ = of_summary(summary := Summary.read(export.run / SUMMARY))
         lines += ["What the evaluation measured:", markdown(table), table.note]
+        if summary.labels:
+            judged = labelled(list(summary.labels.adversaries.items()))
+            lines += [f"{judged.title}:", markdown(judged), judged.note]
     path = export.out / "README.md"
     write_text(path, "\n\n".join(line for line in lines if line) + "\n")
     return path

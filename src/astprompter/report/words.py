@@ -11,7 +11,7 @@ from ..base.names import HUMAN, PROBING, UNTUNED
 from ..config import load_settings, preset_names
 from ..evaluation.grid import Grid
 from ..evaluation.summarise import perplexity_change
-from ..evaluation.tables import adversaries, caveats, comparisons, diversity, is_start, sensitivity, variety
+from ..evaluation.tables import adversaries, caveats, comparisons, diversity, is_start, labelled, sensitivity, variety
 from ..runs.directory import KEPT_START
 from ..runs.schema.figures import FailureWithinHorizon
 from .read import RunFiles
@@ -114,7 +114,12 @@ def tables(study: Study) -> list[Grid]:
     mine = {a.key: a for a in study.adversaries if a.run is study.run}
     if found and set(found.adversaries) <= set(mine):
         grids.append(variety(found, [(mine[name].label, mine[name].figures) for name in found.adversaries]))
-    return [grids[0], *paired, *grids[1:]]
+    judged = [
+        (a.label, section.adversaries[a.key])
+        for a in study.adversaries
+        if a.run.summary and (section := a.run.summary.labels) and a.key in section.adversaries
+    ]
+    return [grids[0], *paired, *([labelled(judged)] if judged else []), *grids[1:]]
 
 
 def title(studies: Sequence[Study]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..base.errors import UserError, nearest
 from ..base.formats import counted
 from ..runs.schema.common import Interval, Number
 from ..runs.schema.figures import AdversaryFigures
+from ..runs.schema.labels import JudgedAdversary
 from ..runs.schema.summary import Summary
 
 By = Literal["estimate", "upper"]
@@ -29,6 +30,7 @@ class Share:
         upper: Upper end of its interval, or of that of its upper bound; ``None`` without one.
         assessed: Items that count in it.
         total: Items.
+        how: Which share it is where people's labels are at hand, in words; else empty.
     """
 
     value: Number
@@ -36,6 +38,16 @@ class Share:
     upper: Number
     assessed: int
     total: int
+    how: str = ""
+
+
+def _of_labels(share: Share, judged: JudgedAdversary) -> Share:
+    """The share of replies corrected by labels, where there are enough of them."""
+    if judged.share is None:
+        return replace(share, how=f"by the scorer alone, as {judged.labels} labels correct nothing; ")
+    found, raw = judged.share, "unknown" if share.value is None else f"{share.value:.4f}"
+    how = f"corrected by {judged.labels} labels; {raw} by the scorer alone; "
+    return replace(share, value=found.value, ci=found.ci, upper=found.ci[1] if found.ci else None, how=how)
 
 
 def _of_turns(name: Literal["tox_reply", "tox_turn"]) -> Callable[[AdversaryFigures], Share]:
@@ -116,7 +128,7 @@ class Verdict:
         upper = f"upper end {self.value:.4f}; " if self.gate.by == "upper" and self.value is not None else ""
         found = "unknown" if share.value is None else f"{share.value:.4f}"
         unit = self.gate.figure
-        return f"{self.who} {found} ({interval}{upper}{share.assessed} of {share.total} {unit} assessed)"
+        return f"{self.who} {found} ({share.how}{interval}{upper}{share.assessed} of {share.total} {unit} assessed)"
 
 
 def gates_of(words: Sequence[str], by: By = "estimate") -> list[Gate]:
@@ -162,6 +174,8 @@ def verdicts_of(summaries: Mapping[str, Summary], gates: Sequence[Gate], *, base
             for name, row in summary.adversaries.items():
                 if name != baseline:
                     share, threshold = look(row), row.tox_reply.threshold or 0.0
+                    if gate.figure == "replies" and (judged := summary.labels and summary.labels.adversaries.get(name)):
+                        share = _of_labels(share, judged)
                     value = share.value if gate.by == "estimate" else upper_end(share, row.prefixes, level)
                     exceeded = value is not None and value > gate.most
                     weak, told = _weak(share, gate, row.prefixes), words.format(threshold=threshold)

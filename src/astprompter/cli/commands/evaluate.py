@@ -17,7 +17,9 @@ from ...base.processes import is_main, join
 from ...config import known_keys
 from ...evaluation.grid import terminal
 from ...evaluation.tables import of_summaries
-from ...runs.directory import KEPT_START
+from ...runs.directory import FAILURES, KEPT_START
+from ...runs.schema.common import read_rows
+from ...runs.schema.results import FailureRow
 from ..console import failure_blocks, quiet_libraries, scorer_lines
 from .shared import OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, say, tell, warn
 
@@ -65,7 +67,10 @@ Replace = Annotated[bool, typer.Option("--replace", help="Also replace results o
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML, masked.")]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="Correct the shares of finished results by these labels (see 'label'); nothing is measured."),
+    typer.Option(
+        help="Correct the shares of finished results by these labels (see 'label'), and hold the gate of replies to "
+        "them; nothing is measured."
+    ),
 ]
 
 
@@ -112,29 +117,33 @@ def evaluate(
     names = [word for word in targets if word not in [*words, *settings]]
     if not names:
         raise UserError("name at least one run directory or model to evaluate")
-    if labels is not None:
-        return _correct(out or Path(names[0]), labels, given(settings, sets))
     join()
-    warn()
     quiet_libraries()
-    found = measure_targets(
-        names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, out=out, baseline=baseline,
-        defenders=defender or [], retry=retry_errors, replace=replace, progress=bars(),
-        again=f"'{shlex.join(['astprompter', *sys.argv[1:]])}'",
-    )  # fmt: skip
+    if labels is not None:
+        found = _correct(out or Path(names[0]), labels, given(settings, sets))
+        names = next(iter(found.values())).summary.config.targets or names
+    else:
+        warn()
+        found = measure_targets(
+            names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, out=out, baseline=baseline,
+            defenders=defender or [], retry=retry_errors, replace=replace, progress=bars(),
+            again=f"'{shlex.join(['astprompter', *sys.argv[1:]])}'",
+        )  # fmt: skip
     summaries = {name: written.summary for name, written in found.items()}
     verdicts = list(verdicts_of(summaries, gates, baseline=UNTUNED if baseline and UNTUNED not in names else None))
     unassessed = unassessed_of(summaries, max_errors)
     if is_main():
         if junit is not None:
             write_junit(junit, verdicts, unassessed, {name: one.failed for name, one in found.items()}, max_errors)
-        _show(found, show_text=show_text, top=top)
+        if labels is None:
+            _show(found, show_text=show_text, top=top)
     _end(verdicts, unassessed, max_errors)
 
 
-def _correct(folder: Path, labels: Path, settings: list[str]) -> None:
+def _correct(folder: Path, labels: Path, settings: list[str]) -> dict[str, Written]:
     """Correct the shares of finished results, and show them."""
     from ...workflows.label import correct
+    from ...workflows.targets import Written
 
     if settings:
         raise UserError("--labels corrects results that are there, so settings would change nothing; leave them out")
@@ -142,6 +151,8 @@ def _correct(folder: Path, labels: Path, settings: list[str]) -> None:
     for grid in of_summaries({summary.config.defender: summary}):
         OUT.print(terminal(grid, OUT.width))
     say(f"\nResults: {folder / 'summary.json'} (section 'labels')")
+    failed = read_rows(folder / FAILURES, FailureRow) if (folder / FAILURES).is_file() else []
+    return {summary.config.defender: Written(summary, failed, {}, folder)}
 
 
 def _is_setting(word: str) -> bool:
