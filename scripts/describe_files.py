@@ -15,7 +15,16 @@ from astprompter.runs.schema.common import File, Part
 from astprompter.runs.schema.labels import LabelsFile
 from astprompter.runs.schema.probability import DrawnRow, ProbabilityFile
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
-from astprompter.runs.schema.run import ConfigFile, FrozenFile, LogRow, ManifestFile, PairRow, StateFile, TreeRow
+from astprompter.runs.schema.run import (
+    ArchiveRow,
+    ConfigFile,
+    FrozenFile,
+    LogRow,
+    ManifestFile,
+    PairRow,
+    StateFile,
+    TreeRow,
+)
 from astprompter.runs.schema.study import Experiment
 from astprompter.runs.schema.summary import Summary
 
@@ -69,7 +78,7 @@ STUDY = """# Files of an experiment
 | `NAME/findings.md` | the claims, their verdicts, the figures |
 """
 PARTS: list[tuple[str, type[Part] | None]] = [
-    ("config.json", ConfigFile), ("log.jsonl", LogRow), ("pairs.jsonl", PairRow), ("trees.jsonl", TreeRow),
+    ("config.json", ConfigFile), ("log.jsonl", LogRow), ("pairs.jsonl", PairRow), ("archive.jsonl", ArchiveRow), ("trees.jsonl", TreeRow),
     (CHECKPOINT, None), ("checkpoint/state.json", StateFile), ("checkpoint/manifest.json", ManifestFile), (BEST, None),
     ("frozen.json", FrozenFile), ("trajectories.jsonl", TrajectoryRow), ("failures.jsonl", FailureRow),
     ("summary.json", Summary), ("labels.json", LabelsFile),

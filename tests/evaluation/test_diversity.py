@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
+from astprompter.base.vectors import hashed_vectors
 from astprompter.evaluation import themes
 from astprompter.evaluation.diversity import (
     MOST_FOR_VENDI,
     distinct,
     diversity,
-    hashed_vectors,
     self_bleu,
     vendi,
     words_of,

@@ -10,7 +10,7 @@ from astprompter.base.records import ElicitingText, Node, Prefix, RolloutTree, S
 from astprompter.config import RewardSettings
 from astprompter.rollout.grow import grow_trees, trajectory_of, turns_of
 from astprompter.rollout.pairs import pairs_of_tree, split_eliciting, supervised_pairs, swap_per_pair
-from astprompter.rollout.reward import assess, mean_nll
+from astprompter.rollout.reward import assess, mean_nll, with_trials
 from helpers.tiny import PREFIXES, WordScorer, keys_for
 
 WEIGHTS = RewardSettings()
@@ -210,3 +210,51 @@ def test_swapping_is_per_pair() -> None:
     a, b = object(), object()
     supervised = iter([b])
     assert swap_per_pair([a, a, a], supervised, [False, True, True]) == [a, b, a]  # type: ignore[list-item,arg-type]
+
+
+def test_a_reward_of_several_replies_is_their_mean(make_lm: Any) -> None:
+    """The conversation goes on from the first reply, and its scores stay the turn's; only the reward is of all."""
+
+    class Numbered:
+        name = "numbered"
+
+        def score(self, texts: Any, contexts: Any = None) -> list[float]:
+            return [sum(map(ord, text)) % 97 / 97 for text in texts]
+
+    keys, weights = keys_for(len(OPENINGS)), RewardSettings()
+    pair, scorer = (make_lm(seed=3), make_lm(seed=0)), Numbered()
+    one, many = (
+        grow_trees(*pair, scorer, OPENINGS, keys, horizon=2, branching=2, weights=weights, replies=count)
+        for count in (1, 40)
+    )
+    turns = [list(turns_of([node for tree in trees for node in tree.children])) for trees in (one, many)]
+    assert [(t.utterance.text, t.reply.text, t.tox_reply) for t in turns[0]] == [
+        (t.utterance.text, t.reply.text, t.tox_reply) for t in turns[1]
+    ]
+    means = [weights.reward(tox_reply=0.5, tox_turn=0.5, nll=turn.nll) for turn in turns[1]]
+    off = [[abs(turn.reward - mean) for turn, mean in zip(own, means, strict=True)] for own in turns]
+    assert max(off[1]) < max(off[0]) / 2  # forty draws are nearer their mean than one
+    assert turns[0][0].reward != turns[1][0].reward
+
+
+class Table:
+    """Scores that were written down."""
+
+    name = "table"
+
+    def __init__(self, scores: dict[str, float]) -> None:
+        self.scores = scores
+
+    def score(self, texts: Any, contexts: Any = None) -> list[float]:
+        return [self.scores[text] for text in texts]
+
+
+def test_further_replies_by_hand() -> None:
+    scorer = Table({"a": 0.2, "y": 0.4, "ay": 0.6, "z": 0.8, "az": 1.0})
+    weights = RewardSettings(alpha=1, beta=0.5, delta=0.25, lambda_=0.1)
+    (turn,) = assess([Speech("a")], [Speech("y")], [(-2.0,)], scorer, weights)
+    assert turn.reward == pytest.approx(0.4 + 0.3 - 0.2 - 0.05)
+    trials = [Speech("z"), Speech("", error="no answer")]
+    (tried,) = with_trials([turn], [trials], scorer, weights, contexts=[()])
+    assert tried.reward == pytest.approx(0.6 + 0.5 * 0.8 - 0.2 - 0.05)  # the failed reply is in no mean
+    assert (tried.tox_reply, tried.reply.text) == (0.4, "y")

@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from astprompter.base.randomness import derive
 from astprompter.base.records import ElicitingText, Node, PreferencePair, Prefix, RolloutTree, Speech, Turn
 from astprompter.config import RewardSettings, RolloutSettings
-from astprompter.rollout.pairs import pairs_of_tree, ranked, split_eliciting, supervised_pairs, swap_per_pair
+from astprompter.rollout.pairs import (
+    pairs_of_tree,
+    ranked,
+    split_eliciting,
+    supervised_pairs,
+    swap_per_pair,
+    with_margins,
+)
+from helpers.tiny import PREFIXES, WordScorer, keys_for
 
 
 def node(reward: float, ids: tuple[int, ...] | None, prompt: tuple[int, ...] | None = (1, 2)) -> Node:
@@ -153,3 +162,42 @@ def test_only_answers_and_refusals_make_pairs(reply: Speech, pairs_made: int) ->
     better.turn = dataclasses.replace(better.turn, reply=reply)
     assert len(pairs(better, worse)) == len(pairs(worse, better)) == pairs_made
     assert pairs(node(math.nan, (9,)), worse) == []
+
+
+def test_ties_and_other_rewards_where_the_margin_is_learnt() -> None:
+    first, second = node(0.5, (3,)), node(0.5, (4,))
+    assert pairs(first, second) == []
+    (tie,) = pairs(first, second, ties=True)
+    assert (tie.chosen_ids, tie.margin) == ((3,), 0.0)
+    other = {id(first): 0.1, id(second): 0.4}
+    (pair,) = pairs(first, second, reward=lambda one: other[id(one)])
+    assert (pair.chosen_ids, pair.rejected_ids) == ((4,), (3,))
+    assert pair.margin == pytest.approx(0.3)
+
+
+def test_supervised_pairs_get_the_margin_that_the_reward_gives_them(make_lm: Any) -> None:
+    lm, defender, scorer, weights = make_lm(seed=3), make_lm(seed=0), WordScorer(), RewardSettings()
+    texts = [ElicitingText(text) for text in PREFIXES[:4]]
+    made = supervised_pairs(lm, texts, keys_for(4), np.random.default_rng(0))
+    keys = keys_for(len(made))
+    scored = with_margins(made, lm, defender, scorer, weights, keys, pairs_per_batch=3)
+    assert len(scored) == len(made) > 2
+    for pair, key in zip(scored, keys, strict=True):
+        sides = []
+        for number, ids in enumerate((pair.chosen_ids, pair.rejected_ids)):
+            session, text = defender.start([lm.decode(pair.prompt_ids)], turns=1), lm.decode(ids)
+            ((*logprobs,),) = session.hear([Speech(text, ids, lm.vocabulary)], likelihood=True)
+            (reply,) = session.speak(derive(np.array([key]), number))
+            tox = scorer.score([reply.text, text + reply.text])
+            sides.append(weights.reward(tox_reply=tox[0], tox_turn=tox[1], nll=-sum(logprobs) / len(logprobs)))
+        assert pair.margin == pytest.approx(sides[0] - sides[1], abs=1e-5)
+
+
+def test_pairs_whose_reward_is_not_known_are_left_out(make_lm: Any) -> None:
+    class Silent(WordScorer):
+        def score(self, texts: Any, contexts: Any = None) -> list[float]:
+            return [math.nan for _ in texts]
+
+    lm = make_lm(seed=3)
+    made = supervised_pairs(lm, [ElicitingText(PREFIXES[0])], keys_for(1), np.random.default_rng(0))
+    assert with_margins(made, lm, make_lm(seed=0), Silent(), RewardSettings(), keys_for(len(made))) == []

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astprompter.training.loss import dpo_loss, ipo_loss, log_ratio_difference
+from astprompter.training.loss import dpo_loss, ipo_loss, log_ratio_difference, margin_loss
 
 
 def tensors(*values: float) -> list[torch.Tensor]:
@@ -55,3 +55,29 @@ def test_both_equal_an_independent_implementation(rows: list[list[float]], tau: 
     # −log σ(x) = log(1 + exp(−x))
     expected = (1 - smoothing) * np.logaddexp(0, -tau * h) + smoothing * np.logaddexp(0, tau * h)
     np.testing.assert_allclose(dpo_loss(*columns, tau=tau, label_smoothing=smoothing), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_margin_by_hand() -> None:
+    # h = 3; ΔR/η = 0.2 / 0.1 = 2; (3 - 2)^2 = 1
+    margins = torch.tensor([0.2], dtype=torch.float64)
+    assert margin_loss(*tensors(-10, -14, -11, -12), margins=margins, eta=0.1).item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_the_least_margin_loss_is_at_the_tilted_reference() -> None:
+    rewards = torch.tensor([0.1, -0.3, 0.0, 0.7], dtype=torch.float64)
+    reference = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
+    first, second = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([1, 2, 3, 2, 3, 3])
+    logits = reference.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        policy = logits.log_softmax(0)
+        sides = policy[first], policy[second], reference[first], reference[second]
+        value = margin_loss(*sides, margins=rewards[first] - rewards[second], eta=0.5).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    expected = (reference + rewards / 0.5).softmax(0)
+    assert torch.allclose(logits.detach().softmax(0), expected, atol=1e-6)

@@ -174,7 +174,7 @@ def test_reference_is_the_start_of_the_adversary_when_the_defender_differs(tmp_p
     assert run.iterate().h == pytest.approx(0.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("loss", [{"kind": "dpo"}, {"reduction": "mean"}])
+@pytest.mark.parametrize("loss", [{"kind": "dpo"}, {"reduction": "mean"}, {"kind": "margin", "eta": 0.5}])
 def test_other_losses_train(tmp_path: Path, tokenizer: Any, loss: dict[str, Any]) -> None:
     chosen = settings_from(settings(updates=2).as_dict() | {"loss": loss})
     row = trainer(tmp_path / "a", tokenizer, chosen).iterate()

@@ -9,6 +9,7 @@ from .settings import (
     AdversarySettings,
     EvaluationSettings,
     ModelSettings,
+    NoveltySettings,
     RemoteSettings,
     RewardSettings,
     RolloutSettings,

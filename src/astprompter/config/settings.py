@@ -174,7 +174,7 @@ class RolloutSettings(SamplingSettings):
 
 
 class RewardSettings(_Section):
-    """R = α·tox_reply + β·tox_turn − λ·nll (docs/method.md section 2); the defaults are the authors' released ones."""
+    """R = α·tox_reply + β·tox_turn − λ·nll − δ·tox_utterance (docs/method.md section 2); defaults of the authors."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -184,14 +184,17 @@ class RewardSettings(_Section):
     """β, weight of the whole turn's toxicity"""
     lambda_: float = Field(0.1, ge=0, alias="lambda")
     """λ, weight of the utterance's nll under the defender"""
+    delta: float = Field(0.0, ge=0)
+    """δ, weight against the utterance's own toxicity: failures after clean words; the paper has none"""
 
-    def terms(self, *, tox_reply: float, tox_turn: float, nll: float) -> tuple[float, float, float]:
-        """The three weighted terms, signs included; their sum is the reward."""
-        return self.alpha * tox_reply, self.beta * tox_turn, -self.lambda_ * nll
+    def terms(self, *, tox_reply: float, tox_turn: float, nll: float, tox_utterance: float = 0.0) -> tuple[float, ...]:
+        """The weighted terms, signs included, the last one only where δ is not 0; their sum is the reward."""
+        terms = self.alpha * tox_reply, self.beta * tox_turn, -self.lambda_ * nll
+        return (*terms, -self.delta * tox_utterance) if self.delta else terms
 
-    def reward(self, *, tox_reply: float, tox_turn: float, nll: float) -> float:
-        """R(s, a, y); ``nan`` when an input is not finite."""
-        terms = self.terms(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll)
+    def reward(self, *, tox_reply: float, tox_turn: float, nll: float, tox_utterance: float = 0.0) -> float:
+        """R(s, a, y); ``nan`` when an input that it needs is not finite."""
+        terms = self.terms(tox_reply=tox_reply, tox_turn=tox_turn, nll=nll, tox_utterance=tox_utterance)
         return math.fsum(terms) if all(map(math.isfinite, terms)) else math.nan
 
 
@@ -207,14 +210,29 @@ class SupervisionSettings(_Section):
 class LossSettings(_Section):
     """Preference loss (docs/method.md section 5)."""
 
-    kind: Literal["ipo", "dpo"] = "ipo"
-    """'ipo' (h − 1/(2τ))², or 'dpo' (sigmoid)"""
+    kind: Literal["ipo", "dpo", "margin"] = "ipo"
+    """'ipo' (h − 1/(2τ))², 'dpo' (sigmoid), or 'margin' (h − ΔR/η)², which keeps what is likely and covers modes"""
     tau: float = Field(0.1, gt=0)
     """τ; for IPO the log-ratio is pulled to 1/(2τ) nats"""
     reduction: Literal["sum", "mean"] = "sum"
     """log π over an utterance: sum of tokens, or mean per token"""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """ε of DPO; IPO has none"""
+    eta: float = Field(0.1, gt=0)
+    """η of 'margin', in units of the reward: its optimum is π ∝ π_ref·exp(R/η)"""
+
+
+class NoveltySettings(_Section):
+    """What failures found before take away from the reward in training (docs/method.md section 2)."""
+
+    weight: float = Field(0.0, ge=0)
+    """w, against a toxic reply to an utterance like those of failures that were found before; 0: none"""
+    nearest: int = Field(8, ge=1)
+    """archived failures that an utterance is compared with"""
+    archive: int = Field(600, ge=1)
+    """failures kept in mind, the last ones"""
+    repeat: float = Field(0.0, ge=0)
+    """κ, against an utterance like an earlier one of its conversation; 0: none"""
 
 
 class TrainingSettings(_Section):
@@ -244,6 +262,8 @@ class TrainingSettings(_Section):
     """largest gradient norm"""
     min_margin: float = Field(0.0, ge=0)
     """least reward difference of a pair"""
+    replies: int = Field(1, ge=1)
+    """replies that an utterance's reward is the mean of; the conversation goes on from the first one"""
     dev_every: int = Field(10, ge=1)
     """iterations between dev evaluations"""
     dev_prefixes: int = Field(100, ge=1)
@@ -292,6 +312,7 @@ class Settings(_Section):
     reward: RewardSettings = Field(default_factory=RewardSettings)
     supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
     loss: LossSettings = Field(default_factory=LossSettings)
+    novelty: NoveltySettings = Field(default_factory=NoveltySettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 

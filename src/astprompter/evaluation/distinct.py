@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from ..base.protocols import Encoder
 from ..base.randomness import generator
+from ..base.vectors import HashedGrams
 from ..runs.schema.distinct import DistinctAt, DistinctFailures, Variety
-from .diversity import MOST_FOR_VENDI, HashedGrams, vendi, words_of
+from .diversity import MOST_FOR_VENDI, vendi, words_of
 from .statistics import Options
 
 SIMILARITIES = (0.6, 0.7, 0.8)

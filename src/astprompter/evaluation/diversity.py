@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.randomness import generator
+from ..base.vectors import hashed_vectors
 
 MOST_FOR_VENDI = 1000
 """The Vendi score's eigenvalues cost the cube of the count, so it takes at most this many utterances, drawn by seed."""
 
-_DIMENSIONS = 4096
 _ORDER = 4
 _WORD = re.compile(r"\w+|[^\w\s]")
-_SPACE = re.compile(r"\s+")
 Grams = Counter[tuple[str, ...]]
 
 
@@ -102,36 +100,6 @@ def vendi(vectors: npt.NDArray[np.float64]) -> float | None:
     values = np.linalg.eigvalsh(small / len(vectors))
     values = values[values > 0]
     return float(np.exp(-(values * np.log(values)).sum()))
-
-
-class HashedGrams:
-    """Vectors that need no model: an :class:`~astprompter.base.protocols.Encoder`."""
-
-    name = "hashed character n-grams"
-
-    def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """See :func:`hashed_vectors`."""
-        return hashed_vectors(texts).astype(np.float32)
-
-
-def hashed_vectors(texts: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Unit vectors [texts, 4096] of hashed character 3- to 5-grams, square roots of their counts.
-
-    Surface likeness, not meaning; in return it needs no model, so that figures compare across defenders, machines and
-    years. Blank texts share one vector of their own.
-    """
-    table = np.zeros((len(texts), _DIMENSIONS))
-    for row, text in zip(table, texts, strict=True):
-        padded = f" {_SPACE.sub(' ', text.lower()).strip()} "
-        counts = Counter(
-            zlib.crc32(padded[i : i + n].encode("utf-8", "surrogatepass")) % _DIMENSIONS
-            for n in (3, 4, 5)
-            for i in range(len(padded) - n + 1)
-        )
-        for place, count in (counts or Counter({0: 1})).items():
-            row[place] = math.sqrt(count)
-    unit: npt.NDArray[np.float64] = table / np.linalg.norm(table, axis=1, keepdims=True)
-    return unit
 
 
 def _grams(row: Sequence[str], n: int) -> list[tuple[str, ...]]:

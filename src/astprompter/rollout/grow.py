@@ -13,9 +13,9 @@ import numpy as np
 
 from ..base.protocols import Context, Scorer, Session, Speaker
 from ..base.randomness import derive
-from ..base.records import Keys, Node, Prefix, RolloutTree, Trajectory, Turn
+from ..base.records import Keys, Node, Prefix, RolloutTree, Speech, Trajectory, Turn
 from ..config import RewardSettings
-from .reward import assess
+from .reward import assess, with_trials
 
 _ADVERSARY, _DEFENDER = 1_000, 2_000  # stream names beside the child indices 0, 1, …
 
@@ -30,6 +30,7 @@ def grow_trees(
     horizon: int,
     branching: int,
     weights: RewardSettings,
+    replies: int = 1,
     trees_per_batch: int = 64,
     on_turns: Callable[[int], None] = lambda turns: None,
 ) -> list[RolloutTree]:
@@ -44,6 +45,7 @@ def grow_trees(
         horizon: Depth d.
         branching: Utterances sampled at each node: 2 for preference pairs, 1 for trajectories.
         weights: Reward weights.
+        replies: Replies that a reward is the mean of; the conversation goes on from the first one.
         trees_per_batch: Trees that advance together; bounds memory, changes no result.
         on_turns: Called with the number of turns done since the last call.
 
@@ -62,7 +64,7 @@ def grow_trees(
     for part in batches_of(prefixes, trees_per_batch):
         _grow_batch(
             adversary, defender, scorer, [prefixes[i].text for i in part], [trees[i] for i in part], keys[part],
-            horizon=horizon, branching=branching, weights=weights, on_turns=on_turns,
+            horizon=horizon, branching=branching, weights=weights, replies=replies, on_turns=on_turns,
         )  # fmt: skip
     return trees
 
@@ -100,6 +102,7 @@ def _grow_batch(
     horizon: int,
     branching: int,
     weights: RewardSettings,
+    replies: int,
     on_turns: Callable[[int], None],
 ) -> None:
     speaking, opening = adversary.start(texts, turns=horizon), defender.start(texts, turns=horizon)
@@ -116,7 +119,7 @@ def _grow_batch(
         if adversary.accumulates:  # its utterances hold those before them
             roots = [roots[row] for row in rows]
             answering, said = opening.branch(roots), [openings[root] for root in roots]
-        nodes = _take_turn(speaking, answering, scorer, keys, weights, said, last=depth == horizon - 1)
+        nodes = _take_turn(speaking, answering, scorer, keys, weights, said, replies, last=depth == horizon - 1)
         for row, node in zip(rows, nodes, strict=True):
             parents[row].append(node)
         parents = [node.children for node in nodes]
@@ -131,16 +134,30 @@ def _take_turn(
     keys: Keys,
     weights: RewardSettings,
     said: Sequence[Context],
+    count: int,
     *,
     last: bool,
 ) -> list[Node]:
-    """One turn of every row: speak, hear, answer, score."""
+    """One turn of every row: speak, hear, answer (``count`` times; the first reply counts), score."""
     prompts: Sequence[tuple[int, ...] | None] = adversary.transcript() or [None] * len(keys)
     utterances = adversary.speak(derive(keys, _ADVERSARY))
     logprobs = defender.hear(utterances, likelihood=True) or [()] * len(keys)
     unknown = defender.unknown()
+    tried = _trials(defender, keys, count - 1)
     replies = defender.speak(derive(keys, _DEFENDER))
     if not last:
         adversary.hear(replies)
     turns = assess(utterances, replies, logprobs, scorer, weights, contexts=said, unknown=unknown)
+    if count > 1:
+        turns = with_trials(turns, tried, scorer, weights, contexts=said)
     return [Node(turn, prompt) for turn, prompt in zip(turns, prompts, strict=True)]
+
+
+def _trials(defender: Session, keys: Keys, count: int) -> list[list[Speech]]:
+    """Further replies to what every row heard last, ``count`` of each; the conversation does not go on from them."""
+    rows = [row for row in range(len(keys)) for _ in range(count)]
+    if not rows:
+        return [[] for _ in keys]
+    numbers = 1 + np.arange(len(rows), dtype=np.int64) % count
+    spoken = defender.branch(rows).speak(derive(derive(keys[rows], _DEFENDER), numbers))
+    return [spoken[start : start + count] for start in range(0, len(rows), count)]

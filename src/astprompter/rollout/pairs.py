@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..base.processes import spread
+from ..base.protocols import Scorer, Speaker
+from ..base.randomness import derive
 from ..base.records import ElicitingText, Keys, Node, PreferencePair, RolloutTree, Speech
+from ..config import RewardSettings
 from ..models.local.lm import LanguageModel
+from .reward import assess, with_trials
+
+Rewards = Callable[[Node], float]
 
 
-def pairs_of_tree(tree: RolloutTree, *, min_margin: float = 0.0, free_reference: bool = False) -> list[PreferencePair]:
+def reward_of(node: Node) -> float:
+    """The reward of a turn as it was given."""
+    return node.turn.reward
+
+
+def pairs_of_tree(
+    tree: RolloutTree,
+    *,
+    min_margin: float = 0.0,
+    ties: bool = False,
+    free_reference: bool = False,
+    reward: Rewards = reward_of,
+) -> list[PreferencePair]:
     """Pair the two children of every node; at most 2^d − 1 pairs.
 
     Exact ties, margins below ``min_margin``, identical utterances, turns without a reward, and replies that are neither
@@ -21,31 +40,38 @@ def pairs_of_tree(tree: RolloutTree, *, min_margin: float = 0.0, free_reference:
     Args:
         tree: A tree of branching 2.
         min_margin: Least reward difference.
+        ties: Whether equal rewards give a pair too, of margin 0: for a loss that learns from the margin.
         free_reference: The defender's log-probabilities are the reference's too (same weights), so
             they are carried along.
+        reward: What ranks the turns.
     """
-    found: list[PreferencePair] = []
-    _collect(tree.children, 0, min_margin, free_reference, found)
-    return found
+    pairs = []
+    for depth, (first, second) in _siblings(tree.children):
+        if no_pair(first, second, min_margin, ties=ties, reward=reward) is None:
+            better, worse = (first, second) if reward(first) >= reward(second) else (second, first)
+            pair = _pair(better, worse, reward(better) - reward(worse), depth, free_reference)
+            pairs += [pair] if pair else []
+    return pairs
 
 
-def _collect(children: list[Node], depth: int, margin: float, free: bool, found: list[PreferencePair]) -> None:
+def _siblings(children: list[Node], depth: int = 0) -> Iterator[tuple[int, tuple[Node, Node]]]:
+    """The two children of every node, parents first."""
     if len(children) == 2:
-        pair = _pair(children[0], children[1], depth, margin, free)
-        if pair is not None:
-            found.append(pair)
+        yield depth, (children[0], children[1])
     for child in children:
-        _collect(child.children, depth + 1, margin, free, found)
+        yield from _siblings(child.children, depth + 1)
 
 
-def no_pair(first: Node, second: Node, min_margin: float = 0.0) -> str | None:
+def no_pair(
+    first: Node, second: Node, min_margin: float = 0.0, *, ties: bool = False, reward: Rewards = reward_of
+) -> str | None:
     """Why two siblings give no pair, in a few words; ``None`` where they give one."""
-    if not all(math.isfinite(node.turn.reward) for node in (first, second)):
+    if not all(math.isfinite(reward(node)) for node in (first, second)):
         return "no reward"
     if not all(node.turn.reply.kind in ("answered", "refused") for node in (first, second)):
         return "blank reply"
-    margin = abs(first.turn.reward - second.turn.reward)
-    if margin == 0.0:
+    margin = abs(reward(first) - reward(second))
+    if margin == 0.0 and not ties:
         return "equal rewards"
     if margin < min_margin:
         return "margin below training.min_margin"
@@ -60,17 +86,12 @@ def ranked(first: Node, second: Node, min_margin: float = 0.0) -> tuple[Node, No
     return (first, second) if first.turn.reward > second.turn.reward else (second, first)
 
 
-def _pair(first: Node, second: Node, depth: int, min_margin: float, free: bool) -> PreferencePair | None:
-    order = ranked(first, second, min_margin)
-    if order is None:
-        return None
-    better, worse = order
-    margin = better.turn.reward - worse.turn.reward
+def _pair(better: Node, worse: Node, margin: float, depth: int, free: bool) -> PreferencePair | None:
     chosen, rejected = better.turn.utterance, worse.turn.utterance
-    if first.prompt_ids is None or not chosen.token_ids or not rejected.token_ids:
+    if better.prompt_ids is None or not chosen.token_ids or not rejected.token_ids:
         return None
     return PreferencePair(
-        prompt_ids=first.prompt_ids,
+        prompt_ids=better.prompt_ids,
         chosen_ids=chosen.token_ids,
         rejected_ids=rejected.token_ids,
         margin=margin,
@@ -149,6 +170,68 @@ def _continued(adversary: LanguageModel, prompts: Sequence[tuple[int, ...]], key
         return [spoken[i] for i in mine]
 
     return spread(Speech, len(prompts), speak)
+
+
+def with_margins(
+    pairs: Sequence[PreferencePair],
+    adversary: LanguageModel,
+    defender: Speaker,
+    scorer: Scorer,
+    weights: RewardSettings,
+    keys: Keys,
+    *,
+    replies: int = 1,
+    pairs_per_batch: int = 512,
+) -> list[PreferencePair]:
+    """Supervised pairs with the margin that the reward gives them, by letting the defender answer both sides.
+
+    A pair whose reward is not known on both sides is left out.
+
+    Args:
+        pairs: The pairs.
+        adversary: Whose tokens they are in.
+        defender: Answers.
+        scorer: Toxicity R_φ.
+        weights: Weights of the reward.
+        keys: A random key for each pair.
+        replies: Replies that a reward is the mean of.
+        pairs_per_batch: Pairs that are heard together.
+    """
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].prompt_ids))  # like lengths together: little padding
+    found: dict[int, PreferencePair] = {}
+    for start in range(0, len(order), pairs_per_batch):
+        part = order[start : start + pairs_per_batch]
+        rewards = _rewards([pairs[i] for i in part], adversary, defender, scorer, weights, keys[part], replies)
+        for i, (chosen, rejected) in zip(part, rewards, strict=True):
+            if math.isfinite(chosen - rejected):
+                found[i] = replace(pairs[i], margin=chosen - rejected)
+    return [found[i] for i in sorted(found)]
+
+
+def _rewards(
+    pairs: Sequence[PreferencePair],
+    adversary: LanguageModel,
+    defender: Speaker,
+    scorer: Scorer,
+    weights: RewardSettings,
+    keys: Keys,
+    replies: int,
+) -> list[tuple[float, float]]:
+    """Rewards of both sides of every pair."""
+    sides = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+    texts = [adversary.decode(prompt) for prompt, _ in sides]
+    utterances = [Speech(adversary.decode(ids), ids, adversary.vocabulary) for _, ids in sides]
+    session = defender.start(texts, turns=1)
+    logprobs = session.hear(utterances, likelihood=True) or [()] * len(sides)
+    rows = [row for row in range(len(sides)) for _ in range(replies)]
+    each = derive(keys[[row // 2 for row in rows]], np.arange(len(rows), dtype=np.int64) % (2 * replies))
+    spoken = session.branch(rows).speak(each)
+    contexts = [(text,) for text in texts]
+    turns = assess(utterances, spoken[::replies], logprobs, scorer, weights, contexts=contexts)
+    if replies > 1:
+        trials = [spoken[start + 1 : start + replies] for start in range(0, len(spoken), replies)]
+        turns = with_trials(turns, trials, scorer, weights, contexts=contexts)
+    return [(turns[i].reward, turns[i + 1].reward) for i in range(0, len(turns), 2)]
 
 
 def swap_per_pair(

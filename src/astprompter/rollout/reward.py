@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..base.protocols import Context, Scorer
 from ..base.records import Speech, Trajectory, Turn
@@ -52,9 +53,41 @@ def assess(
             error = "log-likelihood is not finite" if logprobs[i] else why or _DOES_NOT_FIT
         if error is None and not all(map(math.isfinite, found)):
             error = "score is not finite"
-        reward = weights.reward(tox_reply=found[1], tox_turn=found[2], nll=nll)
+        reward = weights.reward(tox_reply=found[1], tox_turn=found[2], nll=nll, tox_utterance=found[0])
         turns.append(Turn(utterance, reply, nll, logprobs[i], *found, reward, error))
     return turns
+
+
+def with_trials(
+    turns: Sequence[Turn],
+    trials: Sequence[Sequence[Speech]],
+    scorer: Scorer,
+    weights: RewardSettings,
+    *,
+    contexts: Sequence[Context],
+) -> list[Turn]:
+    """The turns with rewards of the mean over their reply and further ones, so that one lucky reply decides less.
+
+    Args:
+        turns: Turns as :func:`assess` made them; their scores stay those of the reply that counts.
+        trials: Further replies to each utterance; those without a score are left out of the means.
+        scorer: Toxicity R_φ.
+        weights: Weights of the reward.
+        contexts: What was said before each utterance.
+    """
+    rows = [row for row, replies in enumerate(trials) for _ in replies]
+    replies = [reply for own in trials for reply in own]
+    found = score_turns([turns[row].utterance for row in rows], replies, scorer, [contexts[row] for row in rows])
+    seen: list[list[tuple[float, float]]] = [[(turn.tox_reply, turn.tox_turn)] for turn in turns]
+    for row, (_, reply, both) in zip(rows, found, strict=True):
+        if math.isfinite(reply) and math.isfinite(both):
+            seen[row].append((reply, both))
+    rewarded = []
+    for turn, scores in zip(turns, seen, strict=True):
+        reply, both = (math.fsum(values) / len(scores) for values in zip(*scores, strict=True))
+        reward = weights.reward(tox_reply=reply, tox_turn=both, nll=turn.nll, tox_utterance=turn.tox_utterance)
+        rewarded.append(replace(turn, reward=reward))
+    return rewarded
 
 
 def score_turns(

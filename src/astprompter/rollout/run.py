@@ -38,6 +38,7 @@ def roll_out(
     settings: Settings,
     *,
     branching: int,
+    replies: int = 1,
     task: str,
     progress: Progress,
     keeper: Keeper | None = None,
@@ -52,6 +53,7 @@ def roll_out(
         keys: One random key per prefix.
         settings: ``rollout`` and ``reward`` are read.
         branching: Utterances per node.
+        replies: Replies that a reward is the mean of.
         task: What the progress bar says.
         progress: Where it is shown.
         keeper: Knows trees of before, and takes every batch that is done.
@@ -60,7 +62,7 @@ def roll_out(
         One tree per prefix, in order; among several processes each grows its share and gets all.
     """
     rollout = settings.rollout
-    size = batch_of_trees(rollout, (adversary, defender), branching=branching)
+    size = max(1, batch_of_trees(rollout, (adversary, defender), branching=branching) // replies)
     known: Mapping[Prefix, RolloutTree] = {}
     if keeper is not None:
         size, known = rollout.trees_per_batch or keeper.size or size, keeper.known
@@ -79,7 +81,8 @@ def roll_out(
                 openings = [prefixes[i] for i in part]
                 trees = grow_trees(
                     adversary, defender, scorer, openings, keys[part],
-                    horizon=rollout.horizon, branching=branching, weights=settings.reward, trees_per_batch=size,
+                    horizon=rollout.horizon, branching=branching, weights=settings.reward, replies=replies,
+                    trees_per_batch=size,
                     on_turns=lambda done: advance(done * world()),
                 )  # fmt: skip
                 if keeper is not None:

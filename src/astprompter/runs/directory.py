@@ -16,11 +16,13 @@ from ..base.errors import RunError, UserError
 from ..base.files import append_rows, hold
 from ..config import Settings
 from .schema.common import Part, read_rows
-from .schema.run import ConfigFile, LogRow, StateFile
+from .schema.run import ArchiveRow, ConfigFile, LogRow, StateFile
 from .started import settings_here
 
 _log = logging.getLogger(__package__)
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
+ARCHIVE = "archive.jsonl"
+_LOGS = (LOG, PAIRS, TREES, ARCHIVE)
 FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
 KEPT_START = "training kept its start (iteration 0), as no later policy had a higher dev reward: it is not tuned"
@@ -124,6 +126,15 @@ class RunDirectory:
         path = self.path / LOG
         return read_rows(path, LogRow, note=lambda torn: None) if path.is_file() else []
 
+    def archive(self) -> list[ArchiveRow]:
+        """Failures that training found so far.
+
+        Raises:
+            UserError: A line is damaged.
+        """
+        path = self.path / ARCHIVE
+        return read_rows(path, ArchiveRow) if path.is_file() else []
+
     def begun(self) -> bool:
         """Whether there is a checkpoint, or a log of iterations that must have left one."""
         if any(self.checkpoint.with_name(self.checkpoint.name + end).is_dir() for end in ("", ".old")):
@@ -146,7 +157,7 @@ class RunDirectory:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the logs, kept in every checkpoint so that resuming drops what came after it."""
-        return {name: p.stat().st_size for name in (LOG, PAIRS, TREES) if (p := self.path / name).exists()}
+        return {name: p.stat().st_size for name in _LOGS if (p := self.path / name).exists()}
 
     def cut_logs(self, sizes: Mapping[str, int]) -> None:
         """Drop what was logged after a checkpoint, and repair a torn last line.
@@ -154,7 +165,7 @@ class RunDirectory:
         Args:
             sizes: Bytes of the logs at the checkpoint; what follows them is made again.
         """
-        for name in (LOG, PAIRS, TREES):
+        for name in _LOGS:
             path, size = self.path / name, sizes.get(name, 0)
             if not path.exists():
                 if size:

@@ -113,6 +113,8 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: L
 def _method(settings: Settings) -> str:
     if settings.training.objective == "sft":
         return "supervised fine-tuning on eliciting texts, the baseline of ASTPrompter (arXiv 2407.09447)"
+    if settings.loss.kind == "margin":
+        return f"regression on the margin of rewards (REBEL, arXiv 2404.16767) with eta {settings.loss.eta}"
     return f"ASTPrompter (arXiv 2407.09447), {settings.loss.kind.upper()} with tau {settings.loss.tau}"
 
 

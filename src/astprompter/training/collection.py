@@ -13,9 +13,10 @@ from ..base.randomness import generator, keys_of, shuffled_epochs
 from ..base.records import ElicitingText, PreferencePair, Prefix, RolloutTree
 from ..config import Settings
 from ..models.local.memory import batch_of_trees
-from ..rollout.pairs import pairs_of_tree, supervised_pairs, swap_per_pair
+from ..rollout.pairs import pairs_of_tree, supervised_pairs, swap_per_pair, with_margins
 from ..rollout.run import roll_out
 from ..runs.schema.run import Counters
+from .novelty import Archive, novel_rewards
 from .packing import trees_together
 from .state import Clock, TrainingModels
 
@@ -45,6 +46,7 @@ class Collector:
         prefixes: Training prefixes.
         eliciting: Texts for weak supervision; may be empty when q is 0.
         progress: Where progress is shown.
+        archive: Failures found so far.
     """
 
     settings: Settings
@@ -52,6 +54,7 @@ class Collector:
     prefixes: Sequence[Prefix]
     eliciting: Sequence[ElicitingText]
     progress: Progress
+    archive: Archive
 
     def collect(self, done: Counters, clock: Clock) -> Collected:
         """Rollout trees of the iteration after ``done``, and its shuffled pairs with the supervised ones swapped in."""
@@ -62,12 +65,15 @@ class Collector:
         count, swaps = self._episodes(rng, wanted, full) if per_episode else (math.ceil(wanted / full), 0)
         trees = self._grow(done.trees, count)
         clock.lap("collect")
-        margin = settings.training.min_margin
+        values = novel_rewards(trees, self.archive, settings.novelty)
         pairs = [
             pair
             for tree in trees
-            for pair in pairs_of_tree(tree, min_margin=margin, free_reference=models.free_reference)
-        ]
+            for pair in pairs_of_tree(
+                tree, min_margin=settings.training.min_margin, ties=settings.loss.kind == "margin",
+                free_reference=models.free_reference, reward=values,
+            )
+        ]  # fmt: skip
         pairs = [pairs[i] for i in rng.permutation(len(pairs))][:wanted]
         mask = [] if per_episode else (rng.random(len(pairs)) < settings.supervision.q).tolist()
         drawn = swaps if per_episode else sum(mask)
@@ -92,7 +98,7 @@ class Collector:
         return roll_out(
             models.adversary, models.defender, models.scorer, [self.prefixes[i] for i in order],
             keys_of(settings.seed, "tree", first, count), settings,
-            branching=2, task="collecting", progress=self.progress,
+            branching=2, replies=settings.training.replies, task="collecting", progress=self.progress,
         )  # fmt: skip
 
     def _supervised(self, first: int, count: int, rng: np.random.Generator) -> list[PreferencePair]:
@@ -101,6 +107,14 @@ class Collector:
         order = shuffled_epochs(len(self.eliciting), first, count, self.settings.seed, "eliciting")
         keys = keys_of(self.settings.seed, "eliciting", first, count)
         trees_per_batch = batch_of_trees(self.settings.rollout, (self.models.adversary,), branching=2)
-        return supervised_pairs(
+        pairs = supervised_pairs(
             self.models.adversary, [self.eliciting[i] for i in order], keys, rng, trees_per_batch=trees_per_batch
         )
+        if self.settings.loss.kind != "margin":
+            return pairs
+        models = self.models
+        return with_margins(
+            pairs, models.adversary, models.defender, models.scorer, self.settings.reward,
+            keys_of(self.settings.seed, "eliciting replies", first, len(pairs)),
+            replies=self.settings.training.replies, pairs_per_batch=trees_per_batch,
+        )  # fmt: skip

@@ -44,3 +44,31 @@ def dpo_loss(
     """
     h = log_ratio_difference(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)
     return -(1.0 - label_smoothing) * F.logsigmoid(tau * h) - label_smoothing * F.logsigmoid(-tau * h)
+
+
+def margin_loss(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    ref_chosen_logps: Tensor,
+    ref_rejected_logps: Tensor,
+    *,
+    margins: Tensor,
+    eta: float,
+) -> Tensor:
+    """L = (h − ΔR/η)²: regression of the log-ratio on the difference of rewards (REBEL, arXiv 2404.16767).
+
+    With summed log-probabilities, utterances from the model itself at temperature 1 and ties kept, its minimum over all
+    pairs is at π ∝ π_ref·exp(E[R]/η), which keeps what is likely and covers every mode; IPO pulls every pair to one
+    distance however small its margin. The same expression is the contrastive form of trajectory balance (VarGrad, arXiv
+    2010.10436; GFlowNets).
+
+    Args:
+        policy_chosen_logps: log π_θ(y⁺|x).
+        policy_rejected_logps: log π_θ(y⁻|x).
+        ref_chosen_logps: log π_ref(y⁺|x).
+        ref_rejected_logps: log π_ref(y⁻|x).
+        margins: ΔR = R(y⁺) − R(y⁻), [pairs].
+        eta: η, in units of the reward.
+    """
+    h = log_ratio_difference(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    return (h - margins / eta) ** 2

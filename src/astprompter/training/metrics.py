@@ -23,7 +23,10 @@ def turn_metrics(turns: Sequence[Turn], settings: Settings, likelihood: str | No
         likelihood: Whose likelihood the nll is, where it is not the defender's.
     """
     rewarded, threshold = [turn for turn in turns if math.isfinite(turn.reward)], settings.evaluation.threshold
-    terms = [settings.reward.terms(tox_reply=t.tox_reply, tox_turn=t.tox_turn, nll=t.nll) for t in rewarded]
+    terms = [
+        settings.reward.terms(tox_reply=t.tox_reply, tox_turn=t.tox_turn, nll=t.nll, tox_utterance=t.tox_utterance)
+        for t in rewarded
+    ]
 
     def known(name: str) -> list[float]:
         return [value for turn in turns if math.isfinite(value := getattr(turn, name))]
@@ -37,6 +40,7 @@ def turn_metrics(turns: Sequence[Turn], settings: Settings, likelihood: str | No
             tox_reply_term=mean([term[0] for term in terms]),
             tox_turn_term=mean([term[1] for term in terms]),
             nll_term=mean([term[2] for term in terms]),
+            utterance_term=mean([term[3] for term in terms]) if settings.reward.delta else None,
         ),
         "nll": NllMean(mean=mean(known("nll")), likelihood=likelihood),
     }
@@ -72,10 +76,12 @@ _REMEDIES = {
 }
 
 
-def why_no_pairs(trees: Sequence[RolloutTree], min_margin: float, errors: Mapping[str, int]) -> str:
+def why_no_pairs(
+    trees: Sequence[RolloutTree], min_margin: float, errors: Mapping[str, int], *, ties: bool = False
+) -> str:
     """Why trees gave no pair, counted, and what to change about the commonest reason."""
     siblings = [children for tree in trees for children in families_of(tree.children) if len(children) == 2]
-    reasons = Counter(no_pair(first, second, min_margin) or "no tokens" for first, second in siblings)
+    reasons = Counter(no_pair(first, second, min_margin, ties=ties) or "no tokens" for first, second in siblings)
     if not reasons:
         return "no eliciting text gave one; use other data.eliciting, or supervision.unit=pair"
     counts = ", ".join(f"{reason} {count:,} times" for reason, count in reasons.most_common())

@@ -14,14 +14,15 @@ from typing import Any
 import torch
 
 from ..base.errors import RunError
-from ..base.processes import share, sum_over_processes
-from ..base.records import PreferencePair, RolloutTree
+from ..base.processes import barrier, share, sum_over_processes
+from ..base.records import PreferencePair, RolloutTree, Turn
 from ..rollout.grow import turns_of
-from ..runs.directory import PAIRS
-from ..runs.schema.run import PairRow, Pairs
+from ..runs.directory import ARCHIVE, PAIRS
+from ..runs.schema.run import ArchiveRow, PairRow, Pairs
 from .collection import Collector
-from .loss import dpo_loss, ipo_loss, log_ratio_difference
+from .loss import dpo_loss, ipo_loss, log_ratio_difference, margin_loss
 from .metrics import mean, speaking_rates, why_no_pairs
+from .novelty import Archive, mean_likeness
 from .packing import forward_groups, pack, sequences_of
 from .sharding import Placement
 from .state import Clock
@@ -32,9 +33,10 @@ _IDLE_ITERATIONS_IN_A_ROW = 20
 
 
 class PreferenceTrainer(Trainer[PreferencePair]):
-    """Tunes by IPO or DPO on preference pairs.
+    """Tunes by IPO, DPO or regression on the margin, on preference pairs.
 
     Attributes:
+        archive: Failures found so far, where novelty counts.
         collector: Collects trees and pairs.
         idle: Iterations in a row that gave no pair.
         reference: Where the reference's weights are.
@@ -44,7 +46,10 @@ class PreferenceTrainer(Trainer[PreferencePair]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.collector = Collector(self.settings, self.models, self.prefixes, self.eliciting, self.progress)
+        self.archive = Archive(self.settings.novelty.archive)
+        self.collector = Collector(
+            self.settings, self.models, self.prefixes, self.eliciting, self.progress, self.archive
+        )
         self.idle, self._told = 0, False
         apart = self.models.reference is not self.models.defender  # a copy of its own, which can be in shards too
         self.reference = Placement(self.models.reference, shard=apart and self.settings.training.shard)
@@ -71,9 +76,34 @@ class PreferenceTrainer(Trainer[PreferencePair]):
             "trees": len(trees),
             "pairs": Pairs(on_policy=len(pairs) - supervised, supervised=supervised),
             "margin": mean([pair.margin for pair in pairs if pair.source == "on_policy"]),
+            "likeness": self._remember(turns),
             **metrics,
             "rates": speaking_rates(turns, clock.laps["collect"]),
         }
+
+    def resume(self) -> None:
+        """Continue from the run's checkpoint, and with the failures that were found until then."""
+        super().resume()
+        barrier()  # the logs are cut
+        self.archive.add([row.utterance for row in self.directory.archive()])
+
+    def _remember(self, turns: Sequence[Turn]) -> float | None:
+        """Archive the failures of an iteration; returns how like the ones before they are."""
+        settings = self.settings
+        if not settings.novelty.weight:
+            return None
+        failing = [turn for turn in turns if turn.tox_reply > settings.evaluation.threshold]
+        likeness = mean_likeness(failing, self.archive, settings.novelty)
+        rows = [
+            ArchiveRow(
+                iteration=self.state.iteration + 1, utterance=turn.utterance.text, reply=turn.reply.text,
+                tox_reply=turn.tox_reply,
+            )
+            for turn in failing
+        ]  # fmt: skip
+        self._log(ARCHIVE, rows)
+        self.archive.add([row.utterance for row in rows])
+        return likeness
 
     def _heed_no_pair(self, trees: Sequence[RolloutTree], errors: Mapping[str, int]) -> None:
         """Say why an iteration gave no pair, the first time.
@@ -81,7 +111,8 @@ class PreferenceTrainer(Trainer[PreferencePair]):
         Raises:
             RunError: Many iterations in a row gave none.
         """
-        why = why_no_pairs(trees, self.settings.training.min_margin, errors)
+        ties = self.settings.loss.kind == "margin"
+        why = why_no_pairs(trees, self.settings.training.min_margin, errors, ties=ties)
         if self.idle == _IDLE_ITERATIONS_IN_A_ROW:
             raise RunError(f"{self.idle} iterations in a row gave no preference pair: {why}")
         if not self._told:
@@ -116,6 +147,7 @@ class PreferenceTrainer(Trainer[PreferencePair]):
         own, count = share(batch), len(batch)
         known = [(pair.ref_chosen_logp, pair.ref_rejected_logp) for pair in own]
         references = torch.tensor(known, device=policy.device).reshape(len(own), 2)
+        margins = torch.tensor([pair.margin for pair in own], device=policy.device)
         sums = torch.zeros(5, device=policy.device)  # of loss, h, h > 0, and the two log-ratios
         for part in placement.in_step(forward_groups(own, self.settings.training.max_tokens_per_batch)):
             packed = pack(sequences_of([own[i] for i in part] or batch[:1]), share=policy.packs)
@@ -124,6 +156,8 @@ class PreferenceTrainer(Trainer[PreferencePair]):
             sides = (logps[:, 0], logps[:, 1], theirs[:, 0], theirs[:, 1])
             if loss_settings.kind == "ipo":
                 loss = ipo_loss(*sides, tau=loss_settings.tau)
+            elif loss_settings.kind == "margin":
+                loss = margin_loss(*sides, margins=margins[part], eta=loss_settings.eta)
             else:
                 loss = dpo_loss(*sides, tau=loss_settings.tau, label_smoothing=loss_settings.label_smoothing)
             (loss.sum() / count).backward()  # type: ignore[no-untyped-call]

@@ -136,6 +136,8 @@ class RewardMeans(Part):
     """Mean β·tox_turn."""
     nll_term: Number
     """Mean −λ·nll."""
+    utterance_term: Absent[Number] = None
+    """Mean −δ·tox_utterance; absent where δ is 0."""
 
 
 class NllMean(Part):
@@ -188,6 +190,9 @@ class LogRow(Part):
     """Only ``iteration``: pairs used."""
     margin: Absent[Real] = None
     """Mean reward difference of the on-policy pairs of an iteration; absent without any."""
+    likeness: Absent[Real] = None
+    """Only with ``novelty.weight``: mean likeness of an iteration's failing utterances to the archived ones, in [0, 1].
+    """
     texts: Absent[Whole] = None
     """Only ``iteration`` of SFT: texts read."""
     turns: Absent[Whole] = None
@@ -228,6 +233,19 @@ class LogRow(Part):
     rates: Absent[dict[str, Real]] = None
     """Only ``iteration``: ``turns_per_s``, ``sampled_tokens_per_s`` (both speakers), ``updated_pairs_per_s``; of SFT
     ``updated_texts_per_s``."""
+
+
+class ArchiveRow(Part):
+    """A failure that training found, only with ``novelty.weight`` (contains the texts)."""
+
+    iteration: Whole
+    """Which iteration found it, from 1."""
+    utterance: str
+    """What the adversary said."""
+    reply: str
+    """The toxic reply."""
+    tox_reply: Real
+    """R_φ(y), in [0, 1]."""
 
 
 class PairRow(Part):

@@ -1,0 +1,84 @@
+"""Novelty of failures by hand arithmetic; a run that goes on with the failures that it found."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
+from astprompter.base.vectors import hashed_vectors
+from astprompter.config import NoveltySettings, settings_from
+from astprompter.runs.directory import ARCHIVE
+from astprompter.training.novelty import Archive, novel_rewards
+from helpers.files import read_rows
+from helpers.trainers import settings, trainer
+
+
+def node(text: str, tox: float = 1.0, reward: float = 0.5) -> Node:
+    return Node(Turn(Speech(text), Speech("yes"), 1.0, (), 0.0, tox, tox, reward), (1,))
+
+
+def cosine(a: str, b: str) -> float:
+    first, second = hashed_vectors([a, b])
+    return float(first @ second)
+
+
+def test_a_failure_like_archived_ones_is_worth_less() -> None:
+    archive = Archive(10, ["the red goose", "the blue goose", "a kettle"])
+    tree = RolloutTree(Prefix("p", "x"), [node("the red goose", 0.8), node("bread and butter", 0.8)])
+    rewards = novel_rewards([tree], archive, NoveltySettings(weight=0.5, nearest=2))
+    near = (1 + cosine("the red goose", "the blue goose")) / 2
+    assert rewards(tree.children[0]) == pytest.approx(0.5 - 0.5 * 0.8 * near)
+    far = sorted(cosine("bread and butter", text) for text in ("the red goose", "the blue goose", "a kettle"))[-2:]
+    assert rewards(tree.children[1]) == pytest.approx(0.5 - 0.5 * 0.8 * sum(far) / 2)
+
+
+def test_a_turn_like_an_earlier_one_of_its_conversation_is_worth_less() -> None:
+    first, second, third = node("a red goose"), node("a red geese"), node("a kettle")
+    first.children, second.children = [second], [third]
+    rewards = novel_rewards([RolloutTree(Prefix("p", "x"), [first])], Archive(9), NoveltySettings(repeat=0.25))
+    assert rewards(first) == 0.5
+    assert rewards(second) == pytest.approx(0.5 - 0.25 * cosine("a red goose", "a red geese"))
+    most = max(cosine("a kettle", text) for text in ("a red goose", "a red geese"))
+    assert rewards(third) == pytest.approx(0.5 - 0.25 * most)
+
+
+def test_the_archive_keeps_the_last_ones_and_few_weigh_little() -> None:
+    archive = Archive(2)
+    vectors = hashed_vectors(["one two three"])
+    assert archive.likeness(vectors, 4).tolist() == [0.0]
+    archive.add(["one two three"])
+    assert archive.likeness(vectors, 4).tolist() == [pytest.approx(0.25)]
+    archive.add(["four five", "six seven"])
+    assert len(archive) == 2
+    assert archive.likeness(vectors, 1)[0] < 0.3
+
+
+def test_what_has_no_reward_keeps_none() -> None:
+    tree = RolloutTree(Prefix("p", "x"), [node("x", math.nan, math.nan)])
+    assert math.isnan(novel_rewards([tree], Archive(5, ["x"]), NoveltySettings(weight=1))(tree.children[0]))
+
+
+def test_a_resumed_run_goes_on_with_the_failures_that_it_found(tmp_path: Path, tokenizer: Any) -> None:
+    values = settings(updates=6, dev_every=100, replies=2).as_dict()
+    values |= {"novelty": {"weight": 0.5, "repeat": 0.1, "archive": 50}, "evaluation": {"threshold": 0.0}}
+    values |= {"loss": {"kind": "margin", "eta": 0.5}, "supervision": {"q": 0.3}}
+    chosen = settings_from(values)
+    straight = trainer(tmp_path / "a", tokenizer, chosen)
+    straight.run()
+    broken = trainer(tmp_path / "b", tokenizer, chosen)
+    broken.measure_dev()
+    broken._save()
+    broken._log("log.jsonl", [broken.iterate()])
+    broken._save()
+    broken.iterate()  # what it finds is dropped, and found again
+    resumed = trainer(tmp_path / "b", tokenizer, chosen, resume=True)
+    assert len(resumed.archive) == sum(row["iteration"] == 1 for row in read_rows(tmp_path / "b" / ARCHIVE))
+    resumed.run()
+    rows = [list(read_rows(folder / ARCHIVE)) for folder in (tmp_path / "a", tmp_path / "b")]
+    assert rows[0] == rows[1] != []
+    assert [row.likeness for row in straight.directory.log()] == [row.likeness for row in resumed.directory.log()]
+    assert straight.directory.log()[-1].likeness is not None or len(straight.directory.log()) > 1
