@@ -14,7 +14,7 @@ test check fast covered branches properties mutants misbehave simulate: export H
 test check fast covered branches properties mutants misbehave simulate: export OMP_NUM_THREADS = 1
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: docs package pins lowest help install demo test check lint types fast covered branches properties mutants files families audit bench real stress misbehave simulate soak clean
+.PHONY: docs package pins lowest help install demo test check lint types fast covered branches properties mutants files families audit bench real stress misbehave simulate grid soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -125,6 +125,9 @@ misbehave: $(STAMP)  ## A server and a judge misbehave in every known way; no fi
 simulate: $(STAMP)  ## The share of prefixes that fail where replies are missing, and shares by labels, against a known truth
 	$(PYTEST) -q -s tests/evaluation/test_prefixes_that_fail.py -k simulation
 	$(BIN)/python scripts/simulate_labels.py 300
+
+grid: $(STAMP)  ## How often each limit of a failure probability holds, and the gain over counting: a table
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/probability_grid.py 300
 
 soak: $(STAMP)  ## Train for two hours; neither memory nor the time of an iteration may grow
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py 2

@@ -16,6 +16,7 @@ from astprompter.base.records import Speech
 from astprompter.config import SamplingSettings
 from astprompter.probability.densities import Proposal, densities
 from astprompter.probability.estimate import Component, Draws
+from astprompter.probability.pilot import every_component
 from astprompter.probability.speaker import BlendedModel
 
 END, BANNED, SIZE = 0, 1, 6
@@ -222,6 +223,7 @@ COMPONENTS = {
         Component(frozenset()), Component(frozenset({0, 1}), 0), Component(frozenset({0, 1}), 2),
         Component(frozenset({1}), 2),
     ],
+    "all that a pilot draws from": every_component(range(4), 2),
 }  # fmt: skip
 
 

@@ -148,9 +148,10 @@ def test_expectation_is_the_probability_for_every_set_of_components(components: 
     check_expectation(SAMPLING["penalised nucleus"], components, m)
 
 
+@pytest.mark.parametrize("components", ["all turns", "all that a pilot draws from"])
 @pytest.mark.parametrize("name", ["whole vocabulary", "one length"])
-def test_expectation_is_the_probability_for_other_sampling(name: str) -> None:
-    check_expectation(SAMPLING[name], "all turns", 1)
+def test_expectation_is_the_probability_for_other_sampling(name: str, components: str) -> None:
+    check_expectation(SAMPLING[name], components, 1)
 
 
 @pytest.mark.parametrize("m", [1, 2])

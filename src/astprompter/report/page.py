@@ -17,7 +17,7 @@ from ..base.errors import UserError
 from ..base.files import write_text
 from ..base.formats import percent
 from ..runs.directory import Note
-from . import pictures, tree
+from . import pictures, probability, tree
 from . import words as tell
 from .failure_map import failure_map
 from .markdown import to_markdown
@@ -56,7 +56,7 @@ def write_report(
     if out.is_dir():
         raise UserError(f"'{out}' is a folder; name a file with --out, for instance {out / f'report.{form}'}")
     files = read_runs(runs, note=note)
-    text = render(files) if form == "html" else to_markdown(studies_of(files))
+    text = render(files) if form == "html" else to_markdown(studies_of(files)) + probability.to_markdown(files)
     write_text(out, text.encode("utf-8", "replace").decode("utf-8"))
     return out
 
@@ -71,6 +71,7 @@ def render(runs: list[RunFiles]) -> str:
         studies=studies,
         trees=tree.chosen_trees(runs[0].trees),
         data=payload(studies),
+        sections=probability.sections(runs),
         tell=tell,
         pictures=pictures,
         failure_map=failure_map,
