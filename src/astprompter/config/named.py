@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import re
 from importlib.resources.abc import Traversable
@@ -47,11 +49,16 @@ _Loader.add_constructor(_PLAIN, lambda _, node: None if node.value in ("", "~") 
 
 
 def plain_yaml(text: str) -> Any:
-    """Plain values out of YAML.
+    """Plain values out of YAML, the caller's own.
 
     Raises:
         yaml.YAMLError: It is not YAML, or a key occurs twice, or a value cannot be read.
     """
+    return copy.deepcopy(_read(text))
+
+
+@functools.lru_cache(64)  # the named files are read many times over: each preset for every command that is told
+def _read(text: str) -> Any:
     try:
         return _Loader(text).get_single_data()
     except RecursionError:

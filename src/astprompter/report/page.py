@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -83,6 +84,7 @@ def render(runs: list[RunFiles]) -> str:
     )
 
 
+@functools.cache  # which compiles each of them once
 def templates() -> Environment:
     """The page's templates; what they are given is escaped."""
     found = Environment(
