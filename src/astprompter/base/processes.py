@@ -9,6 +9,7 @@ nothing. What travels is JSON in byte tensors, never pickled objects.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -101,12 +102,18 @@ def spread(kind: type[T], count: int, work: Callable[[list[int]], list[T]]) -> l
 
 def to_json(kind: type[T], records: list[T]) -> bytes:
     """Records as JSON; numbers that are not finite, and half characters, keep what they are."""
-    return json.dumps(TypeAdapter(list[kind]).dump_python(records)).encode("ascii")  # type: ignore[valid-type]
+    return json.dumps(_rows_of(kind).dump_python(records)).encode("ascii")  # type: ignore[arg-type]
 
 
 def from_json(kind: type[T], content: bytes) -> list[T]:
     """The records that :func:`to_json` wrote."""
-    return TypeAdapter(list[kind]).validate_python(json.loads(content))  # type: ignore[valid-type]
+    rows: list[T] = _rows_of(kind).validate_python(json.loads(content))  # type: ignore[arg-type]
+    return rows
+
+
+@functools.cache  # making one takes longer than what it does to a wave of conversations
+def _rows_of(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(list[kind])
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
