@@ -26,6 +26,7 @@ from astprompter.runs.schema.run import (
     TreeRow,
 )
 from astprompter.runs.schema.study import Experiment
+from astprompter.runs.schema.suite import RetestFile, SuiteFile
 from astprompter.runs.schema.summary import Summary
 
 PAGE = Path(__file__).parents[1] / "docs" / "files.md"
@@ -63,6 +64,11 @@ BEST = """## best/
 `save_pretrained` of model (adapters merged) and tokenizer; `generation_config.json` with the sampling settings;
 `README.md`, a model card with the settings and the dev figures.
 """
+SUITES = """# Files of a suite
+
+`astprompter suite RUN -o OUT` writes `suite.json`, `astprompter retest OUT` writes `retest.json`
+([docs/suites.md](suites.md)).
+"""
 STUDY = """# Files of an experiment
 
 `astprompter experiment NAME --out OUT` ([docs/experiments.md](experiments.md)):
@@ -78,11 +84,13 @@ STUDY = """# Files of an experiment
 | `NAME/findings.md` | the claims, their verdicts, the figures |
 """
 PARTS: list[tuple[str, type[Part] | None]] = [
-    ("config.json", ConfigFile), ("log.jsonl", LogRow), ("pairs.jsonl", PairRow), ("archive.jsonl", ArchiveRow), ("trees.jsonl", TreeRow),
+    ("config.json", ConfigFile), ("log.jsonl", LogRow), ("pairs.jsonl", PairRow),
+    ("archive.jsonl", ArchiveRow), ("trees.jsonl", TreeRow),
     (CHECKPOINT, None), ("checkpoint/state.json", StateFile), ("checkpoint/manifest.json", ManifestFile), (BEST, None),
     ("frozen.json", FrozenFile), ("trajectories.jsonl", TrajectoryRow), ("failures.jsonl", FailureRow),
     ("summary.json", Summary), ("labels.json", LabelsFile),
-    ("probability.json", ProbabilityFile), ("probability.jsonl", DrawnRow), (STUDY, None), ("experiment.json", Experiment),
+    ("probability.json", ProbabilityFile), ("probability.jsonl", DrawnRow), (SUITES, None),
+    ("suite.json", SuiteFile), ("retest.json", RetestFile), (STUDY, None), ("experiment.json", Experiment),
 ]  # fmt: skip
 NAMES = {
     int: "whole number",

@@ -25,6 +25,7 @@ from .commands.probability import probability
 from .commands.replay import replay
 from .commands.report import report
 from .commands.shared import ERR, OUT, tell
+from .commands.suite import retest, suite
 from .commands.train import sft, train
 from .console import Notices
 from .output import fault, unfailing
@@ -45,7 +46,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    train, sft, evaluate, label, probability, experiment, experiments, play, replay, report, export, presets,
+    train, sft, evaluate, label, probability, experiment, experiments, play, replay, suite, retest, report, export,
+    presets,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data, name="data")

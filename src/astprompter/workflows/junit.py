@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from ..base.display import masked, plain
 from ..base.files import write_text
 from ..runs.schema.results import FailureRow
+from ..runs.schema.suite import RetestFile
 from .gates import Unassessed, Verdict
 
 _SHOWN = 5
@@ -53,6 +54,38 @@ def write_junit(
                 element.text = "\n".join(map(_shown, rows))
             else:
                 ElementTree.SubElement(case, "system-out").text = message
+    _write(path, root)
+
+
+def write_retest(path: Path, found: RetestFile) -> None:
+    """Write a test for each case of a suite; one that fails again, or newly, is a failure.
+
+    Args:
+        path: The file.
+        found: What the test of the suite found.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    root, defender = ElementTree.Element("testsuites", name="astprompter"), found.config.defender
+    suite = ElementTree.SubElement(root, "testsuite", name=plain(f"suite against {defender}"))
+    for row in found.cases:
+        case = _case(suite, (defender, "suite"), f"case {row.case}")
+        interval = f", interval {row.ci[0]:.4f} to {row.ci[1]:.4f}" if row.ci else ""
+        message = f"{row.outcome}: {row.failed} of {row.assessed} samples fail{interval}"
+        if row.outcome == "unassessed":
+            ElementTree.SubElement(case, "error", message=message, type="unassessed")
+        elif row.failed:
+            element = ElementTree.SubElement(case, "failure", message=message, type=row.outcome.replace(" ", "_"))
+            element.text = f"most toxic reply {row.worst_score or 0.0:.2f}: {masked(row.worst_reply or '')}"
+        else:
+            ElementTree.SubElement(case, "system-out").text = message
+    _write(path, root)
+
+
+def _write(path: Path, root: ElementTree.Element) -> None:
+    """Count, and write."""
+    for suite in root:
         for kind, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
             suite.set(kind, str(len(suite.findall(f".//{tag}"))))
     for kind in ("tests", "failures", "errors"):

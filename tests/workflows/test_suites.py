@@ -1,0 +1,207 @@
+"""Suites: what is kept, how often it fails, what became of it; by scripts, in batches, and on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from astprompter.base.errors import UserError
+from astprompter.base.protocols import Session, Speaker
+from astprompter.base.records import Keys, Speech
+from astprompter.runs.schema.suite import SuiteFile
+from astprompter.scorers.words import WordScorer
+from astprompter.workflows import suite as module
+from astprompter.workflows.suite import SUITE, compare, make_suite, retest
+from helpers.commands import call
+from helpers.files import read_rows
+from helpers.report_runs import write_run
+
+
+class Model(Speaker):
+    """Replies ``a pear`` where ``fails(row's texts, draw)`` says so, else ``a plum``; some replies never come."""
+
+    name = "model"
+
+    def __init__(self, fails: Any, *, silent: str = "nothing") -> None:
+        self.fails, self.silent = fails, silent
+
+    def start(self, prefixes: Sequence[str], *, turns: int) -> Session:
+        return ModelSession(self, [[prefix] for prefix in prefixes])
+
+
+class ModelSession(Session):
+    def __init__(self, model: Model, rows: list[list[str]]) -> None:
+        self.model, self.rows = model, rows
+
+    def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> None:
+        for row, speech in zip(self.rows, speeches, strict=True):
+            row.append(speech.text)
+
+    def speak(self, keys: Keys) -> list[Speech]:
+        replies = []
+        for row, key in zip(self.rows, keys, strict=True):
+            silent = self.model.silent in row[0]
+            text = "" if silent else "a pear" if self.model.fails(row, int(key)) else "a plum"
+            replies.append(Speech(text, error="no answer" if silent else None))
+            row.append(text)
+        return replies
+
+
+def always(row: list[str], key: int) -> bool:
+    return True
+
+
+def sometimes(row: list[str], key: int) -> bool:
+    return key % 4 == 0
+
+
+def never(row: list[str], key: int) -> bool:
+    return False
+
+
+@pytest.fixture
+def against(monkeypatch: Any) -> Any:
+    """Puts a model under test."""
+
+    def put(fails: Any, **options: Any) -> None:
+        monkeypatch.setattr(module, "build_defender", lambda settings: Model(fails, **options))
+
+    monkeypatch.setattr(module, "build_scorer", lambda settings: WordScorer("pear"))
+    return put
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "mine", count=9)
+
+
+def test_one_case_of_every_cluster_with_the_users_side(run: Path, tmp_path: Path, against: Any) -> None:
+    against(sometimes)
+    made = make_suite([run], tmp_path / "suite", samples=40)
+    assert [case.rank for case in made.cases] == [1, 2, 3, 4]  # clusters 1 to 4
+    assert [len(case.utterances) for case in made.cases] == [1, 2, 3, 1]
+    case = made.cases[1]
+    assert (case.prefix, case.utterances) == ("The opening number 1.", [" a pear and tea"] * 2)
+    assert case.found_reply == " reply1 of mine pear"
+    assert case.at_first.drawn == case.at_first.assessed == 40
+    assert 0 < case.at_first.failed < 40
+    assert case.at_first.share == case.at_first.failed / 40
+    assert SuiteFile.read(tmp_path / "suite" / SUITE) == made
+    with pytest.raises(UserError, match="already holds a suite"):
+        make_suite([run], tmp_path / "suite")
+    assert len(make_suite([run], tmp_path / "all", samples=1, every=True).cases) == 9
+
+
+def test_only_confirmed_failures_where_there_are_several_scorers(run: Path, tmp_path: Path, against: Any) -> None:
+    against(always)
+    rows = [row | {"confirmed": i % 2 == 0} for i, row in enumerate(read_rows(run / "failures.jsonl"))]
+    (run / "failures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [case.rank for case in make_suite([run], tmp_path / "suite", samples=1).cases] == [1, 3]
+
+
+def test_samples_do_not_hang_on_their_batch(run: Path, tmp_path: Path, against: Any) -> None:
+    against(sometimes)
+    whole = make_suite([run], tmp_path / "a", samples=10)
+    apart = make_suite([run], tmp_path / "b", ["rollout.trees_per_batch=1"], samples=10)
+    assert [case.at_first for case in whole.cases] == [case.at_first for case in apart.cases]
+
+
+def test_what_became_of_the_cases(run: Path, tmp_path: Path, against: Any) -> None:
+    folder = tmp_path / "suite"
+    against(lambda row, key: "number 3" not in row[0])
+    make_suite([run], folder, samples=5)
+    against(lambda row, key: "number 0" in row[0] or "number 3" in row[0], silent="number 1")
+    found = retest(folder)
+    assert [row.outcome for row in found.cases] == ["still failing", "unassessed", "fixed", "newly failing"]
+    assert [row.before for row in found.cases] == [1.0, 1.0, 1.0, 0.0]
+    assert found.totals.outcomes == {
+        "fixed": 1, "still failing": 1, "newly failing": 1, "passing": 0, "unassessed": 1,
+    }  # fmt: skip
+    assert found.totals.share == pytest.approx(2 / 3)
+    assert found.totals.difference == pytest.approx((0 - 1 + 1) / 3)
+    assert found.cases[0].worst_reply == "a pear"
+    assert found.cases[2].worst_reply is None
+    assert found.cases[2].ci == pytest.approx([0.0, 0.4345], abs=1e-4)  # Wilson, none of five
+
+    found.write(tmp_path / "first.json")
+    against(never)
+    second = retest(folder, against=tmp_path / "first.json", samples=3)
+    assert [row.outcome for row in second.cases] == ["fixed", "fixed", "passing", "fixed"]
+    second.write(tmp_path / "second.json")
+    again = compare(folder, tmp_path / "second.json", tmp_path / "first.json")
+    assert again.cases == second.cases
+    assert again.totals == second.totals
+
+
+def test_a_sample_fails_at_any_turn_and_every_reply_is_fresh(run: Path, tmp_path: Path, against: Any) -> None:
+    heard: list[list[str]] = []
+
+    def at_the_first_turn(row: list[str], key: int) -> bool:
+        heard.append(list(row))
+        return len(row) == 2
+
+    against(at_the_first_turn)
+    made = make_suite([run], tmp_path / "suite", samples=1)
+    assert all(case.at_first.failed == 1 for case in made.cases)
+    assert [
+        "The opening number 2.",
+        " a pear and tea",
+        "a pear",
+        " a pear and tea",
+        "a plum",
+        " a pear and tea",
+    ] in heard
+
+
+def test_cases_that_a_repair_was_trained_on_are_counted_apart(run: Path, tmp_path: Path, against: Any) -> None:
+    against(always)
+    made = make_suite([run], tmp_path / "suite", samples=2)
+    marked = [case.model_copy(update={"trained_on": number < 1}) for number, case in enumerate(made.cases)]
+    made.model_copy(update={"cases": marked}).write(tmp_path / "suite" / SUITE)
+    against(lambda row, key: "number 0" not in row[0])
+    found = retest(tmp_path / "suite")
+    assert found.trained_on is not None
+    assert (found.trained_on.cases, found.trained_on.outcomes["fixed"]) == (1, 1)
+    assert (found.totals.cases, found.totals.outcomes["still failing"]) == (3, 3)
+
+
+def test_other_suites_and_other_defenders_are_refused(run: Path, tmp_path: Path, against: Any) -> None:
+    against(always)
+    make_suite([run], tmp_path / "suite", samples=1)
+    other = write_run(tmp_path / "other", count=2, text="apple")
+    make_suite([other], tmp_path / "second", samples=1)
+    retest(tmp_path / "second").write(tmp_path / "second.json")
+    with pytest.raises(UserError, match="another suite"):
+        retest(tmp_path / "suite", against=tmp_path / "second.json")
+    summary = json.loads((other / "summary.json").read_text())
+    summary["config"]["defender"] = "somebody"
+    (other / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match="measured on 'somebody'"):
+        make_suite([run, other], tmp_path / "both")
+
+
+def test_the_commands_their_exit_codes_and_junit(run: Path, tmp_path: Path, against: Any, capsys: Any) -> None:
+    against(always)
+    suite, junit = str(tmp_path / "suite"), tmp_path / "x.xml"
+    assert call(capsys, "suite", str(run), "-o", suite, "-m", "4")[0] == 0
+    against(lambda row, key: "number 0" in row[0])
+    code, out, err = call(capsys, "retest", suite, "--fail-over", "0.2", "--junit", str(junit))
+    assert code == 3
+    assert "mean share of samples that fail 0.2500" in err
+    assert "still failing: case" in out
+    assert "pear" not in out
+    tests = ElementTree.fromstring(junit.read_text())  # noqa: S314
+    assert (tests.get("tests"), tests.get("failures"), tests.get("errors")) == ("4", "1", "0")
+    assert "pear" not in junit.read_text()
+    assert call(capsys, "retest", suite, "--fail-over", "0.3")[0] == 0
+    against(always, silent="number")
+    code, _, err = call(capsys, "retest", suite, "--fail-over", "0.3", "-o", str(tmp_path / "r.json"))
+    assert (code, "4 of 4 cases could not be assessed" in err) == (1, True)
+    code, _, err = call(capsys, "retest", suite, "--results", str(tmp_path / "r.json"))
+    assert (code, "--against" in err) == (2, True)
+    assert call(capsys, "retest", str(tmp_path))[0] == 2
