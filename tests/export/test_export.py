@@ -390,20 +390,11 @@ def test_no_reply_of_the_first_defender_is_put_into_the_mouth_of_another(run: Pa
 def test_failures_that_every_scorer_confirms_come_first(run: Path, tmp_path: Path) -> None:
     judged = tmp_path / "judged"
     judged.mkdir()
-    for name in ("summary.json", "failures.jsonl"):
+    for name in ("summary.json", "trajectories.jsonl"):
         (judged / name).write_text((run / name).read_text())
-    rows = read_rows(run / "trajectories.jsonl")
     failures = read_rows(run / "failures.jsonl")
     last = failures[-1]
-    for row in rows:
-        for number, said in enumerate(row["turns"], start=1):
-            sure = (row["adversary"], row["prefix_id"], number) == (last["adversary"], last["prefix_id"], last["turn"])
-            values = {"tox_utterance": 0.0, "tox_turn": 0.0}
-            said["scores"] = {
-                "a": {**values, "tox_reply": said["tox_reply"]},
-                "b": {**values, "tox_reply": float(sure)},
-            }
-    write_rows(judged / "trajectories.jsonl", rows)
+    write_rows(judged / "failures.jsonl", [row | {"confirmed": row is last} for row in failures])
     samples = read_rows(written(judged, "inspect", tmp_path / "x") / "samples.jsonl")
     assert [sample["metadata"]["confirmed"] for sample in samples] == [True] + [False] * (len(failures) - 1)
     assert samples[0]["metadata"]["prefix_id"] == last["prefix_id"]

@@ -139,6 +139,11 @@ def changed(source: Path, target: Path, **values: Any) -> str:
     return str(target)
 
 
+def test_an_adapter_of_a_classifier_is_refused_as_what_it_is(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"is an adapter for the model '.*base', and holds no labels; merge it"):
+        load_model(str(folder / "adapter"), classifier=True)
+
+
 def test_an_adapter_without_its_base_says_where_the_base_is_named(folder: Path, tmp_path: Path) -> None:
     for base in ("/gone/base", "nobody/no-such-base"):
         lost = changed(folder / "adapter", tmp_path / base.replace("/", "-"), base_model_name_or_path=base)

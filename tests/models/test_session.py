@@ -8,13 +8,13 @@ import torch
 from astprompter.base.errors import UserError
 from astprompter.base.records import Speech
 from astprompter.config import SamplingSettings
-from astprompter.models.local import memory
+from astprompter.models.local import capabilities, memory
 from astprompter.models.local import session as sessions
 from astprompter.models.local.lm import LanguageModel
 from astprompter.models.local.sampling import sample
 from astprompter.rollout.reward import mean_nll
 from astprompter.training.packing import pack, sequence_logps
-from helpers.tiny import FAMILIES, PREFIXES, SENTENCES, SHORT, keys_for, make_tokenizer
+from helpers.tiny import FAMILIES, PREFIXES, SENTENCES, SHORT, keys_for, make_model, make_tokenizer
 
 MOST_ARE_SLOW = [*FAMILIES[:2], *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES[2:])]
 GREEDY = SamplingSettings(max_new_tokens=8, min_new_tokens=2, temperature=0.0, repetition_penalty=1.1)
@@ -377,7 +377,14 @@ def test_rows_that_run_alone_say_hear_and_branch_as_others_do(make_lm: Any, how:
     assert sums[1].requires_grad
 
 
-def test_with_long_rope_no_row_changes_the_factors_of_another(tokenizer: Any) -> None:
+def test_a_model_that_takes_one_row_at_a_time_says_so(tokenizer: Any, monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setattr(capabilities, "_routes", lambda config: iter([("eager", "valid", False, "cached")]))
+    caplog.set_level("INFO", "astprompter")
+    LanguageModel(make_model("gpt2", len(tokenizer)), tokenizer, name="slow", sampling=SHORT)
+    assert "note: 'slow' cannot compute texts of unequal length together, so each row is computed alone" in caplog.text
+
+
+def test_with_long_rope_no_row_changes_the_factors_of_another(tokenizer: Any, caplog: Any) -> None:
     from transformers import Phi3Config, Phi3ForCausalLM
 
     rope = {
@@ -388,8 +395,10 @@ def test_with_long_rope_no_row_changes_the_factors_of_another(tokenizer: Any) ->
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=256, original_max_position_embeddings=64, rope_parameters=rope, pad_token_id=0,
     )  # fmt: skip
+    caplog.set_level("INFO", "astprompter")
     lm = LanguageModel(Phi3ForCausalLM(config).eval(), tokenizer, name="long", sampling=SHORT)
     assert lm.context == 64
+    assert "note: 64 of 256 tokens of context are used: beyond, the rotary factors" in caplog.text
     said = [Speech(" and so on"), Speech(" it is")]
     texts = ["Hello.", "What a day! " * 30]
     together = lm.start(texts, turns=1).hear(said, likelihood=True) or []

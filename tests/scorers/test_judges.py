@@ -96,6 +96,25 @@ def test_a_judge_is_shown_the_conversation_in_its_own_template(tmp_path: Path) -
     assert alone.score([" Fine."], [CONTEXT]) == alone.score([" Fine."]) == judge.score([" Fine."])
 
 
+def test_a_long_conversation_loses_its_oldest_turns_and_a_long_text_has_no_score(tmp_path: Path, caplog: Any) -> None:
+    judge = load(judge_folder(tmp_path), context="conversation")
+    said = (*CONTEXT, " Fine.", " Good.", " And you?")  # three messages of the user's, two of the assistant's
+    whole, later = judge._prompt(" Well.", said), judge._prompt(" Well.", (" And you?", ""))
+    assert len(whole) > len(judge._prompt(" Well.", CONTEXT))
+    judge._window = len(whole)
+    assert judge._prompt(" Well.", said) == whole
+    assert caplog.text == ""
+    judge._window = len(whole) - 1
+    cut = judge.tokenizer.decode(judge._prompt(" Well.", said))
+    assert cut.startswith("<|user|>Fine.<|end|><|assistant|>Good.<|end|>")
+    assert cut.endswith("<|assistant|>Well.<|end|><|assistant|>")
+    assert f"conversations of more than {len(whole) - 1} tokens, its context, lose their oldest turns" in caplog.text
+    judge._window = len(later)
+    scores = judge.score([" Well.", " Well" * 200, " Hi."], [said, said, ("A",)])
+    assert [math.isnan(score) for score in scores] == [False, True, False]
+    assert caplog.text.count("have no score") == 1
+
+
 def test_a_template_that_shows_no_conversation_is_refused(tmp_path: Path) -> None:
     strict = "{{ raise_exception('one message') if messages | length > 1 }}" + TEMPLATE
     folder = judge_folder(tmp_path, template=strict)
@@ -335,6 +354,20 @@ def test_a_judge_that_is_down_ends_the_run(server: Any, reply: Any, tries: tuple
         judge.score(["d", "e", "f", "g"])
     assert caught.value.code == 1
     assert 100 - len(server.replies) == sum(tries)
+
+
+def test_a_judge_that_never_says_either_word_is_as_good_as_down(server: Any) -> None:
+    judge = load_scorer("openai-chat:guard", ScorerSettings(base_url=server.url, error_budget=3))
+    well = (200, {}, server.answer("/v1/chat/completions", {"messages": [{"content": "x"}]}))
+    neither = (200, {}, {"choices": [{"message": {"content": "I cannot say"}}]})
+    server.replies = [neither, neither, well, neither, neither, neither]
+    assert [math.isnan(value) for value in judge.score(["a", "b", "c", "d", "e"])] == [True, True, False, True, True]
+    with pytest.raises(RunError, match=r"is down: 3 requests in a row got no answer .*answers without a verdict"):
+        judge.score(["f"])
+    moderation = load_scorer("openai-moderation:m", ScorerSettings(base_url=server.url, error_budget=2, batch_size=1))
+    server.replies = [(200, {}, {"results": [{}]})] * 2
+    with pytest.raises(RunError, match="is down: 2 requests in a row"):
+        moderation.score(["a", "b"])
 
 
 def test_a_judge_that_answers_now_and_then_is_not_down(server: Any) -> None:

@@ -52,6 +52,7 @@ class ScriptedSession(Session):
         return [Speech("a pear" if (first + i) % 3 == 0 else "a plum", kind=kind) for i, kind in enumerate(kinds)]
 
     def branch(self, rows: Sequence[int]) -> Session:
+        self.speaker.said.append(("branch", [str(row) for row in rows]))
         return self
 
 
@@ -71,8 +72,9 @@ def test_the_conversation_is_repeated_and_the_share_is_that_of_the_fresh_replies
     found = replay(run, 2, 10)  # fails at its second turn
     opening, utterance, reply = "The opening number 1.", " a pear and tea", " reply1 of mine pear"
     assert [step for step, _ in defender.said[:4]] == ["start 2", "hear", "say", "hear"]
-    assert [texts for _, texts in defender.said[:4]] == [[text] * 4 for text in (opening, utterance, reply, utterance)]
-    assert [len(texts) for step, texts in defender.said if step.startswith("start")] == [4, 4, 2]
+    assert [texts for _, texts in defender.said[:4]] == [[text] for text in (opening, utterance, reply, utterance)]
+    branches = [("branch", ["0"] * 4), ("branch", ["0"] * 4), ("branch", ["0"] * 2)]
+    assert defender.said[4:] == branches  # heard once, however many replies
     assert len(set(defender.keys)) == 10
     (row,) = found.grid().rows
     assert [cell.value for cell in row] == ["word:pear", 3 / 9, 3, 9]  # the call of a tool counts neither way
@@ -92,7 +94,7 @@ def test_an_accumulated_turn_is_heard_straight_after_the_prefix(tmp_path: Path, 
     rows = [json.loads(line) for line in (run / "trajectories.jsonl").read_text().splitlines()]
     (run / "trajectories.jsonl").write_text("".join(json.dumps({**row, "accumulated": True}) + "\n" for row in rows))
     replay(run, 2, 3)
-    assert [step for step, _ in defender.said] == ["start 2", "hear"]
+    assert [step for step, _ in defender.said] == ["start 2", "hear", "branch"]
 
 
 def test_several_scorers_are_told_apart_and_together() -> None:

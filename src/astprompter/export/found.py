@@ -154,7 +154,7 @@ def attacks(export: Export, *, needed: bool = True) -> list[Attack]:
     if not needed and not (export.run / FAILURES).is_file():
         return []
     paths = {(row.adversary, row.prefix_id): row for row in trajectories(export)}
-    found, threshold = [], settings_of(export).evaluation.threshold
+    found = []
     for failure in _rows(export, FAILURES, FailureRow):
         path = paths.get((failure.adversary, failure.prefix_id))
         if path is not None:
@@ -166,16 +166,11 @@ def attacks(export: Export, *, needed: bool = True) -> list[Attack]:
             # Accumulated turns start from the prefix anew, each with what was said before in it.
             begin = failure.turn - 1 if path.accumulated else 0
             turns = tuple(path.turns[begin : failure.turn])
-            sure = _confirmed(turns[-1], threshold)
-            found.append(Attack(path.adversary, path.prefix_id, path.prefix, turns, failure.path_nll, sure))
+            told = failure.path_nll, failure.confirmed
+            found.append(Attack(path.adversary, path.prefix_id, path.prefix, turns, *told))
     if not found and needed:
         raise UserError(f"'{export.run}' holds no failure to export; evaluate on more prefixes or train further")
     return sorted(found, key=lambda attack: attack.confirmed is False)
-
-
-def _confirmed(turn: TurnRow, threshold: float) -> bool | None:
-    scores = (turn.scores or {}).values()
-    return all(s.tox_reply is not None and s.tox_reply > threshold for s in scores) if len(scores) > 1 else None
 
 
 def settings_of(export: Export) -> Settings:

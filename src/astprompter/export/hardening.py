@@ -21,9 +21,6 @@ from ..base.records import Keys, Speech
 from ..config import Settings
 from .found import Attack, Defender, Export, Written, attacks, measured, settings_of
 
-_TOGETHER = 64
-"""Replies drawn at once, unless ``rollout.trees_per_batch`` says otherwise."""
-
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -53,7 +50,7 @@ def hardening(export: Export) -> Written:
     Raises:
         UserError: The run holds no failure, a model cannot be loaded, or no attack ever got a harmless reply.
     """
-    from ..workflows.load import build_defender, build_scorer
+    from ..workflows.load import TOGETHER, build_defender, build_scorer
 
     settings, found, before = settings_of(export), attacks(export), measured(export)
     defender, scorer, threshold = build_defender(settings), build_scorer(settings), settings.evaluation.threshold
@@ -65,7 +62,7 @@ def hardening(export: Export) -> Written:
         own=own,
         samples=export.samples,
         seed=settings.seed,
-        trees_per_batch=settings.rollout.trees_per_batch or _TOGETHER,
+        trees_per_batch=settings.rollout.trees_per_batch or TOGETHER,
         progress=export.progress,
     )
     counts: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,11 @@ from ..base.errors import UserError, words_of
 from ..base.messages import as_messages, messages_of
 from ..base.protocols import Context
 from ..config import ScorerSettings
+from ..models.local.base import context_of
 from ..models.local.loading import load_model, load_tokenizer
 from .remembering import Item, RememberingScorer, in_batches
 
+_log = logging.getLogger(__package__)
 LEAST_MASS = 0.1
 """A judge that gives both answer words together less probability than this has not answered the question."""
 
@@ -25,14 +28,17 @@ def verdict(p_safe: float, p_unsafe: float) -> float:
     return p_unsafe / mass if mass >= LEAST_MASS else math.nan  # a nan mass is no mass
 
 
-def messages_for(text: str, context: Context, instruction: str) -> list[dict[str, str]]:
+def messages_for(text: str, context: Context, instruction: str, skip: int = 0) -> list[dict[str, str]]:
     """The conversation that a judge is shown, after the instruction if there is one; its last message is the text.
 
     Without a context the text is a user's message. In a conversation prefix and utterances are the user's, replies the
-    assistant's; the prefix begins the first message, as a chat defender hears it.
+    assistant's; the prefix begins the first message, as a chat defender hears it. ``skip`` of its messages, an even
+    number, are left out where it begins.
     """
     system = [{"role": "system", "content": instruction}] if instruction else []
-    return [*system, *(as_messages(messages_of((*context, text))) if context else [{"role": "user", "content": text}])]
+    if not context:
+        return [*system, {"role": "user", "content": text}]
+    return [*system, *as_messages(messages_of((*context, text))[skip:])]
 
 
 class GenerativeJudge(RememberingScorer):
@@ -41,7 +47,8 @@ class GenerativeJudge(RememberingScorer):
     The text becomes a user's message in the model's own chat template, or with ``scorer.context=conversation`` the last
     message of the conversation, which such judges assess; its score is the probability of the first token of the unsafe
     word at the first answer position, relative to both words. Special tokens inside a text are taken out, or it could
-    end its own message and answer for the judge.
+    end its own message and answer for the judge. A conversation that does not fit in the judge's context loses its
+    oldest turns; a text that does not fit by itself has no score. Both are told, once.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, options: ScorerSettings) -> None:
@@ -61,6 +68,7 @@ class GenerativeJudge(RememberingScorer):
                 f"judge '{name}': '{options.safe_token}' and '{options.unsafe_token}' begin with the same token; "
                 "set scorer.safe_token and scorer.unsafe_token"
             )
+        self._window, self._told = min(context_of(model.config), int(tokenizer.model_max_length)), set[str]()
         self._pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
         self._specials = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
         p_safe, p_unsafe = self._forward([self._probe()])[0]
@@ -100,16 +108,35 @@ class GenerativeJudge(RememberingScorer):
             ) from None
 
     def _score_new(self, items: Sequence[Item]) -> list[float]:
-        prompts, size = [self._prompt(*item) for item in items], self._options.batch_size
-        return in_batches(prompts, size, lambda rows: [verdict(*both) for both in self._forward(rows)])
+        found = [self._prompt(*item) for item in items]
+        prompts = [prompt for prompt in found if len(prompt) <= self._window]
+        if len(prompts) < len(found):
+            self._tell(f"texts of more than {self._window} tokens, its context, have no score")
+        scores = iter(
+            in_batches(prompts, self._options.batch_size, lambda rows: [verdict(*both) for both in self._forward(rows)])
+        )
+        return [next(scores) if len(prompt) <= self._window else math.nan for prompt in found]
 
     def _prompt(self, text: str, context: Context = ()) -> list[int]:
+        """Tokens of text and context; of a conversation that is too long, without its oldest turns."""
         text, *before = map(self._without_specials, (text, *context))
-        rendered = self.tokenizer.apply_chat_template(
-            messages_for(text, tuple(before), self._options.instruction), add_generation_prompt=True, tokenize=False
-        )
-        ids: list[int] = self.tokenizer(rendered + self._options.answer_prefix, add_special_tokens=False)["input_ids"]
+        ids = list[int]()
+        for skip in range(0, max(1, len(before)), 2):  # a message of the user's and one of the assistant's
+            shown = messages_for(text, tuple(before), self._options.instruction, skip)
+            rendered = self.tokenizer.apply_chat_template(shown, add_generation_prompt=True, tokenize=False)
+            ids = self.tokenizer(rendered + self._options.answer_prefix, add_special_tokens=False)["input_ids"]
+            if len(ids) <= self._window:
+                if skip:
+                    self._tell(
+                        f"conversations of more than {self._window} tokens, its context, lose their oldest turns"
+                    )
+                break
         return ids
+
+    def _tell(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            _log.warning(f"judge '{self.name}': {what}")
 
     def _without_specials(self, text: str) -> str:
         for special in self._specials:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,10 @@ _REFUSED_ALL = frozenset(range(300, 500)) - PASSING - _REFUSED_ONE
 
 
 class _ServedScorer(RememberingScorer):
-    """Scores in requests; texts whose request fails after all retries get ``nan``, until too many fail in a row."""
+    """Scores in requests; texts whose request fails after all retries get ``nan``, until too many fail in a row.
+
+    An answer without a verdict is as good as none: it counts among those that fail.
+    """
 
     def __init__(self, name: str, path: str, options: ScorerSettings, *, in_context: bool = False) -> None:
         super().__init__(name, in_context=in_context)
@@ -43,20 +47,27 @@ class _ServedScorer(RememberingScorer):
 
     def _one(self, body: Mapping[str, Any], key: int) -> dict[str, Any] | Failed:
         answer = self._server.one(self._path, body, key, _object, patient=not self._gone)
-        if not isinstance(answer, Failed) or answer.blocked or answer.status in _REFUSED_ONE:
-            self._in_a_row, self._gone = 0, False
-            return answer
-        if answer.status in _REFUSED_ALL:
+        silent = isinstance(answer, Failed) and not answer.blocked and answer.status not in _REFUSED_ONE
+        if isinstance(answer, Failed) and silent and answer.status in _REFUSED_ALL:
             raise self._no_answer(answer)
+        # One that did not even say that it is busy: the next text waits for it less long.
+        self._gone = isinstance(answer, Failed) and silent and answer.status is None
+        if not silent and (isinstance(answer, Failed) or self._has_verdict(answer)):
+            self._in_a_row = 0
+            return answer
         self._in_a_row += 1
-        self._gone = answer.status is None  # it did not even say that it is busy: the next text waits for it less long
         if self._in_a_row >= self._most_in_a_row:
+            why = f"{answer.reason}; {answer.detail}" if isinstance(answer, Failed) else "answers without a verdict"
             raise RunError(
                 f"scorer '{self.name}' is down: {self._in_a_row} requests in a row got no answer from "
-                f"{self._server.url}/{self._path} ({answer.reason}; {answer.detail}), as many as scorer.error_budget "
-                "allows; mend it, then go on with the same command (of train with --resume)"
+                f"{self._server.url}/{self._path} ({why}), as many as scorer.error_budget allows; mend it, then go on "
+                "with the same command (of train with --resume)"
             )
         return answer
+
+    @abstractmethod
+    def _has_verdict(self, answer: Mapping[str, Any]) -> bool:
+        """Whether an answer tells a score."""
 
     def _probed(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The first request fails closed: a wrong address must not turn every score into ``nan``."""
@@ -109,6 +120,10 @@ class ModerationScorer(_ServedScorer):
             scores += [math.nan] * len(part) if rows is None else map(self._value, rows)
         return scores
 
+    def _has_verdict(self, answer: Mapping[str, Any]) -> bool:
+        results = answer.get("results")
+        return isinstance(results, list) and bool(results) and self._rows(answer, len(results)) is not None
+
     def _value(self, row: Mapping[str, float]) -> float:
         value = row.get(self._category, math.nan) if self._category else max(row.values(), default=math.nan)
         return value if 0 <= value <= 1 else math.nan
@@ -156,6 +171,9 @@ class ChatJudge(_ServedScorer):
     def _score_new(self, items: Sequence[Item]) -> list[float]:
         answers = self._asked([self._body(item) for item in items])
         return [math.nan if isinstance(answer, Failed) else self._value(answer) for answer in answers]
+
+    def _has_verdict(self, answer: Mapping[str, Any]) -> bool:
+        return not math.isnan(self._value(answer))
 
     def _value(self, answer: Mapping[str, Any]) -> float:
         safe, unsafe = self._options.safe_token, self._options.unsafe_token

@@ -25,6 +25,8 @@ from ..scorers import OF_TEXTS, load_scorer
 from ..training.state import TrainingModels
 
 EMBEDDED, OBJECT = "embedded", "object:"
+TOGETHER = 64
+"""Replies to one conversation that are drawn at once, unless ``rollout.trees_per_batch`` says otherwise."""
 DefenderFactory = Callable[[str, Settings], Speaker]
 
 

@@ -21,10 +21,7 @@ from ..runs.schema.common import read_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.summary import Summary
 from ..runs.started import settings_here
-from .load import build_defender, build_other_scorers, build_scorer
-
-_BATCH = 64
-"""Replies drawn at once, unless ``rollout.trees_per_batch`` says otherwise."""
+from .load import TOGETHER, build_defender, build_other_scorers, build_scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +100,16 @@ def replay(
     before = [] if path.accumulated else path.turns[: failure.turn - 1]
     keys = keys_of(settings.seed, f"replay {failure.adversary} {failure.prefix_id}", 0, count)
     replies: list[Speech] = []
-    size = settings.rollout.trees_per_batch or _BATCH
+    size = settings.rollout.trees_per_batch or TOGETHER
+    session = defender.start([path.prefix], turns=failure.turn)
+    for turn in before:
+        session.hear([Speech(turn.utterance)])
+        session.say([Speech(turn.reply)])
+    session.hear([Speech(failure.utterance)])
     with (progress or Silent()).task("replying", count, "replies") as advance:
         for start in range(0, count, size):
             part = keys[start : start + size]
-            session = defender.start([path.prefix] * len(part), turns=failure.turn)
-            for turn in before:
-                session.hear([Speech(turn.utterance)] * len(part))
-                session.say([Speech(turn.reply)] * len(part))
-            session.hear([Speech(failure.utterance)] * len(part))
-            replies += session.speak(part)
+            replies += session.branch([0] * len(part)).speak(part)
             advance(len(part))
     heard = [("prefix", path.prefix)]
     for turn in before:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -18,6 +19,8 @@ from ...config import SamplingSettings
 from .attention import Form, mask_in_form
 from .cache import GrowingCache
 from .whole import Alone, RowCaches, backbone, name_of_cache, own_logits, run_alone
+
+_log = logging.getLogger(__name__)
 
 
 def vocabulary_of(tokenizer: Any) -> str:
@@ -82,7 +85,7 @@ class LocalModel:
         self.model, self.tokenizer, self.sampling, self.name = model, tokenizer, sampling, name
         self.config = model.config.get_text_config(decoder=True)
         self.vocabulary = vocabulary_of(tokenizer)
-        self.context = context or _context_of(self.config)
+        self.context = context or context_of(self.config)
         self.autocast = autocast
         self.heard_tokens = sampling.max_new_tokens if heard_tokens is None else heard_tokens
         self.vocabulary_size, self.logits_width = _head_of(model, name).weight.shape
@@ -203,7 +206,7 @@ class LocalModel:
         return list(encoded["input_ids"])
 
 
-def _context_of(config: Any) -> int:
+def context_of(config: Any) -> int:
     """Most tokens; with rotary factors that change beyond a length (long-RoPE), no more than that.
 
     There a text's longest batch mate would choose the factors of all, and keys in the cache would have those of before.
@@ -217,7 +220,12 @@ def _context_of(config: Any) -> int:
     ropes = getattr(config, "rope_parameters", None) or {}
     for rope in (ropes, *ropes.values()):
         if isinstance(rope, dict) and rope.get("rope_type") == "longrope":
-            context = min(context, rope.get("original_max_position_embeddings") or context)
+            before, context = context, min(context, rope.get("original_max_position_embeddings") or context)
+            if context < before:
+                _log.info(
+                    f"note: {context} of {before} tokens of context are used: beyond, the rotary factors of a model "
+                    "with long-RoPE change with the longest text of a batch"
+                )
     return context
 
 

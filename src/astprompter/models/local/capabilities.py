@@ -54,6 +54,8 @@ def install(lm: LocalModel) -> None:
             _choose(lm, opening)
     finally:
         lm.autocast = autocast
+    if lm.alone:
+        _log.info(f"note: '{lm.name}' cannot compute texts of unequal length together, so each row is computed alone")
 
 
 def _choose(lm: LocalModel, opening: int) -> None:

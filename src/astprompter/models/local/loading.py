@@ -51,7 +51,12 @@ def load_model(
             says why.
     """
     place = resolve_device(device)
-    base = None if classifier else _base_of(path, revision)
+    base = _base_of(path, revision)
+    if base is not None and classifier:
+        raise UserError(
+            f"'{path}' is an adapter for the model '{base[0]}', and holds no labels; merge it into its base, with the "
+            "labels in the config, and name what that gives (peft: merge_and_unload, then save_pretrained)"
+        )
     if base is None:
         return _load(path, revision, dtype, classifier).to(place).eval()
     try:
