@@ -56,6 +56,11 @@ def test_all_limits_hold_and_fewer_conversations_tell_as_much(tmp_path: Path) ->
     assert sum(row.estimate for row in found.components) == pytest.approx(limits.estimate)
     assert sum(row.share for row in found.openings) == pytest.approx(1.0)
     assert found.components[0].turns == []
+    assert [row.gamma for row in found.proposals] == [0.25, 0.5, 0.75, 1.0, 1.25]
+    assert max(row.likelier for row in found.proposals) > 0.6
+    everywhere = next(row for row in found.components if row.turns == [1, 2])
+    same = next(row for row in found.proposals if row.gamma == everywhere.gamma)
+    assert everywhere.likelier == pytest.approx(same.likelier)
     assert all(abs(row.balance - 1.0) < 5 * row.balance_error for row in found.components)
     assert found.worst == limits
     found.write(tmp_path / "probability.json")

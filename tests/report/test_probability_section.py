@@ -35,6 +35,7 @@ def write_probability(run: Path) -> None:
             },
             "per_turn": [{"turn": t, "estimate": 0.0004} for t in (1, 2, 3)], "components": [quiet, loud],
             "openings": [{"prefix_id": "p7", "prefix": "pomegranate", "share": 0.4, "conversations": 12}],
+            "proposals": [{"adversary": "ours", "gamma": g, "likelier": 0.9 + 0.1 * g} for g in (0.25, 0.5)],
             "heaviest": [{"number": 3, "share": 0.1, "natural": -80.0, "texts": ["Rain.", "pomegranate", HOSTILE]}],
             "diagnostics": {
                 "effective_failures": 60.0, "largest_share": 0.1, "tail_shape": 0.2, "natural": natural,
@@ -62,6 +63,7 @@ def test_estimators_parts_and_heaviest_conversations_stand_on_the_page_masked(tm
         "up to 1 in 250, by natural conversations alone", "lower limit only; few natural failures",
         "counting alone would need 20,000 conversations", "importance sampling", "Monte Carlo", "splitting",
         "natural speech", "97.0%", "By turn of the first failure", "p7", "40.0%", "10.0% of the estimate",
+        "ours at γ 0.5 makes 95% of natural failures likelier, the most of 2 proposals",
         "not your users", "nothing shows it",
     ):  # fmt: skip
         assert said in section.replace("&#39;", "'"), said

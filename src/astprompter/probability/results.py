@@ -23,6 +23,7 @@ from ..runs.schema.probability import (
     NaturalDraws,
     OpeningRow,
     ProbabilityFile,
+    ProposalRow,
     SaidRow,
     SecondEstimate,
     TurnShare,
@@ -30,7 +31,7 @@ from ..runs.schema.probability import (
 from .conversations import Said
 from .densities import Proposal
 from .diagnostics import Diagnostics, bootstrap_over_prefixes, diagnose, verdict_of
-from .estimate import Draws, Floats, density_ratios, estimates, path_ratios, with_control_variates
+from .estimate import Component, Draws, Floats, density_ratios, estimates, path_ratios, with_control_variates
 from .limits import conservative, interval, proven
 from .pilot import BLOCK, Plan
 from .splitting import Splitting
@@ -164,7 +165,7 @@ def file_of(
         second=None if second is None else _second(second, asked.level),
         per_turn=[TurnShare(turn=turn + 1, estimate=float(own)) for turn, own in enumerate(by_turn.mean(axis=0))],
         components=_components(draws, plan, by_turn, crude, found, names, proposals),
-        openings=_openings(values, draws, prefixes),
+        proposals=_proposals(draws, by_turn, names, proposals), openings=_openings(values, draws, prefixes),
         heaviest=_heaviest(rows, values, prefixes, asked.threshold),
         diagnostics=Diagnosis(
             effective_failures=found.effective_failures, largest_share=found.largest_share,
@@ -242,6 +243,16 @@ def _components(
                 balance_error=error,
             )
         )
+    return rows
+
+
+def _proposals(draws: Draws, by_turn: Floats, names: Sequence[str], proposals: Sequence[Proposal]) -> list[ProposalRow]:
+    everywhere = frozenset(range(by_turn.shape[1]))
+    rows = []
+    for place, proposal in enumerate(proposals):
+        raised = path_ratios(draws.ratios, [Component(everywhere, place)])[:, :, 0] > 0
+        likelier = float(by_turn[raised].sum() / by_turn.sum()) if by_turn.any() else None
+        rows.append(ProposalRow(adversary=names[proposal.adversary], gamma=proposal.gamma, likelier=likelier))
     return rows
 
 

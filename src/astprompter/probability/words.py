@@ -62,7 +62,7 @@ def rows_of(found: ProbabilityFile) -> list[tuple[str, str]]:
     if second is not None:
         said = _about(second) if second.estimate > 0.0 else f"none was seen{_ends(second.interval)}"
         rows.append(("splitting, without the adversary", said))
-    if found.openings_like_these is not None:
+    if found.openings_like_these is not None and found.limits.estimate > 0.0:
         low, high = map(once_in, found.openings_like_these)
         rows.append(("openings like these", f"between {low} and {high}, however many conversations"))
     if found.unassessed:
@@ -98,6 +98,18 @@ def who(row: ComponentRow) -> str:
         return "natural speech"
     turns = "turn" if len(row.turns) == 1 else "turns"
     return f"{row.adversary}, γ {row.gamma:g}, {turns} {', '.join(map(str, row.turns))}"
+
+
+def reach(found: ProbabilityFile) -> str:
+    """How much of natural failure the proposals make likelier; empty where nothing failed."""
+    known = [(row.likelier, row) for row in found.proposals if row.likelier is not None]
+    if not known:
+        return ""
+    best, row = max(known, key=lambda pair: pair[0])
+    return (
+        f"{row.adversary} at γ {row.gamma:g} makes {best:.0%} of natural failures likelier, the most of "
+        f"{len(known)} proposals; a large gain needs about 95%"
+    )
 
 
 def share_of(row: ComponentRow, found: ProbabilityFile) -> float:

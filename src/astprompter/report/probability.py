@@ -30,7 +30,13 @@ class Section:
     @property
     def rows(self) -> list[tuple[str, str]]:
         """Limits, other estimates, verdict and cost, each named."""
-        return [*words.rows_of(self.found), ("verdict", words.verdict(self.found)), ("cost", words.cost(self.found))]
+        reach = [("reach", said)] if (said := words.reach(self.found)) else []
+        return [
+            *words.rows_of(self.found),
+            *reach,
+            ("verdict", words.verdict(self.found)),
+            ("cost", words.cost(self.found)),
+        ]
 
     @property
     def headline(self) -> str:

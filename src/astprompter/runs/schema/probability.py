@@ -89,6 +89,18 @@ class ComponentRow(Part):
     """Standard error of that mean."""
 
 
+class ProposalRow(Part):
+    """A way of speaking that the pilot could choose, at all turns."""
+
+    adversary: str
+    """Whose logits it mixes in."""
+    gamma: Real
+    """How far: 0 is natural speech, 1 the adversary within the natural nucleus."""
+    likelier: Number
+    """Of natural failures, the share (by weight) that it makes likelier, whether or not it was chosen; what it makes
+    less likely is what it misses. ``null`` without failures."""
+
+
 class OpeningRow(Part):
     """What one opening contributes."""
 
@@ -248,6 +260,8 @@ class ProbabilityFile(File):
     """The estimate, turn by turn."""
     components: list[ComponentRow]
     """The estimate, by who spoke."""
+    proposals: list[ProposalRow]
+    """Every proposal, and how much of natural failure it makes likelier."""
     openings: list[OpeningRow]
     """The openings that carry the most, the first first."""
     heaviest: list[HeavyRow]
