@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from astprompter.base.protocols import Scorer
 from astprompter.base.records import PreferencePair, Prefix, RolloutTree
@@ -33,19 +33,22 @@ WEIGHTS = RewardSettings()
 
 @dataclass(frozen=True)
 class Shape:
-    """A GPT-2 by its numbers, with random weights."""
+    """A GPT-2 by its numbers, or with ``inner`` a Llama, with random weights."""
 
     name: str
     layers: int
     width: int
     heads: int
     vocabulary: int
+    key_heads: int = 0
+    inner: int = 0
 
 
 SHAPES = {
     "T": Shape("T", 4, 256, 4, 8192),
     "S": Shape("S", 12, 768, 12, 50257),
     "XL": Shape("XL", 48, 1600, 25, 50257),
+    "SmolLM2": Shape("SmolLM2", 30, 576, 9, 49152, key_heads=3, inner=1536),
 }
 
 
@@ -79,8 +82,19 @@ def make_tokenizer(size: int) -> Any:
 
 
 def make_model(shape: Shape, *, seed: int = 0, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
-    """A GPT-2 of a shape with random weights; the output is sharpened, so that nuclei are as narrow as trained ones."""
+    """A model of a shape with random weights; the output is sharpened, so that nuclei are as narrow as trained ones."""
     torch.manual_seed(seed)
+    if shape.inner:
+        chosen = LlamaConfig(
+            vocab_size=shape.vocabulary, hidden_size=shape.width, num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads, num_key_value_heads=shape.key_heads, intermediate_size=shape.inner,
+            max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+            attn_implementation="sdpa",
+        )  # fmt: skip
+        llama = LlamaForCausalLM(chosen)
+        with torch.no_grad():
+            llama.model.norm.weight.fill_(6.0)
+        return llama.to(device=device, dtype=dtype).eval()
     config = GPT2Config(
         vocab_size=shape.vocabulary, n_embd=shape.width, n_layer=shape.layers, n_head=shape.heads, n_positions=1024,
         bos_token_id=0, eos_token_id=0, attn_implementation="sdpa",

@@ -28,6 +28,7 @@ if [ "$2" != --quick ]; then
     run floor.py --shape S --repeats 2 --rows 64 --trees 2
     run profiles.py --shape S --rows 64 --trees 1
     run collection.py --shape S --trees 8 --level-trees 4 --repeats 1
+    run collection.py --shape SmolLM2 --trees 4 --level-trees 2 --repeats 1
     run update.py --shape S --trees 1 --batch 7 --repeats 1 $BF16
     # TRL's batch of a whole tree of 15 pairs would not fit in 16 GB here.
     run update.py --shape S --trees 1 --batch 8 --horizon 4 --repeats 1 --sides packed "packed, reference from collection" \
