@@ -63,7 +63,7 @@ branches: $(STAMP)  ## The share of branches that all tests take, slow ones and 
 	$(BIN)/coverage json --quiet -o coverage.json
 	$(BIN)/python scripts/coverage.py coverage.json 90
 
-properties: $(STAMP)  ## Try every reader of files with twenty times as many inputs as 'make test'
+properties: $(STAMP)  ## Try every reader of files with thirty times as many inputs as 'make test'
 	$(PYTEST) -n auto --hypothesis-profile=large tests/data/test_readers.py tests/runs/test_run_files.py
 
 mutants: $(STAMP)  ## Change the code of loss, reward, pairs, packing and statistics; the tests must notice

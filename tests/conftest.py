@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _COMMON: dict[str, Any] = {"database": None, "deadline": None}
 _SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 hypothesis_settings.register_profile(
-    "quick", max_examples=50, derandomize=True, suppress_health_check=_SHARED, **_COMMON
+    "quick", max_examples=25, derandomize=True, suppress_health_check=_SHARED, **_COMMON
 )
 hypothesis_settings.register_profile("large", max_examples=1000, suppress_health_check=_SHARED, **_COMMON)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

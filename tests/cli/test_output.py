@@ -15,6 +15,7 @@ import pytest
 from astprompter.cli.output import Output
 from helpers.commands import SMALL
 from helpers.tiny import naming, write_models
+from helpers.zygote import Zygote
 
 
 def test_what_an_encoding_lacks_is_shown_by_what_it_has() -> None:
@@ -60,26 +61,46 @@ def command(arguments: list[str], redirection: str, **environment: str) -> tuple
     return done.returncode, done.stderr
 
 
+def is_measured(folder: Path, err: str) -> None:
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    found = json.loads((folder / "summary.json").read_text("utf-8"))["adversaries"]["untuned"]
+    assert found["tox_reply"]["share"] > 0
+
+
+@pytest.mark.slow
+def test_neither_exit_code_nor_result_depends_on_a_reader_who_leaves(evaluating: list[str], tmp_path: Path) -> None:
+    arguments = [*evaluating, "-o", str(tmp_path), "--fail-over", "0"]
+    code, err = command(arguments, "2>&1 | true", PYTHONUNBUFFERED="1")
+    assert code == 3, err
+    is_measured(tmp_path, err)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("gate", "expected", "redirection", "environment"),
+    ("gate", "expected", "stdout", "environment"),
     [
-        ("1", 0, "| head -1", {}),
-        ("0", 3, "2>&1 | true", {"PYTHONUNBUFFERED": "1"}),
-        ("0", 3, "> /dev/full", {}),
+        ("1", 0, "pipe", {}),
+        ("0", 3, "/dev/full", {}),
         ("0", 3, "", {"PYTHONIOENCODING": "ascii"}),
         ("1", 0, "", {"PYTHONIOENCODING": "cp1252"}),
     ],
 )
 def test_neither_exit_code_nor_result_depends_on_the_output(
-    evaluating: list[str], tmp_path: Path, gate: str, expected: int, redirection: str, environment: dict[str, str]
-) -> None:
-    code, err = command([*evaluating, "-o", str(tmp_path), "--fail-over", gate], redirection, **environment)
-    assert code == expected, err
-    assert "Traceback" not in err
-    assert "Exception ignored" not in err
-    found = json.loads((tmp_path / "summary.json").read_text("utf-8"))["adversaries"]["untuned"]
-    assert found["tox_reply"]["share"] > 0
+    forks: Zygote, evaluating: list[str], tmp_path: Path, gate: str, expected: int, stdout: str,
+    environment: dict[str, str],
+) -> None:  # fmt: skip
+    shown = tmp_path / "shown"
+    os.mkfifo(shown) if stdout == "pipe" else shown.touch()
+    arguments = [*evaluating, "-o", str(tmp_path / "found"), "--fail-over", gate]
+    process = forks.start(*arguments, stdout=stdout if stdout == "/dev/full" else str(shown), **environment)
+    if stdout == "pipe":
+        with shown.open() as reader:
+            assert reader.readline()  # and leaves
+    assert process.wait() == expected, process.err
+    is_measured(tmp_path / "found", process.err)
+    if environment:
+        assert "untuned" in shown.read_text(environment["PYTHONIOENCODING"])
 
 
 @pytest.mark.slow

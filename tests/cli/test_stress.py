@@ -15,7 +15,7 @@ import pytest
 def test_killed_and_resumed_runs_are_the_unbroken_run() -> None:
     script = Path(__file__).parents[2] / "scripts" / "stress.py"
     done = subprocess.run(  # noqa: S603
-        [sys.executable, str(script), "6", "3", "9"], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(script), "6", "3", "12"], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]

@@ -80,9 +80,12 @@ class Zygote:
         print(json.dumps(what), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
-    def start(self, *arguments: str, stdin: str = os.devnull, cwd: str = ".", **environment: str) -> Process:
-        """Start ``astprompter ARGUMENTS``."""
-        return self._fork(["astprompter", *arguments], stdin=stdin, cwd=cwd, environment=environment)
+    def start(
+        self, *arguments: str, stdin: str = os.devnull, stdout: str = "", cwd: str = ".", **environment: str
+    ) -> Process:
+        """Start ``astprompter ARGUMENTS``; where ``stdout`` names a file, it ends as an interpreter ends by itself."""
+        command = ["astprompter", *arguments]
+        return self._fork(command, stdin=stdin, stdout=stdout, cwd=cwd, environment=environment)
 
     def script(self, path: Path, *arguments: str, **environment: str) -> Process:
         """Start ``python PATH ARGUMENTS``."""
@@ -94,7 +97,7 @@ class Zygote:
         folder.mkdir()
         for name in ("out", "err"):
             (folder / name).touch()
-        standard = {"stdin": os.devnull, "cwd": ".", "environment": {}, "script": False}
+        standard = {"stdin": os.devnull, "stdout": "", "cwd": ".", "environment": {}, "script": False}
         told = {**standard, **told, "command": command, "folder": str(folder)}
         return Process(self, self.ask({"start": told}), folder)
 
@@ -125,10 +128,12 @@ def _become(told: dict[str, Any]) -> None:
     os.environ.update(told["environment"])
     sys.path[:0] = told["environment"].get("PYTHONPATH", "").split(os.pathsep)
     folder = Path(told["folder"])
-    for target, name, flags in ((0, told["stdin"], os.O_RDONLY), (1, folder / "out", os.O_WRONLY),
+    for target, name, flags in ((0, told["stdin"], os.O_RDONLY), (1, told["stdout"] or folder / "out", os.O_WRONLY),
                                 (2, folder / "err", os.O_WRONLY)):  # fmt: skip
         handle = os.open(name, flags)
         os.dup2(handle, target)
+    if encoding := told["environment"].get("PYTHONIOENCODING"):  # which an interpreter reads when it begins
+        sys.stdout.reconfigure(encoding=encoding)  # type: ignore[union-attr]
     os.chdir(told["cwd"])
     sys.argv = told["command"]
     code = 1
@@ -141,6 +146,8 @@ def _become(told: dict[str, Any]) -> None:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     finally:
+        if told["stdout"]:
+            sys.exit(code)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
