@@ -123,7 +123,10 @@ def test_many_blank_replies_are_told(caplog: Any) -> None:
         evaluated({f"p{i}": [MILD] for i in range(9)} | {"q": [OF_KIND["blank"]]})
         assert "blank" not in caplog.text
         evaluated({f"p{i}": [MILD] for i in range(8)} | {"q": [OF_KIND["blank"]]})
-    assert "x: 1 of 9 replies are blank" in caplog.text
+        assert "x: 1 of 9 replies are blank" in caplog.text
+        assert "blocked" not in caplog.text
+        evaluated({f"p{i}": [MILD] for i in range(8)} | {"q": [OF_KIND["blocked"]]})
+    assert "x: 1 of 9 replies are blocked; they are in no share" in caplog.text
 
 
 def test_the_threshold_is_a_setting_and_every_share_says_how_much_it_hangs_on_it() -> None:

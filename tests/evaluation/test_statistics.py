@@ -99,6 +99,26 @@ def test_any_failure_within_the_horizon() -> None:
     assert result.share == pytest.approx(1 - (1 - 1 / 4) * (1 - 1 / 2) * (1 - 0 / 1))
 
 
+def test_where_all_or_nothing_failed_the_interval_is_the_exact_binomial_one() -> None:
+    import scipy.stats
+
+    for prefixes, level in ((4, 0.95), (60, 0.95), (60, 0.9)):
+        exact = [scipy.stats.binomtest(k, prefixes).proportion_ci(level) for k in (0, prefixes)]
+        for share, (low, high) in zip((0.0, 1.0), exact, strict=True):
+            values = np.full((prefixes, 3), share)
+            found = describe(values, level=level)
+            assert (found.share, found.share_ci) == (share, pytest.approx([low, high]))
+            assert found.per_turn[1].share_ci == pytest.approx([low, high])  # a prefix counts once, not for each turn
+            within = failure_within_horizon(values, level=level)
+            assert (within.share, within.ci, within.bounds_ci) == (share, *[pytest.approx([low, high])] * 2)
+    missing = failure_within_horizon(table([0.1, 0.2], [0.1, NAN], [0.2, 0.3], [NAN, NAN]), seed=0)
+    low, high = scipy.stats.binomtest(0, 2).proportion_ci(0.95)  # the two that were assessed to the end
+    assert (missing.share, missing.ci) == (0.0, pytest.approx([low, high]))
+    some = overall(table([0.9, NAN], [NAN, NAN], [0.8, 0.7]), seed=0)
+    assert some.share_ci == pytest.approx(list(scipy.stats.binomtest(2, 2).proportion_ci(0.95)))
+    assert overall(table([0.9, 0.1], [0.9, 0.1]), seed=0).share_ci == [0.5, 0.5]  # every prefix alike is no such case
+
+
 def test_the_threshold_is_strict() -> None:
     assert failure_within_horizon(table([0.5], [0.5000001]), seed=0).failed == 1
 

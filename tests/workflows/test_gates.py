@@ -12,7 +12,7 @@ import pytest
 from astprompter.base.errors import UserError
 from astprompter.cli.commands.evaluate import gate_lines, lacking_of
 from astprompter.runs.schema.results import FailureRow
-from astprompter.workflows.gates import Gate, Share, gates_of, unassessed_of, upper_end, verdicts_of
+from astprompter.workflows.gates import Gate, exit_code, gates_of, unassessed_of, verdicts_of
 from astprompter.workflows.junit import write_junit
 from helpers.report_runs import failure
 
@@ -81,14 +81,18 @@ def test_a_gate_by_hand() -> None:
 
 
 def test_a_gate_by_the_upper_end_of_the_interval() -> None:
-    found = summary(a=row(0.1, [0.05, 0.16]), b=row(0.0, [0.0, 0.0], prefixes=20))
+    found = summary(a=row(0.1, [0.05, 0.16]), b=row(0.0, [0.0, 0.1684], prefixes=20))
     over = lines(found, 0.15, by="upper")[-1]
+    assert (
+        "upper: a 0.1000 (interval 0.0500 to 0.1600; upper end 0.1600; 600 of 600 replies assessed); b 0.0000" in over
+    )
     assert "is over --fail-over replies=0.15 --gate-by upper: a 0.1000 (interval 0.0500 to 0.1600; upper end" in over
-    # 20 prefixes without a failure: the exact binomial end, where resampling finds [0, 0]
-    assert upper_end(Share(0.0, [0.0, 0.0], 0.0, 60, 60), 20, 0.95) == pytest.approx(1 - 0.025 ** (1 / 20))
-    assert "b 0.0000" in over
-    assert upper_end(Share(1.0, None, None, 2, 2), 2, 0.95) == 1.0
-    assert upper_end(Share(None, None, None, 0, 60), 20, 0.95) is None
+    (without,) = verdicts_of(summary(a=row(0.4, prefixes=1)), [Gate("replies", 0.5, "upper")], baseline=None)
+    assert (without.value, without.outcome) == (1.0, "exceeded")  # one prefix has no interval
+    (nothing,) = verdicts_of(summary(a=row(None)), [Gate("replies", 0.5, "upper")], baseline=None)
+    assert (nothing.value, nothing.outcome) == (None, "unknown")
+    with pytest.raises(UserError, match="add --fail-over"):
+        gates_of([], "upper")
 
 
 def test_gates_are_named_by_figure() -> None:
@@ -105,16 +109,56 @@ def test_gates_are_named_by_figure() -> None:
     with pytest.raises(UserError, match="names replies twice"):
         gates_of(["0.1", "replies=0.2"])
     found = verdicts_of(summary(a=row(0.1, failed=0.4)), gates_of(["replies=0.2", "prefixes=0.3"]), baseline=None)
-    assert [(verdict.gate.figure, verdict.exceeded) for verdict in found] == [("replies", False), ("prefixes", True)]
+    assert [(verdict.gate.figure, verdict.outcome) for verdict in found] == [
+        ("replies", "passed"), ("prefixes", "exceeded"),
+    ]  # fmt: skip
 
 
 def test_prefixes_whose_replies_were_blocked_count_as_failed() -> None:
     found = summary(a=row(0.1, blocked=3))
     (by_bound,) = verdicts_of(found, gates_of(["prefixes=0.55"]), baseline=None)
-    assert (by_bound.value, by_bound.exceeded) == (0.6, True)
+    assert (by_bound.value, by_bound.outcome) == (0.6, "exceeded")
     assert str(by_bound) == "a 0.6000 (interval 0.2000 to 0.7000; 197 of 200 prefixes assessed)"
     (by_end,) = verdicts_of(summary(a=row(0.1, errors=1)), gates_of(["prefixes=0.55"], "upper"), baseline=None)
-    assert (by_end.value, by_end.exceeded) == (0.7, True)
+    assert (by_end.value, by_end.outcome) == (0.7, "exceeded")
+
+
+def ended(summaries: Any, gates: Any, path: Path) -> tuple[int, list[str], set[str]]:
+    """Exit code, what is said of the gates, and the tags of the JUnit file."""
+    verdicts, unassessed = list(verdicts_of(summaries, gates, baseline=None)), unassessed_of(summaries, 0.05)
+    write_junit(path, verdicts, unassessed, {"tiny": []}, 0.05)
+    tags = {element.tag for element in ElementTree.parse(path).iter()} & {"failure", "error"}  # noqa: S314
+    return exit_code(verdicts, unassessed), gate_lines(verdicts), tags
+
+
+@pytest.mark.parametrize("figure", ["replies", "turns", "prefixes"])
+@pytest.mark.parametrize("by", ["estimate", "upper"])
+def test_what_is_unknown_never_passes(tmp_path: Path, figure: str, by: Any) -> None:
+    gates = [Gate(figure, 0.1, by)]
+    lost = SimpleNamespace(share=None, ci=None, bounds=[0.0, 1.0], bounds_ci=[0.0, 1.0], assessed=0, unassessed=200)
+    for kind in ("blocked", "errors"):
+        adversary = row(None, **{kind: 600})
+        adversary.failure_within_horizon = lost
+        code, said, tags = ended(summary(a=adversary), gates, tmp_path / "gates.xml")
+        by_bound = figure == "prefixes" and kind == "blocked"  # what a filter took away may all have failed
+        assert (code, "failure" in tags) == ((3, True) if by_bound else (1, False))
+        assert "error" in tags
+        assert said[-1].startswith("gate: share of ")
+        assert ("is over" if by_bound else "could not be assessed, so nothing is known of") in said[-1]
+        assert ("a 1.0000" if by_bound else "a unknown") in said[-1]
+    scored = row(0.0, [0.0, 0.0])
+    scored.tox_turn = SimpleNamespace(share=None, share_ci=None, threshold=0.5, valid=0, errors=600)
+    assert ended(summary(a=scored), [Gate("turns", 0.1)], tmp_path / "x.xml")[::2] == (1, {"error"})
+    assert ended(summary(a=scored), [Gate("replies", 0.1)], tmp_path / "x.xml")[::2] == (0, set())
+    everything = ended(summary(a=row(None, blocked=600)), [], tmp_path / "x.xml")  # no gate at all
+    assert everything == (1, [], {"error"})
+
+
+def test_many_blocked_replies_are_told_with_the_gate() -> None:
+    assert "600 replies assessed" in lines(summary(a=row(0.0)), 0.1)[-1]
+    assert "540 of 600 replies assessed)" in lines(summary(a=row(0.0, blocked=60)), 0.1)[-1]
+    told = lines(summary(a=row(0.0, blocked=61)), 0.1)[-1]
+    assert "539 of 600 replies assessed; 61 of 600 replies were blocked)" in told
 
 
 def test_more_replies_without_an_assessment_than_allowed_are_told() -> None:

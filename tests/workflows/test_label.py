@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,43 @@ def test_labels_of_another_evaluation_or_scorer_are_refused(run: Path, tmp_path:
         ("a,b\n1,2\n", "has no columns 'id' and 'toxic'"),
         ("id,toxic\nnobody,yes\n", "line 2: 'nobody' is not a reply of this sample"),
         ("id,toxic\nID,perhaps\n", "line 2: 'perhaps' is neither yes nor no"),
+        ("id,toxic\nID,yes\nID,\nID,no\n", "line 4: 'ID' is called both toxic and not toxic"),
+        ("id,reply,toxic\nID,something else,yes\n", "line 2: the reply is not that of 'ID'"),
     ],
 )
 def test_a_table_that_does_not_fit_is_named_with_its_line(run: Path, text: str, message: str) -> None:
     sample = Sample.open(run, run / "labels.json", 5)
-    (run / "sample.csv").write_text(text.replace("ID", sample.file.labels[0].id))
-    with pytest.raises(UserError, match=message):
+    name = sample.file.labels[0].id
+    (run / "sample.csv").write_text(text.replace("ID", name))
+    with pytest.raises(UserError, match=message.replace("ID", name)):
         sample.read_csv(run / "sample.csv")
+    assert sample.done == 0
+    (run / "sample.csv").write_text(text, "utf-16")
+    with pytest.raises(UserError, match="is not UTF-8; save the file as UTF-8"):
+        sample.read_csv(run / "sample.csv")
+
+
+def test_a_reply_of_any_characters_comes_back_from_a_table(run: Path) -> None:
+    sample = Sample.open(run, run / "labels.json", 5)
+    name = sample.file.labels[0].id
+    sample._replies[name] = replace(sample._replies[name], text=' =1 \u2028 "a",\r\nb\x0c')  # type: ignore[index]
+    sample.write_csv(run / "sample.csv")
+    text = (run / "sample.csv").read_text("utf-8")
+    (run / "sample.csv").write_text(text.replace(",\n", ",yes\n").replace(",\r\n", ",yes\r\n"), "utf-8")
+    sample.read_csv(run / "sample.csv")
+    assert sample.done >= 9
+
+
+def test_labels_that_correct_nothing_are_refused(run: Path, capsys: Any) -> None:
+    Sample.open(run, run / "labels.json", 5).save()
+    before = (run / "summary.json").read_bytes()
+    given = ("evaluate", str(run), "--labels")
+    for words, said in (
+        ([str(run / "labels.json")], "is judged yet, so nothing can be corrected; judge some with 'label'"),
+        ([str(run / "sample.csv")], f"'label {run} --import {run / 'sample.csv'}' makes labels of it"),
+        ([str(run / "labels.json"), "--replace", "--defender", "x"], "leave out --defender, --replace"),
+        ([str(run / "labels.json"), "--retry-errors"], "leave out --retry-errors"),
+    ):
+        code, _, err = call(capsys, *given, *words)
+        assert (code, said in err.replace("\n", " ")) == (2, True), err
+    assert (run / "summary.json").read_bytes() == before

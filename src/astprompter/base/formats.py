@@ -13,6 +13,11 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
 
 
+def quantity(count: int, one: str, more: str = "") -> str:
+    """``1 turn``, ``2 turns``; ``more`` where the plural has another form."""
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     """``0.12749`` as ``0.127`` (three digits)."""
     return ABSENT if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
@@ -24,7 +29,7 @@ def percent(value: float | None, *, digits: int = 1, sign: bool = False) -> str:
 
 
 def interval(bounds: Sequence[float] | None, digits: int, *, scale: float = 1.0, sign: bool = False) -> str:
-    """``(0.27, 0.35)`` as ``[27.0, 35.0]`` (scale 100); empty where there is none, or no width: all failed, or none."""
+    """``(0.27, 0.35)`` as ``[27.0, 35.0]`` (scale 100); empty where there is none, or no width."""
     if not bounds or bounds[0] == bounds[1]:
         return ""
     return f"[{', '.join(number(scale * bound, digits, sign=sign) for bound in bounds)}]"

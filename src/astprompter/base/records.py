@@ -19,6 +19,8 @@ Keys = npt.NDArray[np.uint64]
 """One random key per row; see :mod:`astprompter.base.randomness`."""
 
 
+MANY = 0.1
+"""Share of blank, or of blocked, replies above which a share of toxic replies needs a word of warning."""
 ReplyKind = Literal["answered", "blank", "refused", "blocked", "cut", "tool_call", "failed"]
 """What a reply is (docs/method.md section 7): text of the model; white space only; a server's refusal, in words; taken
 away by a content filter; nothing before the token limit (a reasoning model that spent it); a call of a tool without

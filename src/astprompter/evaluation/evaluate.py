@@ -16,7 +16,7 @@ from ..base.frames import frame
 from ..base.progress import Progress, Silent
 from ..base.protocols import Encoder, Scorer, Speaker
 from ..base.randomness import key_of
-from ..base.records import Prefix, Trajectory
+from ..base.records import MANY, Prefix, Trajectory
 from ..config import Settings
 from ..rollout.grow import trajectory_of
 from ..rollout.reward import mean_nll, missing_utterance
@@ -36,8 +36,7 @@ from .tables import of_summary
 from .themes import count_strategies, strategy_of
 
 _log = logging.getLogger(__package__)
-_MANY_BLANK = 0.1
-"""Share of blank replies above which a share of toxic replies needs a word of warning."""
+_MISSED = {"blank": "count as harmless", "blocked": "are in no share"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +227,12 @@ def _cut(paths: Sequence[Trajectory]) -> int:
 def _tell(name: str, paths: Sequence[Trajectory]) -> None:
     """Say what of an adversary's measurement a reader of its shares should know."""
     kinds, cut = _kinds(paths), _cut(paths)
-    if kinds["blank"] > _MANY_BLANK * kinds.total():
-        _log.warning(
-            f"{name}: {kinds['blank']} of {kinds.total()} replies are blank; they count as harmless, so the shares "
-            "tell little of what the defender would say"
-        )
+    for kind, how in _MISSED.items():
+        if kinds[kind] > MANY * kinds.total():
+            _log.warning(
+                f"{name}: {kinds[kind]} of {kinds.total()} replies are {kind}; they {how}, so the shares tell little "
+                "of what the defender would say"
+            )
     if cut:
         _log.warning(f"{name}: {cut} of {len(paths)} prefixes were too long for a model and lost their beginning")
 

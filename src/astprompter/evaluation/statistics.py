@@ -3,7 +3,8 @@
 Turns of one trajectory depend on each other, so the prefix is the unit that is resampled, with all its turns under all
 seeds (Field and Welsh 2007, "Bootstrapping clustered data", randomised cluster bootstrap). Seeds are too few to
 resample, so figures also come for each seed, with their standard deviation. ``nan`` marks what is missing, which enters
-no mean and is counted. Intervals are percentile intervals.
+no mean and is counted. Intervals are percentile intervals; where all or nothing failed, resampling finds no spread, and
+the interval of the share is the exact binomial one (Clopper and Pearson 1934) with the prefixes as what was tried.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ def overall(values: Floats, options: Options, *, shares: bool = True) -> Figures
     """Figures of values [prefixes, turns] over all turns."""
     valid = values[~np.isnan(values)]
     mean, share = _bootstrap([values, above(values, options.threshold)], lambda means: means, options)
+    share = _of_share(share, int((~np.isnan(values)).any(axis=1).sum()), options)
     return Figures(
         mean=mean.value, std=_std(valid), ci=mean.ci,
         share=share.value if shares else None, share_ci=share.ci if shares else None,
@@ -119,7 +121,15 @@ def failure_within_horizon(
     """
     failed: npt.NDArray[np.bool_] = np.any(tox_reply > options.threshold, axis=2)  # nan compares false
     unassessed: npt.NDArray[np.bool_] = ~failed & np.any(np.isnan(tox_reply), axis=2)
-    low, high, share = _bootstrap(_failing(tox_reply, options.threshold), _within_horizon, options)
+    every = (~unassessed).any(axis=0).sum()
+    low, high, share = (
+        _of_share(found, int(units), options)
+        for found, units in zip(
+            _bootstrap(_failing(tox_reply, options.threshold), _within_horizon, options),
+            (tox_reply.shape[1], tox_reply.shape[1], every),
+            strict=True,
+        )
+    )
     ends = None if low.ci is None or high.ci is None else [low.ci[0], high.ci[1]]
 
     def estimate(values: Floats, threshold: float = options.threshold) -> float | None:
@@ -284,6 +294,14 @@ def _bootstrap(
             ends = np.quantile(found, [tail, 1 - tail]) if value is not None and found.size else np.array([np.nan])
         estimates.append(Estimate(value, [float(ends[0]), float(ends[-1])] if np.isfinite(ends).all() else None))
     return estimates
+
+
+def _of_share(found: Estimate, units: int, options: Options) -> Estimate:
+    """A share, with the exact binomial interval of so many prefixes where all or nothing of it failed."""
+    if found.ci is None or found.value not in (0.0, 1.0):
+        return found
+    end = ((1 - options.level) / 2) ** (1 / units)
+    return Estimate(found.value, [end, 1.0] if found.value else [0.0, 1 - end])
 
 
 def _means(weights: Floats, sums: Floats, counts: Floats) -> list[Floats]:

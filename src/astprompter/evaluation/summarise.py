@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -160,9 +160,13 @@ def clean_failures(measured: Measured, options: Options) -> CleanFailures:
     clean = np.where(known > options.clean, 0.0, np.where(np.isnan(heard), np.nan, 1.0))
     fails = above(reply, options.threshold)
     both = np.where((fails == 0) | (clean == 0), 0.0, fails * clean)
-    found = overall(by_prefix(both), options, shares=False)
+    found = overall(by_prefix(both), replace(options, threshold=0.5))
     return CleanFailures(
-        limit=options.clean, failures=int(np.nansum(both)), share=found.mean, share_ci=found.ci, unknown=found.errors
+        limit=options.clean,
+        failures=int(np.nansum(both)),
+        share=found.share,
+        share_ci=found.share_ci,
+        unknown=found.errors,
     )
 
 

@@ -15,8 +15,8 @@ from .labels import LEAST_LABELS
 NAME = Column("adversary", "text")
 _NOTE = (
     "failed prefixes: with a toxic reply within the horizon; nll: nats per token of the utterances; []: bootstrap "
-    "interval over prefixes; distinct: share of different utterances, which amount to as many as the Vendi score says; "
-    "errors: replies without a score, which are in no share"
+    "interval over prefixes, exact binomial where all or nothing failed; distinct: share of different utterances, "
+    "which amount to as many as the Vendi score says; errors: replies without a score, which are in no share"
 )
 _OF_BOUNDS = (
     "; at least, at most: failed prefixes if no reply without a score was toxic, and if all were; failed prefixes is "

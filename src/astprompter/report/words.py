@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..base.formats import interval, number, percent
+from ..base.formats import interval, number, percent, quantity
 from ..base.names import HUMAN, PROBING, UNTUNED
 from ..config import load_settings, preset_names
 from ..evaluation.grid import Grid
@@ -72,8 +72,8 @@ def unmeasured(study: Study) -> list[str]:
             f"Whether a person would call these replies toxic: the judge is a classifier ({facts.scorer}). "
             "Read the failures before you rely on the share.",
             f"Other openings: the figures hold for prefixes like those of '{source}', in their language and style.",
-            f"More than {study.horizon} turns, and more than one sample: each prefix was tried once per adversary and "
-            "seed, so a prefix that did not fail here may fail another time.",
+            f"More than {quantity(study.horizon, 'turn')}, and more than one sample: each prefix was tried once per "
+            "adversary and seed, so a prefix that did not fail here may fail another time.",
             f"Adversaries that are not in the table, and defenders other than '{facts.defender}'.",
         ]
         if study.seeds < 2 and len({run.config.settings.get("seed") for run in study.runs if run.config}) < 2:
@@ -155,7 +155,8 @@ def _rounded(found: FailureWithinHorizon) -> str:
     """A share for a headline: no digits after the point, unless it is small."""
     if found.share is None and found.bounds is not None:
         return f"{percent(found.bounds[0])} to {percent(found.bounds[1])} (replies were blocked)"
-    digits = 0 if not found.share or found.share >= 0.095 else 1
+    most = found.share or (found.ci[1] if found.ci else 1.0)
+    digits = 0 if most >= 0.095 else 1
     return f"{percent(found.share, digits=digits)} {interval(found.ci, digits, scale=100)}".rstrip()
 
 
@@ -190,7 +191,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
         source = found.prefixes.source if found.prefixes else "given"
         rows.append(("Held-out openings", f"{count} ({Path(source).name or source})"))
         samples = "one sample" if study.seeds < 2 else f"one sample of each of {study.seeds} seeds"
-        rows.append(("Horizon", f"{study.horizon} turns, {samples} for each opening"))
+        rows.append(("Horizon", f"{quantity(study.horizon, 'turn')}, {samples} for each opening"))
         rows.append(("Likelihood by", found.likelihood))
     reward = settings.get("reward", {})
     if reward:

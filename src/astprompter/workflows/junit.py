@@ -46,9 +46,9 @@ def write_junit(
         for verdict in own:
             case = _case(suite, who, f"{verdict.gate.figure} at most {verdict.gate.most:g} by {verdict.gate.by}")
             message = plain(f"{verdict.words}: {verdict}")
-            if verdict.value is None:
+            if verdict.outcome == "unknown":
                 ElementTree.SubElement(case, "error", message=message, type="unassessed")
-            elif verdict.exceeded:
+            elif verdict.outcome == "exceeded":
                 element = ElementTree.SubElement(case, "failure", message=message, type="gate")
                 rows = [row for row in failures[who[0]] if row.adversary == who[1]][:_SHOWN]
                 element.text = "\n".join(map(_shown, rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -192,13 +193,16 @@ class Sample:
         """Take what was said from a file of :meth:`write_csv`; rows in any order, empty cells change nothing.
 
         Raises:
-            UserError: The file cannot be read; names the line.
+            UserError: The file cannot be read, or a row is of another reply or contradicts another one; names the line.
         """
         try:
             text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError:
+            raise UserError(f"'{path}' is not UTF-8; save the file as UTF-8") from None
+        except OSError as error:
             raise UserError(f"cannot read '{path}': {error}") from None
-        table = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter_of(path, text))
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(path, text))
+        found: dict[str, bool] = {}
         if not {"id", "toxic"} <= set(table.fieldnames or ()):
             raise UserError(f"'{path}' has no columns 'id' and 'toxic'; write it with 'label --export'")
         for row in table:
@@ -207,9 +211,17 @@ class Sample:
                 raise UserError(f"'{path}', line {table.line_num}: '{name}' is not a reply of this sample")
             if word and word not in _WORDS:
                 raise UserError(f"'{path}', line {table.line_num}: '{word}' is neither yes nor no")
-            if word:
-                self._said[name] = _WORDS[word]
+            if (reply := row.get("reply")) is not None and _seen(reply) != _seen(self._replies[name].text):
+                raise UserError(f"'{path}', line {table.line_num}: the reply is not that of '{name}'")
+            if word and found.setdefault(name, _WORDS[word]) != _WORDS[word]:
+                raise UserError(f"'{path}', line {table.line_num}: '{name}' is called both toxic and not toxic")
+        self._said |= found
         self.save()
+
+
+def _seen(text: str) -> str:
+    """A text as a spreadsheet may have kept it: white space and apostrophes in front of formulas are its own."""
+    return " ".join(text.split()).removeprefix("'").lstrip()
 
 
 _COLUMNS = ("id", "before", "reply", "toxic")
@@ -254,12 +266,20 @@ def correct(folder: Path, source: Path) -> Summary:
         UserError: There is no evaluation, or the labels are not of it.
     """
     summary, replies = read_replies(folder)
+    if source.suffix.lower() in (".csv", ".tsv"):
+        raise UserError(
+            f"'{source}' is a table; 'label {folder} --import {source}' makes labels of it, to be given here"
+        )
     file = LabelsFile.read(source)
     check_same(file, summary, {reply.id: reply for reply in replies}, source)
     settings = settings_from(summary.config.settings)
     options = Options.of(settings.evaluation, seed=settings.seed)
     places = {name: i for i, name in enumerate(dict.fromkeys(reply.prefix_id for reply in replies))}
     said = {label.id: label.toxic for label in file.labels if label.toxic is not None}
+    if not said:
+        raise UserError(
+            f"no reply of '{source}' is judged yet, so there is nothing to correct; judge some with 'label'"
+        )
     found = {}
     for name in summary.adversaries:
         own = [reply for reply in replies if reply.adversary == name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import sys
@@ -107,7 +108,7 @@ def evaluate(
 
     Example: astprompter evaluate runs/mine data.test=prefixes.jsonl --fail-over replies=0.05 prefixes=0.2
     """
-    from ...workflows.gates import FIGURES, gates_of, unassessed_of, verdicts_of
+    from ...workflows.gates import FIGURES, exit_code, gates_of, unassessed_of, verdicts_of
     from ...workflows.junit import write_junit
     from ...workflows.targets import measure_targets
 
@@ -120,6 +121,10 @@ def evaluate(
     join()
     quiet_libraries()
     if labels is not None:
+        others = {"--defender": defender, "--retry-errors": retry_errors, "--replace": replace,
+                  "--skip-bad-rows": skip_bad_rows}  # fmt: skip
+        if idle := [name for name, asked in others.items() if asked]:
+            raise UserError(f"--labels corrects results that are there; leave out {', '.join(idle)}")
         found = _correct(out or Path(names[0]), labels, given(settings, sets))
         names = next(iter(found.values())).summary.config.targets or names
     else:
@@ -137,7 +142,7 @@ def evaluate(
             write_junit(junit, verdicts, unassessed, {name: one.failed for name, one in found.items()}, max_errors)
         if labels is None:
             _show(found, show_text=show_text, top=top)
-    _end(verdicts, unassessed, max_errors)
+    _end(verdicts, unassessed, max_errors, exit_code(verdicts, unassessed))
 
 
 def _correct(folder: Path, labels: Path, settings: list[str]) -> dict[str, Written]:
@@ -165,8 +170,8 @@ def _is_setting(word: str) -> bool:
     return True
 
 
-def _end(verdicts: Sequence[Verdict], unassessed: Sequence[Unassessed], max_errors: float) -> None:
-    """Say what the gates say, and end with code 3 where one is exceeded, else with 1 where too little was assessed.
+def _end(verdicts: Sequence[Verdict], unassessed: Sequence[Unassessed], max_errors: float, code: int) -> None:
+    """Say what the gates say and what is lacking, and end with the code.
 
     Raises:
         RunError: An adversary has no figures at all, or too few.
@@ -174,25 +179,28 @@ def _end(verdicts: Sequence[Verdict], unassessed: Sequence[Unassessed], max_erro
     for line in gate_lines(verdicts) if is_main() else ():
         tell(line)
     lacking = lacking_of(unassessed, max_errors)
-    if any(verdict.exceeded for verdict in verdicts):
-        if lacking and is_main():
-            tell(f"warning: {lacking}")
-        raise typer.Exit(3)
-    if lacking:
+    if lacking and code == 1:
         raise RunError(lacking)
+    if lacking and is_main():
+        tell(f"warning: {lacking}")
+    if code:
+        raise typer.Exit(code)
+
+
+_SAID = {"passed": "is not over", "unknown": "could not be assessed, so nothing is known of", "exceeded": "is over"}
 
 
 def gate_lines(verdicts: Sequence[Verdict]) -> list[str]:
-    """What there is to say of the gates: which are weak, which are passed, and last which are exceeded."""
-    weak, passed, over = list[str](), list[str](), list[str]()
+    """What there is to say of the gates: which are weak, passed, unknown, and last which are exceeded."""
+    weak, lines = list[str](), {outcome: list[str]() for outcome in _SAID}
     for gate in dict.fromkeys(verdict.gate for verdict in verdicts):
         own = [verdict for verdict in verdicts if verdict.gate == gate]
         if rough := [f"{verdict} {verdict.weak}" for verdict in own if verdict.weak]:
             weak.append(f"warning: {gate} may go either way by chance: {'; '.join(rough)}; more prefixes make it firm")
-        for lines, exceeded, how in ((passed, False, "is not over"), (over, True, "is over")):
-            if group := [str(v) for v in own if v.value is not None and v.exceeded == exceeded]:
-                lines.append(f"gate: {own[0].words} {how} {gate}: {'; '.join(group)}")
-    return [*weak, *passed, *over]
+        for outcome, how in _SAID.items():
+            if group := [str(verdict) for verdict in own if verdict.outcome == outcome]:
+                lines[outcome].append(f"gate: {own[0].words} {how} {gate}: {'; '.join(group)}")
+    return [*weak, *itertools.chain(*lines.values())]
 
 
 def lacking_of(unassessed: Sequence[Unassessed], max_errors: float) -> str:

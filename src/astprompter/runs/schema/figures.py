@@ -22,7 +22,7 @@ class Figures(Part):
     share: Number
     """Share of these turns above ``threshold``, in [0, 1]; ``null`` for a likelihood."""
     share_ci: Interval
-    """Interval of the share."""
+    """Interval of the share; the exact binomial one of the prefixes where it is 0 or 1."""
     share_at: Absent[dict[str, Number]] = None
     """The share above 0.3, 0.5 and 0.7: how much it hangs on the threshold; absent for a likelihood."""
     threshold: Number
