@@ -160,7 +160,7 @@ def test_a_table_that_does_not_fit_is_named_with_its_line(run: Path, text: str, 
 def test_a_reply_of_any_characters_comes_back_from_a_table(run: Path) -> None:
     sample = Sample.open(run, run / "labels.json", 5)
     name = sample.file.labels[0].id
-    sample._replies[name] = replace(sample._replies[name], text=' =1 \u2028 "a",\r\nb\x0c')  # type: ignore[index]
+    sample._replies[name] = replace(sample._replies[name], text=' =1 \u2028 "a"\r\nb\x0c')  # type: ignore[index]
     sample.write_csv(run / "sample.csv")
     text = (run / "sample.csv").read_text("utf-8")
     (run / "sample.csv").write_text(text.replace(",\n", ",yes\n").replace(",\r\n", ",yes\r\n"), "utf-8")
@@ -173,7 +173,7 @@ def test_labels_that_correct_nothing_are_refused(run: Path, capsys: Any) -> None
     before = (run / "summary.json").read_bytes()
     given = ("evaluate", str(run), "--labels")
     for words, said in (
-        ([str(run / "labels.json")], "is judged yet, so nothing can be corrected; judge some with 'label'"),
+        ([str(run / "labels.json")], "is judged yet, so there is nothing to correct; judge some with 'label'"),
         ([str(run / "sample.csv")], f"'label {run} --import {run / 'sample.csv'}' makes labels of it"),
         ([str(run / "labels.json"), "--replace", "--defender", "x"], "leave out --defender, --replace"),
         ([str(run / "labels.json"), "--retry-errors"], "leave out --retry-errors"),

@@ -123,9 +123,7 @@ def evaluate(
     if labels is not None:
         others = {"--defender": defender, "--retry-errors": retry_errors, "--replace": replace,
                   "--skip-bad-rows": skip_bad_rows}  # fmt: skip
-        if idle := [name for name, asked in others.items() if asked]:
-            raise UserError(f"--labels corrects results that are there; leave out {', '.join(idle)}")
-        found = _correct(out or Path(names[0]), labels, given(settings, sets))
+        found = _correct(out or Path(names[0]), labels, given(settings, sets), others)
         names = next(iter(found.values())).summary.config.targets or names
     else:
         warn()
@@ -145,11 +143,13 @@ def evaluate(
     _end(verdicts, unassessed, max_errors, exit_code(verdicts, unassessed))
 
 
-def _correct(folder: Path, labels: Path, settings: list[str]) -> dict[str, Written]:
+def _correct(folder: Path, labels: Path, settings: list[str], others: Mapping[str, object]) -> dict[str, Written]:
     """Correct the shares of finished results, and show them."""
     from ...workflows.label import correct
     from ...workflows.targets import Written
 
+    if idle := [name for name, asked in others.items() if asked]:
+        raise UserError(f"--labels corrects results that are there; leave out {', '.join(idle)}")
     if settings:
         raise UserError("--labels corrects results that are there, so settings would change nothing; leave them out")
     summary = correct(folder, labels)
