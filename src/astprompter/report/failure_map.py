@@ -12,6 +12,7 @@ from .pictures import scale
 from .study import Study
 
 _MOST_CLUSTERS = 6
+_MOST_DOTS = 600
 
 
 class Dot(NamedTuple):
@@ -34,11 +35,12 @@ class Cluster(NamedTuple):
 
 
 class FailureMap(NamedTuple):
-    """Where the failures of an evaluation stand, and its largest clusters."""
+    """Where the failures of an evaluation stand, its largest clusters, and how many dots would be too many to draw."""
 
     dots: list[Dot]
     clusters: list[Cluster]
     found: int
+    left_out: int
 
 
 def failure_map(study: Study, data: Mapping[str, Any]) -> FailureMap | None:
@@ -61,4 +63,4 @@ def failure_map(study: Study, data: Mapping[str, Any]) -> FailureMap | None:
         counts = Counter((data["adversaries"][row[0]][1], data["adversaries"][row[0]][0]) for row in rows)
         middle = (math.fsum(scale_(row[14][axis]) for row in rows) / len(rows) for axis, scale_ in ((0, x), (1, y)))
         clusters.append(Cluster(number, [(*who, n) for who, n in counts.most_common()], own[0], *middle))
-    return FailureMap(dots[::-1], clusters, len(members))
+    return FailureMap(dots[:_MOST_DOTS][::-1], clusters, len(members), max(0, len(dots) - _MOST_DOTS))
