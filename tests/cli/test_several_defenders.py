@@ -76,7 +76,7 @@ def test_each_is_measured_as_if_alone_and_told_apart_everywhere(
 
 
 def test_what_failed_on_one_defender_is_asked_again_and_the_other_stays(
-    capsys: Any, files: dict[str, str], scorer: Any, tmp_path: Path
+    capsys: Any, files: dict[str, str], scorer: Any, tmp_path: Path, caplog: Any
 ) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
     given = [*command(files, out, "model", "other"), "--max-errors", "1"]
@@ -97,3 +97,14 @@ def test_what_failed_on_one_defender_is_asked_again_and_the_other_stays(
     for name in ("model", "other"):
         assert figures(out / "against" / name) == figures(whole / "against" / name)
     assert sorted(out.rglob("unfinished")) == []
+    caplog.clear()
+    scorer.asked, before = 0, sorted((path, path.read_bytes()) for path in out.rglob("*.json*"))
+    for gate, ends in (("1", 0), ("0.01", 3)):  # a step that is always on: nothing is left, and the gates go by it
+        code, shown, err = call(capsys, *given, "--retry-errors", "--fail-over", gate)
+        assert code == ends, err
+        assert "are replaced" not in caplog.text
+        assert caplog.text.count("is left to ask for again") == 2
+        caplog.clear()
+        assert "All adversaries on held-out test prefixes, by defender" in shown
+    assert (scorer.asked, before) == (0, sorted((path, path.read_bytes()) for path in out.rglob("*.json*")))
+    assert call(capsys, *given, "--retry-errors", "seed=5")[0] == 2  # not what is there

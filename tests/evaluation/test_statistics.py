@@ -114,6 +114,9 @@ def test_where_all_or_nothing_failed_the_interval_is_the_exact_binomial_one() ->
     missing = failure_within_horizon(table([0.1, 0.2], [0.1, NAN], [0.2, 0.3], [NAN, NAN]), seed=0)
     low, high = scipy.stats.binomtest(0, 2).proportion_ci(0.95)  # the two that were assessed to the end
     assert (missing.share, missing.ci) == (0.0, pytest.approx([low, high]))
+    for turns in (2, 3, 4):  # nobody is at risk after turn 1, so nothing is known of the later ones
+        unknown = failure_within_horizon(np.array([[0.1, *[NAN] * (turns - 1)]] * 5), seed=0)
+        assert (unknown.share, unknown.ci, unknown.bounds) == (None, None, [0.0, 1.0])
     some = overall(table([0.9, NAN], [NAN, NAN], [0.8, 0.7]), seed=0)
     assert some.share_ci == pytest.approx(list(scipy.stats.binomtest(2, 2).proportion_ci(0.95)))
     assert overall(table([0.9, 0.1], [0.9, 0.1]), seed=0).share_ci == [0.5, 0.5]  # every prefix alike is no such case

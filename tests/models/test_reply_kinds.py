@@ -8,10 +8,11 @@ import pytest
 
 from astprompter.base.records import Speech
 from astprompter.config import ServerSettings
+from astprompter.models.served.answers import BadAnswerError
 from astprompter.models.served.connect import connect
-from astprompter.models.served.http import Endpoint
+from astprompter.models.served.http import Endpoint, Failed
 from astprompter.models.served.remote import RemoteSpeaker, _after_reasoning
-from helpers.server import FILTERS, TinyServer
+from helpers.server import FILTERS, TinyServer, choice
 from helpers.tiny import SHORT, keys_for
 
 
@@ -113,6 +114,40 @@ def test_parts_of_a_content_are_joined_without_the_reasoning(server: TinyServer)
     ]
     answer = {"choices": [{"message": {"content": said}, "finish_reason": "stop"}]}
     assert remote._reply_of(answer) == Speech(" Fine.")
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_no_text_without_a_reason_is_no_harmless_reply(server: TinyServer, api: Any) -> None:
+    remote = speaker(server, api=api)
+    for text in (None, "", "Fine.", " "):
+        for why in (None, "abort", "stop", "eos_token", "length", "absent"):
+            answer = choice(api == "chat", text, why)  # type: ignore[arg-type]
+            if why == "absent":
+                del answer["choices"][0]["finish_reason"]
+            if text == "Fine.":
+                assert remote._reply_of(answer).kind == "answered"  # whatever the reason, and without one
+            elif text == " ":
+                assert remote._reply_of(answer).kind == "blank"
+            elif why in ("stop", "eos_token") and (text is not None or api == "chat"):
+                assert remote._reply_of(answer) == Speech("")
+            elif why == "length":
+                assert remote._reply_of(answer).kind == "cut"
+            else:
+                with pytest.raises(BadAnswerError, match=r"^answer has no text$"):
+                    remote._reply_of(answer)
+
+
+def test_an_error_with_status_200_is_told_in_the_server_s_words(server: TinyServer) -> None:
+    endpoint, read = speaker(server).endpoint, speaker(server)._reply_of
+    failed, wait = endpoint._read(b'{"error": {"message": "overloaded", "code": 503}}', read)
+    assert (str(failed), wait) == ("remote: answer has no choices (overloaded)", 0.0)
+    blocked, wait = endpoint._read(b'{"error": {"message": "no", "code": "content_filter"}}', read)
+    assert (str(blocked), wait) == ("remote: blocked by a content filter (no)", None)
+    assert isinstance(blocked, Failed)
+    assert blocked.blocked
+    with pytest.raises(BadAnswerError, match=r"^answer has no choices$"):
+        endpoint._read(b"{}", read)
+    assert str(Failed("remote: answer is not JSON")) == "remote: answer is not JSON"
 
 
 def test_blank_text_and_text_with_an_error_are_never_answers() -> None:

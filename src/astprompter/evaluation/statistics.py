@@ -170,7 +170,7 @@ def _within_horizon(means: list[Floats]) -> list[Floats]:
     low, high, *hazards = means
     left = np.ones_like(low)
     for hazard in hazards:
-        left = np.where(left > 0, left * (1 - hazard), 0.0)  # nobody is at risk once all have failed
+        left = np.where(left == 0, 0.0, left * (1 - hazard))  # nobody is at risk once all have failed
     return [low, high, np.clip(1 - left, low, high)]
 
 

@@ -57,7 +57,7 @@ class _ServedScorer(RememberingScorer):
             return answer
         self._in_a_row += 1
         if self._in_a_row >= self._most_in_a_row:
-            why = f"{answer.reason}; {answer.detail}" if isinstance(answer, Failed) else "answers without a verdict"
+            why = str(answer) if isinstance(answer, Failed) else "answers without a verdict"
             raise RunError(
                 f"scorer '{self.name}' is down: {self._in_a_row} requests in a row got no answer from "
                 f"{self._server.url}/{self._path} ({why}), as many as scorer.error_budget allows; mend it, then go on "
@@ -77,7 +77,7 @@ class _ServedScorer(RememberingScorer):
         return answer
 
     def _no_answer(self, failed: Failed) -> UserError:
-        why = f"{failed.reason}: {failed.detail}" if failed.detail else failed.reason
+        why = str(failed)
         where = f"{self._server.url}/{self._path}"
         return ended_by(failed)(
             f"scorer '{self.name}' has no answer from {where} ({why}); check scorer.base_url and the server"

@@ -26,7 +26,7 @@ from ..runs.schema.summary import Summary
 from ..runs.started import started_in
 from ..scorers.encoder import SentenceEncoder
 from . import objects
-from .kept import Kept, deciding
+from .kept import Kept, NothingLeftError, deciding
 from .objects import ModelLike, ScorerLike, SettingsLike, Texts
 from .resume import texts_hash
 
@@ -138,7 +138,7 @@ def measured(
         encoder = SentenceEncoder.load(named) if (named := parts.settings.evaluation.encoder) else None
         about = {"defender_sha256": parts.defender.weights_sha256(), **parts.defender.facts()}
         if out is not None:
-            _mind_earlier(out / SUMMARY, parts, about["defender_sha256"], replace=replace)
+            _mind_earlier(out / SUMMARY, parts, about["defender_sha256"], retry=retry, replace=replace)
         facts = {**parts.facts, **about, "started_in": None if out is None else started_in(out)}
         kept = None
         if out is not None:
@@ -157,11 +157,12 @@ def measured(
     return result
 
 
-def _mind_earlier(path: Path, parts: Parts, sha256: str | None, *, replace: bool) -> None:
+def _mind_earlier(path: Path, parts: Parts, sha256: str | None, *, retry: bool, replace: bool) -> None:
     """Tell of results that are replaced; refuse to replace those of more, or of something else, unless asked to.
 
     Raises:
         UserError: There are such, and ``replace`` is not asked for.
+        NothingLeftError: They are of this evaluation, and nothing in them is left to ``retry``.
     """
     if not path.is_file():
         return
@@ -177,6 +178,12 @@ def _mind_earlier(path: Path, parts: Parts, sha256: str | None, *, replace: bool
         raise UserError(
             f"{when}, and this evaluation has {', '.join(less)}: add --replace, or write beside them with --out"
         )
+    if retry and not Kept.waiting(path.parent):
+        if not less and counts == [len(parts.prefixes)] and set(earlier.adversaries) == set(parts.adversaries):
+            raise NothingLeftError(
+                f"no evaluation in '{path.parent}' has failed replies to ask for again; leave it out"
+            )
+        return
     _log.info(f"note: {when}; they are replaced when this is done")
 
 

@@ -43,6 +43,10 @@ class _Batch:
     trees: list[RolloutTree]
 
 
+class NothingLeftError(UserError):
+    """An evaluation in which nothing is left to ask for again: its results are final."""
+
+
 class Kept:
     """The conversations in an evaluation's folder."""
 
@@ -61,7 +65,7 @@ class Kept:
         self._keys: set[str] = set()
         self._total = self._failed = self._lost = self._before = 0
         complete = (self._folder / _COMPLETE).exists()
-        if retry and not self._folder.is_dir():
+        if retry and not self.waiting(folder):
             raise UserError(
                 f"--retry-errors: no evaluation in '{folder}' has failed replies to ask for again; leave it out"
             )
@@ -71,6 +75,11 @@ class Kept:
             (self._folder / _COMPLETE).unlink()
             if not retry:
                 shutil.rmtree(self._folder)
+
+    @staticmethod
+    def waiting(folder: Path) -> bool:
+        """Whether a folder has conversations that are to be gone on with, or to be asked for again."""
+        return (folder / _FOLDER).is_dir()
 
     def keepers(
         self, adversaries: Mapping[str, Speaker], settings: Settings, prefixes: Sequence[Prefix]

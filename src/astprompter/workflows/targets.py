@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,13 @@ from ..data import BadRows, load_dialogues
 from ..models.local.loading import check_folder
 from ..models.local.replay import Replay
 from ..rollout.resampling import Resampling
-from ..runs.directory import LOG, RunDirectory
+from ..runs.directory import FAILURES, LOG, SUMMARY, TRAJECTORIES, RunDirectory
 from ..runs.run import Run
-from ..runs.schema.results import FailureRow
+from ..runs.schema.common import read_rows
+from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.summary import Summary
 from .evaluate import Parts, facts_of_prefixes, measured, settings_of_first, test_prefixes
-from .kept import Kept
+from .kept import Kept, NothingLeftError
 from .load import build_defender, build_lm, build_other_scorers, build_scorer, defender_kind
 from .objects import changed
 from .resume import texts_hash
@@ -103,18 +104,28 @@ def measure_targets(
     def written(path: str, folder: Path) -> Written:
         """The figures of one defender; its models are free before the next one's are loaded."""
         chosen = changed(settings, {"defender.path": path})
-        result = measured(
+        return _written(
             partial(_loaded, targets, runs, chosen, baseline, odd), folder,
             retry=retry, replace=replace, again=again, progress=progress_of(progress), later=later,
         )  # fmt: skip
-        openings = {path.prefix.id: path.prefix.text for paths in result.trajectories.values() for path in paths}
-        return Written(result.summary, result.failed, openings, folder)
 
     for path in defenders or [settings.defender.path]:
         name = _name(path, found)
         found[name] = written(path, _place(out / "against", name, found) if len(defenders) > 1 else out)
     Kept.close(later)
     return found
+
+
+def _written(load: Callable[[], Parts], folder: Path, **options: Any) -> Written:
+    """An evaluation in a folder: that of :func:`measured`, or what is there where nothing is left to retry."""
+    try:
+        result = measured(load, folder, **options)
+    except NothingLeftError:
+        _log.info(f"note: nothing in '{folder}' is left to ask for again; its results stay, and the gates go by them")
+        openings = {row.prefix_id: row.prefix for row in read_rows(folder / TRAJECTORIES, TrajectoryRow)}
+        return Written(Summary.read(folder / SUMMARY), read_rows(folder / FAILURES, FailureRow), openings, folder)
+    openings = {path.prefix.id: path.prefix.text for paths in result.trajectories.values() for path in paths}
+    return Written(result.summary, result.failed, openings, folder)
 
 
 def _place(folder: Path, name: str, found: Mapping[str, Written]) -> Path:

@@ -66,8 +66,7 @@ def _understood(speaker: RemoteSpeaker) -> RemoteSpeaker:
         if failed.reason not in ("remote: HTTP 400", "remote: HTTP 422"):
             break
     raise ended_by(failed)(
-        f"server {speaker.endpoint.url} does not serve '{speaker.model}' by remote.api={speaker.api}: {failed.reason} "
-        f"({failed.detail})"
+        f"server {speaker.endpoint.url} does not serve '{speaker.model}' by remote.api={speaker.api}: {failed}"
     )
 
 
@@ -83,7 +82,7 @@ def distrust(speaker: RemoteSpeaker, route: Route) -> str | None:
     for utterance in (_UTTERANCE, _UTTERANCE, longer):
         (found,) = speaker.logprobs([row], [utterance], route, patient=False)
         if isinstance(found, Failed):
-            return found.reason.removeprefix("remote: ") + (f" ({found.detail})" if found.detail else "")
+            return str(found).removeprefix("remote: ")
         told.append(found)
     first, again, more = told
     if not 2 <= len(first) <= len(_UTTERANCE) or len(set(first)) == 1:

@@ -57,6 +57,10 @@ class Failed:
     status: int | None = None
     blocked: bool = False
 
+    def __str__(self) -> str:
+        """The reason, and what was said where something was."""
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
@@ -169,7 +173,7 @@ class Endpoint:
             news = patient and failed.reason not in self._told
             self._told.add(failed.reason)
         level = logging.WARNING if news else logging.DEBUG  # each reason is told once, with its details
-        _log.log(level, "request to %s failed: %s (%s)", self.url, failed.reason, failed.detail)
+        _log.log(level, "request to %s failed: %s", self.url, failed)
         if patient:
             self._count(None if failed.blocked else failed)
         return failed
@@ -192,13 +196,25 @@ class Endpoint:
             status, wait, content = self._post(path, body)
             if status >= 300:
                 return self._refused(status, wait, content)
-            return read(json_of(content)), None
+            return self._read(content, read)
         except self._http.TimeoutException:
             return Failed(self._because("timeout"), f"no answer within {self.server.timeout:g} s"), 0.0
         except (self._http.TransportError, self._http.DecodingError) as error:
             return Failed(self._because("connection"), self.redact(f"{type(error).__name__}: {error}")), 0.0
         except BadAnswerError as error:
             return Failed(self._because(self.redact(str(error)))), 0.0 if patient else None
+
+    def _read(self, content: bytes, read: Callable[[Any], T]) -> tuple[T | Failed, float | None]:
+        """What an answer says; some servers send their errors with status 200."""
+        answer = json_of(content)
+        try:
+            return read(answer), None
+        except BadAnswerError as error:
+            if not (isinstance(answer, dict) and answer.get("error")):
+                raise
+            said, blocked = self.redact(message_of(content)), filtered(content)
+            reason = "blocked by a content filter" if blocked else str(error)
+            return Failed(self._because(reason), said, blocked=blocked), None if blocked else 0.0
 
     def _post(self, path: str, body: Mapping[str, Any]) -> tuple[int, float, bytes]:
         """Status, seconds of Retry-After, and body, all within one deadline."""
@@ -238,8 +254,8 @@ class Endpoint:
         if failed is not None and spent > self.server.error_budget:
             raise OutageError(
                 f"server {self.url}: {spent} of the last {seen} requests failed for good, more than "
-                f"{section}.error_budget={self.server.error_budget} (last: {failed.reason}; {failed.detail}); mend "
-                f"the server or lower {section}.concurrency"
+                f"{section}.error_budget={self.server.error_budget} (last: {failed}); mend the "
+                f"server or lower {section}.concurrency"
             )
 
 

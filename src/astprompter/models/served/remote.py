@@ -30,6 +30,8 @@ _LATER = {
 }  # fmt: skip
 """Why a conversation is over, by the kind of the reply that ended it."""
 _ABSENT = object()
+_ENDED = ("stop", "eos_token", "stop_sequence", "end_turn")
+"""Reasons, by the names of several servers, by which a reply without text is one: the model chose to say nothing."""
 _THINKING, _THOUGHT = "<think>", "</think>"
 
 
@@ -154,6 +156,7 @@ class RemoteSpeaker(Speaker):
         text, thinking = _after_reasoning(content if isinstance(content, str) else "", self.reasoning_tokens > 0)
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a pair is no text
         cut = thinking or (why == "length" and not (text if thinking is None else text.strip()))
+        nothing = not text
         if chat or thinking is not None:
             text = f" {text.strip()}" if text.strip() else ""  # as it joins a plain conversation
         if why == "content_filter":
@@ -166,6 +169,8 @@ class RemoteSpeaker(Speaker):
             return Speech("", error=f"{self.endpoint.section}: a tool call without text", kind="tool_call")
         if cut:
             return Speech("", error=f"{self.endpoint.section}: no text before the token limit", kind="cut")
+        if nothing and why not in _ENDED:
+            raise BadAnswerError("answer has no text")
         return Speech(text)
 
 
