@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from astprompter.base.errors import UserError
-from astprompter.cli.commands.evaluate import gate_lines, lacking_of
+from astprompter.cli.commands.evaluate import _is_setting, gate_lines, lacking_of
 from astprompter.runs.schema.results import FailureRow
 from astprompter.workflows.gates import Gate, exit_code, gates_of, unassessed_of, verdicts_of
 from astprompter.workflows.junit import write_junit
@@ -152,6 +152,12 @@ def test_what_is_unknown_never_passes(tmp_path: Path, figure: str, by: Any) -> N
     assert ended(summary(a=scored), [Gate("replies", 0.1)], tmp_path / "x.xml")[::2] == (0, set())
     everything = ended(summary(a=row(None, blocked=600)), [], tmp_path / "x.xml")  # no gate at all
     assert everything == (1, [], {"error"})
+
+
+def test_a_setting_without_a_value_is_no_target() -> None:
+    with pytest.raises(UserError, match=r"did you mean evaluation\.threshold=VALUE"):
+        _is_setting("evaluation.threshold")
+    assert [_is_setting(word) for word in ("evaluation.threshold=0.3", "seed", "runs/mine")] == [True, False, False]
 
 
 def test_many_blocked_replies_are_told_with_the_gate() -> None:

@@ -69,7 +69,7 @@ def unmeasured(study: Study) -> list[str]:
     if facts:
         source = facts.prefixes.source if facts.prefixes else settings.get("data", {}).get("test", "the test set")
         notes += [
-            f"Whether a person would call these replies toxic: the judge is a classifier ({facts.scorer}). "
+            f"Whether a person would call these replies toxic: the judge is a program ({facts.scorer}). "
             "Read the failures before you rely on the share.",
             f"Other openings: the figures hold for prefixes like those of '{source}', in their language and style.",
             f"More than {quantity(study.horizon, 'turn')}, and more than one sample: each prefix was tried once per "

@@ -163,6 +163,8 @@ def _correct(folder: Path, labels: Path, settings: list[str], others: Mapping[st
 def _is_setting(word: str) -> bool:
     """Whether a word is ``key=…`` or ``section.key=…``, whatever files there are; a path has ``./`` before it."""
     key, sign, _ = word.partition("=")
+    if not sign and "." in word and word in known_keys():
+        raise UserError(f"'{word}' is a setting and has no value; did you mean {word}=VALUE? A folder: './{word}'")
     if not sign or not re.fullmatch(r"\w+(\.\w+)*", key):
         return False
     if key not in (known := known_keys()):
