@@ -190,6 +190,7 @@ def by_length(texts: list[str]) -> list[float]:
     return [min(1.0, len(text) / 100) for text in texts]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("banana")
 def test_every_scorer_keeps_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from astprompter import scorers

@@ -94,6 +94,7 @@ def test_model_files_can_be_read_by_others_like_any_file(files: dict[str, str], 
     assert modes == {"0o644"}
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_at_hand_is_refused_at_once_with_a_remedy(
     files: dict[str, str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +166,7 @@ def test_what_print_config_prints_is_a_preset(preset: str, tmp_path: Path, capsy
     assert (tuned.training.objective, tuned.loss.tau) == ("sft", 0.5)
 
 
+@pytest.mark.slow
 def test_settings_by_set_and_alone(capsys: Any, files: dict[str, str], tmp_path: Path) -> None:
     given = ("--set", "loss.tau=0.25", "seed=3", "--set", "reward.lambda=0", "--set=training.updates=7")
     code, out, _ = call(capsys, "train", "--print-config", *given)
@@ -179,6 +181,7 @@ def test_settings_by_set_and_alone(capsys: Any, files: dict[str, str], tmp_path:
             assert "'loss.tua'. Did you mean 'loss.tau'?" in err, command
 
 
+@pytest.mark.slow
 def test_a_folder_with_an_equals_sign_is_named_by_a_path(
     files: dict[str, str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

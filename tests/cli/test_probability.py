@@ -113,6 +113,7 @@ def test_what_is_refused(files: dict[str, str], tmp_path: Path, capsys: Any, arg
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_models_that_cannot_blend_are_refused(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     code, _, err = call(capsys, "probability", files["other"], "-o", str(tmp_path / "a"), *SMALL, *settings(files))
     assert code == 2

@@ -561,6 +561,7 @@ def test_markup_is_stripped(markup: str, plain: str) -> None:
     assert clean_markup(markup) == plain
 
 
+@pytest.mark.slow
 @hypothesis_settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab *_~`>!<[]()#^\\&;-\n\t"), max_size=60) | st.text(max_size=60))
 def test_cleaned_text_is_one_line(text: str) -> None:

@@ -484,6 +484,7 @@ def many_threads() -> list[dict[str, Any]]:
     return [row for i in range(60) for row in thread(f"t{i}", f"number {i}", f"answer {i}")]
 
 
+@pytest.mark.slow
 def test_prepare_reddit_through_the_command_line(
     files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, cache: Path
 ) -> None:

@@ -99,6 +99,7 @@ json_bad = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(rows_of(json_good, json_bad), st.booleans(), st.booleans())
 def test_prefixes_in_json_lines(tmp_path: Path, lines: list[Line], mark: bool, carriage: bool) -> None:
     path = tmp_path / "a.jsonl"
@@ -107,6 +108,7 @@ def test_prefixes_in_json_lines(tmp_path: Path, lines: list[Line], mark: bool, c
     check(path, lines, lambda bad: load(path, bad))
 
 
+@pytest.mark.slow
 @given(rows_of(json_good, (wrong_values | unfit_texts).map(raw) | st.just(b'{"text": "a", "text": "b"}')))
 def test_prefixes_in_a_json_list(tmp_path: Path, lines: list[Line]) -> None:
     path = tmp_path / "a.json"
@@ -114,6 +116,7 @@ def test_prefixes_in_a_json_list(tmp_path: Path, lines: list[Line]) -> None:
     check(path, lines, lambda bad: load(path, bad), unit="item")
 
 
+@pytest.mark.slow
 @given(rows_of(texts.map(lambda t: Line(t.encode(), t.rstrip())), st.sampled_from([b"a\xff", b"\xed\xa0\x80", b"a\0"])))
 def test_prefixes_in_plain_lines(tmp_path: Path, lines: list[Line]) -> None:
     path = tmp_path / "a.txt"
@@ -248,6 +251,7 @@ def episodes(draw: st.DrawFn) -> tuple[list[bytes], tuple[str, ...] | None, int]
     return lines, None if place else tuple(said), place
 
 
+@pytest.mark.slow
 @given(st.lists(episodes(), min_size=1, max_size=4))
 def test_dialogues_in_parlai_text(tmp_path: Path, chats: list[tuple[list[bytes], tuple[str, ...] | None, int]]) -> None:
     path = tmp_path / "a.txt"
@@ -268,6 +272,7 @@ def test_dialogues_in_parlai_text(tmp_path: Path, chats: list[tuple[list[bytes],
         refuses(lambda: load_dialogues(str(path)), path, wrong)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(turns, st.sampled_from(["", "cut", "\xff", "\0", "twice"])), min_size=1, max_size=5))
 def test_the_bad_archive(tmp_path: Path, rows: list[tuple[list[str], str]]) -> None:
     lines, expected, wrong = [], [], []

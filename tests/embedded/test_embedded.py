@@ -27,6 +27,7 @@ def test_models_are_small_half_precision_safetensors(name: str, megabytes: int) 
         assert {str(weights.get_tensor(key).dtype) for key in weights.keys()} == {"torch.float16"}  # noqa: SIM118
 
 
+@pytest.mark.slow
 def test_language_model_is_the_one_that_was_asked_for() -> None:
     lm = build_lm(ModelSettings(), RolloutSettings())
     parameters = sum(parameter.numel() for parameter in lm.model.parameters())
@@ -70,6 +71,7 @@ def test_cards_name_every_figure_that_was_measured() -> None:
         assert re.search(rf"{value:.3f}", card)
 
 
+@pytest.mark.slow
 def test_all_texts_load_for_the_default_preset() -> None:
     assert model_folder("embedded") == str(FOLDER / "lm")
     assert all(load_texts(load_settings("embedded")).sets.values())
@@ -82,11 +84,13 @@ def test_embedded_prefixes(split: str) -> None:
     assert len({prefix.text for prefix in prefixes}) == len(prefixes)
 
 
+@pytest.mark.slow
 def test_embedded_splits_do_not_overlap() -> None:
     parts = [load_prefixes("embedded", split=split) for split in ("train", "dev", "test")]
     assert not overlap(parts[0], parts[1]) + overlap(parts[0], parts[2]) + overlap(parts[1], parts[2])
 
 
+@pytest.mark.slow
 def test_embedded_eliciting_texts() -> None:
     assert len(load_eliciting("embedded")) >= 1000
 

@@ -37,6 +37,7 @@ def result(make_lm: Any) -> Evaluation:
     return measure(adversaries, make_lm(seed=0), WordScorer(), OPENINGS, SETTINGS, others=[Vowels()])
 
 
+@pytest.mark.slow
 def test_the_share_is_of_replies_that_all_call_toxic(result: Evaluation, tmp_path: Path) -> None:
     result.write(tmp_path)
     rows = read_rows(tmp_path / "trajectories.jsonl")
@@ -56,6 +57,7 @@ def test_the_share_is_of_replies_that_all_call_toxic(result: Evaluation, tmp_pat
     assert "replies that every scorer calls toxic" in text
 
 
+@pytest.mark.slow
 def test_confirmed_failures_come_first(result: Evaluation) -> None:
     rows = result.failures()
     marks = [row.confirmed for row in rows]
@@ -67,6 +69,7 @@ def test_confirmed_failures_come_first(result: Evaluation) -> None:
         assert nlls == sorted(nlls)
 
 
+@pytest.mark.slow
 def test_a_study_pools_confirmed_failures_too(result: Evaluation, tmp_path: Path) -> None:
     one = result.summary.adversaries["tuned"]
     alone = Evaluation(
@@ -91,6 +94,7 @@ def test_a_study_pools_confirmed_failures_too(result: Evaluation, tmp_path: Path
     assert mine.failures == both.adversaries["tuned"].failures > 0
 
 
+@pytest.mark.slow
 def test_one_scorer_confirms_nothing(make_lm: Any) -> None:
     result = measure({"untuned": make_lm(seed=0)}, make_lm(seed=0), WordScorer(), OPENINGS, SETTINGS)
     assert result.summary.adversaries["untuned"].confirmed is None

@@ -133,6 +133,7 @@ def test_embedded_lexicon_knows_politics_and_leaves_small_talk_alone() -> None:
     assert strategy_of(innocent) == "other"
 
 
+@pytest.mark.slow
 def test_evaluation_reports_both(make_lm: object) -> None:
     from helpers.evaluations import run
 

@@ -98,6 +98,7 @@ class Broken(WordScorer):
         return [math.nan if "t" in text else value for text, value in zip(texts, super().score(texts), strict=True)]
 
 
+@pytest.mark.slow
 def test_errors_are_counted_and_stay_out_of_every_rate(make_lm: Any, tmp_path: Path) -> None:
     result = run(make_lm, scorer=Broken())
     result.write(tmp_path)  # strict JSON: a NaN would raise

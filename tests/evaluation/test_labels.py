@@ -72,6 +72,7 @@ def test_labels_stand_for_the_replies_of_their_stratum() -> None:
 PPI = {"estimate": 0.21607254480635865, "lambda": 0.35597676451067944, "ci": [0.1747983361270311, 0.25734675348568625]}
 
 
+@pytest.mark.slow
 def test_without_strata_and_clusters_it_is_ppi_plus_plus() -> None:
     """Figures of the package ppi-python 0.2.3, in which the unlabelled replies are those that nobody judged.
 

@@ -76,6 +76,7 @@ def run(make_lm: Any, others: Any) -> Any:
     return measure(adversaries, make_lm(seed=0), WordScorer(), OPENINGS, settings, others=others)
 
 
+@pytest.mark.slow
 def test_every_turn_has_every_scorers_values(make_lm: Any, tmp_path: Path) -> None:
     from scipy import stats
 
@@ -131,6 +132,7 @@ def test_further_scorers_are_shown_the_same_conversations_as_the_first(make_lm: 
             assert turn["scores"]["a"] == turn["scores"]["b"]
 
 
+@pytest.mark.slow
 def test_one_scorer_leaves_the_files_as_they_were(make_lm: Any, tmp_path: Path) -> None:
     result = run(make_lm, [])
     result.write(tmp_path)

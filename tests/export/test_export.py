@@ -69,6 +69,7 @@ def written(run: Path, to: str, out: Path, **options: Any) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_trl_rows_are_the_training_pairs(run: Path, tmp_path: Path) -> None:
     rows = read_rows(written(run, "trl", tmp_path / "x") / "preferences.jsonl")
     pairs = read_rows(run / "pairs.jsonl")
@@ -251,6 +252,7 @@ def test_defenders_are_told_apart_by_what_answers(other: Defender, same: bool) -
     assert not Defender("s", None, "http://x/v1", "off").is_same(Defender("s", None, "http://y/v1", "off"))
 
 
+@pytest.mark.slow
 def test_hardening_of_a_run_for_another_model(run: Path, tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     make_model("gpt2", len(tokenizer), seed=3).save_pretrained(tmp_path / "other")
@@ -288,6 +290,7 @@ def test_tau_and_the_beta_of_trl(tokens: int) -> None:
     assert beta("dpo", "mean") * h_sum == pytest.approx(tau * h_mean, rel=1e-2)  # three digits
 
 
+@pytest.mark.slow
 def test_hardening_of_a_run_is_seeded(run: Path, tmp_path: Path) -> None:
     first = read_rows(written(run, "hardening", tmp_path / "x", samples=4) / "hardening.jsonl")
     assert first == read_rows(written(run, "hardening", tmp_path / "y", samples=4) / "hardening.jsonl")
@@ -510,6 +513,7 @@ def test_a_run_without_failures_is_told(run: Path, tmp_path: Path, to: str) -> N
         export_run(calm, to, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_through_the_command_line(run: Path, tmp_path: Path, capsys: Any) -> None:
     code, out, err = call(
         capsys, "export", str(run), "--to", "inspect", "-o", str(tmp_path / "x"), "--adversary", "run"

@@ -186,6 +186,7 @@ def test_supervised_prompts_are_heard_and_continuations_are_said() -> None:
     assert pair.prompt_ids[-len(frame.answer) :] == frame.answer
 
 
+@pytest.mark.slow
 def test_training_knows_that_the_sides_differ(tmp_path: Path) -> None:
     from astprompter.rollout.pairs import pairs_of_tree
 
@@ -249,6 +250,7 @@ def test_special_tokens_are_those_of_the_tokenizers_file_too() -> None:
     assert set(tokenizer.all_special_ids) <= special_ids(tokenizer)
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_tuned_so_are_refused(tmp_path: Path) -> None:
     tokenizer = make_chat_tokenizer()
     make_model("llama", len(tokenizer)).save_pretrained(tmp_path / "m")
@@ -265,6 +267,7 @@ def test_models_that_cannot_be_tuned_so_are_refused(tmp_path: Path) -> None:
         new_trainer(sft, tmp_path / "run", resume=False)
 
 
+@pytest.mark.slow
 def test_equal_weights_under_another_config_are_another_model(tmp_path: Path) -> None:
     tokenizer = make_chat_tokenizer()
     model = make_model("llama", len(tokenizer))

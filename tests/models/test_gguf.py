@@ -45,6 +45,7 @@ def pair(request: Any, tmp_path_factory: Any) -> tuple[Path, Path]:
     return file, folder / "plain"
 
 
+@pytest.mark.slow
 def test_its_log_probabilities_tokens_and_template_are_those_of_the_same_weights(pair: tuple[Path, Path]) -> None:
     file, plain = map(str, pair)
     model, same = load_model(file), load_model(plain)
@@ -70,6 +71,7 @@ def test_it_saves_and_trains_like_any_other(pair: tuple[Path, Path], tmp_path: P
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
 
 
+@pytest.mark.slow
 def test_a_run_on_it_leaves_a_normal_folder(tmp_path: Path, monkeypatch: Any) -> None:
     tokenizer = make_tokenizer()
     file = gguf_files.write_gguf(tmp_path / "tiny.gguf", make_model("llama", len(tokenizer)), tokenizer, quantised=True)
@@ -86,6 +88,7 @@ def test_a_run_on_it_leaves_a_normal_folder(tmp_path: Path, monkeypatch: Any) ->
     load_model(str(out / "best"))
 
 
+@pytest.mark.slow
 def test_the_end_of_a_turn_ends_a_text_too(tmp_path: Path) -> None:
     tokenizer = make_chat_tokenizer()
     end = tokenizer.convert_tokens_to_ids("<|end|>")
@@ -95,6 +98,7 @@ def test_the_end_of_a_turn_ends_a_text_too(tmp_path: Path) -> None:
     assert lm.end_ids == (tokenizer.eos_token_id, end)
 
 
+@pytest.mark.slow
 def test_a_judge_in_gguf_gives_the_scores_of_its_folder(tmp_path: Path) -> None:
     folder = judge_folder(tmp_path / "judge")
     file = gguf_files.write_gguf(tmp_path / "judge.gguf", load_model(str(folder)), load_tokenizer(str(folder)))

@@ -64,6 +64,7 @@ def folder(tmp_path_factory: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_adapter_is_loaded_with_its_base_and_merged(folder: Path) -> None:
     model = load_model(str(folder / "adapter"))
     base = load_model(str(folder / "base"))
@@ -74,6 +75,7 @@ def test_an_adapter_is_loaded_with_its_base_and_merged(folder: Path) -> None:
     assert load_tokenizer(str(folder / "adapter")).get_vocab() == load_tokenizer(str(folder / "base")).get_vocab()
 
 
+@pytest.mark.slow
 def test_an_adapter_is_not_taken_for_its_base(folder: Path, tmp_path: Path) -> None:
     """With a tokenizer beside it, it had the hash of its base, so the reference was the wrong model."""
     shutil.copytree(folder / "adapter", tmp_path / "adapter")

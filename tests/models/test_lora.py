@@ -71,6 +71,7 @@ def test_adapters_start_as_nothing_and_merge_to_the_same_model(family: str, tmp_
     assert all(torch.equal(value, starts[1][name]) for name, value in starts[0].items())
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_base_in_the_same_memory(folder: Path) -> None:
     models = load_training_models(settings(folder, "b"))
     assert isinstance(models.reference, WithoutAdapters)

@@ -75,6 +75,7 @@ def test_likelihoods_are_those_of_the_model_behind_the_socket(parts: Any, flavou
             ours.hear(replies)
 
 
+@pytest.mark.slow
 def test_what_is_sent_is_what_is_kept(parts: Any, server: TinyServer) -> None:
     session = speaker(server).start(["Hello.", 'A \\ "quoted" 🙂\ttab\n'], turns=2).branch([0, 1, 1])
     odd = [Speech(" ünï\n"), Speech(" b  "), Speech(" c")]
@@ -227,6 +228,7 @@ def test_log_probs_that_go_wrong_after_the_probe_are_not_believed(server: TinySe
     assert session.speak(keys_for(1))[0].error is None
 
 
+@pytest.mark.slow
 def test_error_turns_stay_out_of_pairs_and_rates(make_lm: Any, server: TinyServer) -> None:
     remote = speaker(server, retries=0)
     server.fault = lambda number, body: "status:503" if number % 7 == 3 else None
@@ -346,6 +348,7 @@ def test_the_way_to_the_server_may_change_on_resume() -> None:
         check_resumable(settings_from({"defender": {"path": "openai:x"}, "remote": {"api": "chat"}}), recorded)
 
 
+@pytest.mark.slow
 def test_a_stand_in_tells_its_own_likelihood_and_says_so(parts: Any, make_lm: Any) -> None:
     with serving(*parts, flavour="bare") as server:
         standing = LikelihoodProxy(speaker(server), make_lm(seed=5))
@@ -362,6 +365,7 @@ def test_a_stand_in_tells_its_own_likelihood_and_says_so(parts: Any, make_lm: An
     assert standing.likelihood_proxy == "stand-in (tiny-gpt2), not the defender's (openai:tiny)"
 
 
+@pytest.mark.slow
 def test_a_stand_in_keeps_room_for_what_it_encodes_anew(parts: Any, make_lm: Any, tmp_path: Path) -> None:
     lm, other = make_lm(), make_lm(tokenizer=make_tokenizer(280))
     for name, saved in (("same", lm), ("other", other)):

@@ -58,6 +58,7 @@ def test_too_short_dialogues_are_refused() -> None:
         Replay(DIALOGUES, name="human", seed=0).start(["x"], turns=5)
 
 
+@pytest.mark.slow
 def test_the_defender_hears_prefix_and_accumulated_turns_only(make_lm: Any) -> None:
     settings = settings_from({"rollout": {"horizon": 3, "trees_per_batch": 3}})
     defender = make_lm()

@@ -66,6 +66,7 @@ def test_every_answer_is_what_it_is(
         assert (later.kind, later.error, later.text) == (kind, LATER[kind], "")
 
 
+@pytest.mark.slow
 def test_only_failures_spend_the_error_budget(server: TinyServer) -> None:
     for fault in ("azure", "filtered", "cut", "tools", "refusal", "blank"):
         server.fault = lambda number, body: None
@@ -83,6 +84,7 @@ def test_a_filter_at_the_first_question_is_no_reason_to_refuse_the_server(server
     assert speaker(server).dialect.name == "vllm"
 
 
+@pytest.mark.slow
 def test_a_reasoning_model_gets_its_tokens_beside_those_of_the_reply(server: TinyServer) -> None:
     remote = speaker(server, reasoning_tokens=500)
     remote.start(["Hello."], turns=1).speak(keys_for(1))

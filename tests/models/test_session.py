@@ -29,6 +29,7 @@ def full_logprobs(lm: Any, context: Any, tokens: Any) -> list[float]:
     return [float(table[start + i - 1, token]) for i, token in enumerate(tokens)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", MOST_ARE_SLOW)
 def test_heard_likelihood_is_that_of_a_plain_forward_on_mixed_lengths(make_lm: Any, family: str) -> None:
     lm, partner = make_lm(family), make_lm(family, seed=1)
@@ -87,6 +88,7 @@ def test_branches_continue_as_if_they_had_been_alone(make_lm: Any) -> None:
     assert len(root.transcript()) == 3  # the trunk is untouched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", MOST_ARE_SLOW)
 def test_openings_of_unequal_length_are_computed_apart_and_change_nothing(
     make_lm: Any, family: str, monkeypatch: pytest.MonkeyPatch
@@ -242,6 +244,7 @@ def test_pieces_join_to_the_text_and_never_split_a_character(make_lm: Any) -> No
         assert not any("\ufffd" in piece for piece in pieces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", MOST_ARE_SLOW)
 def test_shared_branches_speak_and_hear_as_copies_do(make_lm: Any, family: str) -> None:
     """Two levels of branching, ragged speeches; the copied cache is the independent route."""
@@ -355,6 +358,7 @@ def test_a_window_is_no_limit_of_the_context_and_counts_tokens_not_holes(tokeniz
         session.speak(keys_for(2 * len(PREFIXES), turn))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cached", "stepwise", "anew"])
 def test_rows_that_run_alone_say_hear_and_branch_as_others_do(make_lm: Any, how: Any) -> None:
     """The way of recurrent models, whose states cannot have holes; here with a model that can do both."""

@@ -159,6 +159,7 @@ def test_unassessed_replies_bound_the_probability(m: int) -> None:
     check_expectation(SAMPLING["penalised nucleus"], "two adversaries", m, unknown=True)
 
 
+@pytest.mark.slow
 def test_three_turns_and_what_stops_early() -> None:
     talking = TabularSpeaker(SAMPLING["penalised nucleus"], PROPOSALS)
     chosen = [

@@ -62,6 +62,7 @@ def drawn_from(
     return draws[rows], exact
 
 
+@pytest.mark.slow
 def test_the_plan_lowers_the_variance_as_much_as_it_says_and_keeps_the_mean() -> None:
     speaker = TabularSpeaker(SAMPLING, [Proposal(0, 0.5), Proposal(0, 1.0), Proposal(1, 1.0)])
     components = every_component(range(3), 2)

@@ -33,6 +33,7 @@ class Even:
         return [float(len(text) % 2 == 0) for text in texts]
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10_000), top_p=st.floats(0.05, 1.0), temperature=st.floats(0.2, 2.0),
     penalty=st.floats(0.5, 2.0), gamma=st.floats(-1.0, 2.0), spread=st.floats(0.1, 30.0),
@@ -114,6 +115,7 @@ def test_every_density_is_told_whoever_speaks(make_lm: Any) -> None:
         assert ratios[row] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_it_hears_and_branches_like_any_session(make_lm: Any) -> None:
     speaker = BlendedModel(make_lm(), [make_lm(seed=3)], PROPOSALS)
     session = speaker.start([prefix.text for prefix in OPENINGS[:3]], turns=2)

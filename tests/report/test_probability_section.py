@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from astprompter.report.page import write_report
 from astprompter.runs.schema.probability import ProbabilityFile
 from helpers.report_runs import HOSTILE, write_run
@@ -49,6 +51,7 @@ def write_probability(run: Path) -> None:
     ).write(run / "probability.json")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_estimators_parts_and_heaviest_conversations_stand_on_the_page_masked(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
     before = write_report([run]).read_text("utf-8")

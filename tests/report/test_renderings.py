@@ -35,6 +35,7 @@ def words(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
+@pytest.mark.slow
 def test_all_renderings_of_a_summary_agree(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
     page = html.unescape(re.sub(r"<[^>]*>", "", write_report([run]).read_text("utf-8")))

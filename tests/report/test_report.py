@@ -91,6 +91,7 @@ def test_a_likelihood_whose_interval_holds_zero_is_no_difference(
     assert expected in page_of(run).text
 
 
+@pytest.mark.slow
 def test_every_section_of_the_issue_is_there(tmp_path: Path) -> None:
     text = write_report([write_run(tmp_path / "mine"), write_run(tmp_path / "no-likelihood", reward={"lambda": 0})])
     page = Page(text.read_text("utf-8"))
@@ -138,6 +139,7 @@ def test_a_token_outside_the_basic_plane_counts_two_units(tmp_path: Path) -> Non
     assert turn[2] == [2, 3, 4, 4]  # " 🙂" is a space and a surrogate pair
 
 
+@pytest.mark.slow
 def test_same_files_same_bytes(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
     first = write_report([run]).read_bytes()
@@ -184,6 +186,7 @@ def test_the_policy_allows_only_the_pages_own_script_and_style(tmp_path: Path) -
     assert not re.search(r"https?://", page.raw["style"][0] + page.raw["script"][1])
 
 
+@pytest.mark.slow
 def test_no_model_text_is_in_the_visible_source(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine", text="pomegranate")
     assert "pomegranate" not in page_of(run).text
@@ -205,6 +208,7 @@ def test_markdown_holds_the_conclusion_and_tables_and_escapes(tmp_path: Path) ->
     assert text.count("\n# ") == 0
 
 
+@pytest.mark.slow
 def test_several_runs_join_and_equal_baselines_show_once(tmp_path: Path) -> None:
     write_run(tmp_path / "study" / "full" / "seed-0", share=0.2)
     write_run(tmp_path / "study" / "full" / "seed-1", share=0.18)
@@ -383,6 +387,7 @@ def test_equal_weights_and_texts_under_other_names_are_the_same(tmp_path: Path) 
     assert [a.label for a in only_study(one, two).adversaries] == ["one", "untuned", "two"]
 
 
+@pytest.mark.slow
 def test_every_setting_that_differs_is_shown_and_every_run_can_be_made_again(tmp_path: Path) -> None:
     changes = {"reward": {"alpha": 0.5, "beta": 0.1}, "loss": {"tau": 0.3}, "training": {"updates": 48}, "seed": 3}
     runs = [write_run(tmp_path / "one"), write_run(tmp_path / "two", share=0.3, **changes)]
@@ -439,6 +444,7 @@ def test_what_was_not_measured_names_errors_and_seed(tmp_path: Path) -> None:
     assert "seed 0" in notes
 
 
+@pytest.mark.slow
 def test_a_log_that_is_still_written_is_read_to_its_last_whole_row(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
     before = page_of(run).raw
@@ -549,6 +555,7 @@ def test_confirmed_failures_come_first_and_the_share_stands_in_the_tables(tmp_pa
     assert [line.split(" | ")[5] for line in markdown.splitlines() if "▒" in line] == ["yes", "yes", "no", "no"]
 
 
+@pytest.mark.slow
 def test_shares_at_other_thresholds_and_kinds_of_reply_stand_beside_the_shares(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
     summary = json.loads((run / "summary.json").read_text())

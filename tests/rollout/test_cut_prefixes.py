@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from astprompter.base.records import Prefix
 from astprompter.config import settings_from
 from astprompter.evaluation.evaluate import measure
@@ -57,6 +59,7 @@ def test_cut_prefixes_are_stored_as_heard_and_counted(make_lm: Any, tmp_path: Pa
         assert "prefixes of narrow lost their beginning" in " ".join(result.table(100).split())
 
 
+@pytest.mark.slow
 def test_a_proxy_hears_what_the_defender_hears(make_lm: Any) -> None:
     defender = make_lm(context=64)
     assert LikelihoodProxy(defender, make_lm()).heard(LONG, turns=1) == defender.heard(LONG, turns=1)

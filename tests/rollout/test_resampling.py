@@ -46,6 +46,7 @@ def told(trees: Any) -> list[Any]:
     return [(turn.utterance.text, turn.reply.text, turn.reward) for tree in trees for turn in turns_of(tree.children)]
 
 
+@pytest.mark.slow
 def test_batches_change_nothing(make_lm: Any) -> None:
     whole = told(grown(make_lm, 4))
     for other in (told(grown(make_lm, 4, per_batch=1)), told(grown(make_lm, 4, openings=OPENINGS[:2]))):
@@ -53,6 +54,7 @@ def test_batches_change_nothing(make_lm: Any) -> None:
         assert [turn[2] for turn in other] == pytest.approx([turn[2] for turn in whole[: len(other)]], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_more_candidates_give_more_reward(make_lm: Any) -> None:
     means = [np.mean([turn[2] for turn in told(grown(make_lm, count))]) for count in (2, 32)]
     assert means[1] > means[0] + 0.01

@@ -113,6 +113,7 @@ def test_a_file_with_another_value_is_used_or_refused(
     use(run, name)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(list(JSONL)),
     broken_json | values.filter(lambda value: not isinstance(value, dict)).map(raw),

@@ -54,6 +54,7 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "original", 
     return scorer
 
 
+@pytest.mark.slow
 def test_names_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier(tmp_path, DATA_SET_LABELS)
     scorer = load(tmp_path, monkeypatch)

@@ -37,6 +37,7 @@ def test_the_verdict_is_relative_and_needs_mass() -> None:
     assert math.isnan(verdict(math.nan, 0.5))
 
 
+@pytest.mark.slow
 def test_the_score_is_the_probability_of_the_unsafe_token(tmp_path: Path) -> None:
     judge = load(judge_folder(tmp_path), batch_size=3)
     got = judge.score(PREFIXES)
@@ -67,6 +68,7 @@ def test_instruction_and_answer_prefix_are_part_of_the_prompt(tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_other_answer_words(tmp_path: Path) -> None:
     folder = judge_folder(tmp_path)
     swapped = load(folder, safe_token="unsafe", unsafe_token="safe")  # noqa: S106
@@ -320,6 +322,7 @@ def test_a_server_that_is_down_is_one_line(server: Any) -> None:
             load_scorer("openai-chat:m", ScorerSettings(base_url=url))
 
 
+@pytest.mark.slow
 def test_a_text_without_score_never_stops_the_run(server: Any) -> None:
     scorer = load_scorer("openai-chat:guard", ScorerSettings(base_url=server.url))
     server.replies = [(413, {}, {"error": "too long"}), (403, {}, {"error": {"code": "content_filter"}})] * 75

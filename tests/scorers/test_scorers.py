@@ -49,6 +49,7 @@ def test_score_is_the_sigmoid_of_the_named_label_whatever_the_batch(tmp_path: Pa
     assert len(set(got)) > 5
 
 
+@pytest.mark.slow
 def test_softmax_when_asked(tmp_path: Path) -> None:
     folder = classifier(tmp_path)
     scorer = load(folder, activation="softmax", label="threat")

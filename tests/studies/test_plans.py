@@ -20,6 +20,7 @@ from astprompter.studies.plan import (
 from helpers.commands import call
 
 
+@pytest.mark.slow
 def test_every_shipped_plan_expands(tmp_path: Path) -> None:
     assert plan_names() == ["ablations", "front", "paper", "scaling", "variants"]
     for name in plan_names():

@@ -195,6 +195,7 @@ def test_runs_that_are_no_good_are_neither_done_nor_thrown_away(study: Any) -> N
     assert (run / "best").is_dir()
 
 
+@pytest.mark.slow
 def test_odd_summaries_are_measured_again(study: Any) -> None:
     jobs, out = study
     Runner(out, jobs=1, progress=Silent()).run(jobs[:1])

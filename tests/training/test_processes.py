@@ -90,6 +90,7 @@ def test_alone_everything_is_local(monkeypatch: Any) -> None:
     assert parameter.grad is None
 
 
+@pytest.mark.slow
 def test_trees_travel_unchanged(make_lm: Any) -> None:
     openings = [Prefix(f"p{i}", text) for i, text in enumerate(PREFIXES[:3])]
     trees = grow_trees(

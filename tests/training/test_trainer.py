@@ -53,6 +53,7 @@ def test_training_raises_the_reward_and_leaves_the_defender_alone(tmp_path: Path
     assert [row["best"] for row in rows if row["type"] == "dev"][best]
 
 
+@pytest.mark.slow
 def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None:
     straight = trainer(tmp_path / "a", tokenizer, settings(save_pairs=True, dev_every=2))
     straight.run()
@@ -150,6 +151,7 @@ def test_one_tree_per_dev_evaluation_is_kept(tmp_path: Path, tokenizer: Any) -> 
     assert any(node["choice"] == "chosen" and node["utterance"] in texts for row in rows for node in row["nodes"])
 
 
+@pytest.mark.slow
 def test_accumulation_is_one_larger_batch(tmp_path: Path, tokenizer: Any) -> None:
     one = trainer(tmp_path / "a", tokenizer, settings(updates=1))
     two = trainer(tmp_path / "b", tokenizer, settings(updates=1, max_tokens_per_batch=50))
@@ -162,6 +164,7 @@ def test_accumulation_is_one_larger_batch(tmp_path: Path, tokenizer: Any) -> Non
         assert float((first - second).norm()) <= 1e-4 * float(first.norm()) + 1e-6
 
 
+@pytest.mark.slow
 def test_first_update_has_the_loss_of_the_formula(tmp_path: Path, tokenizer: Any) -> None:
     # Before any update π_θ = π_ref, so h = 0 and the IPO loss is (1/(2τ))² = 25 at τ = 0.1.
     row = trainer(tmp_path / "a", tokenizer, settings(updates=1)).iterate()
@@ -169,6 +172,7 @@ def test_first_update_has_the_loss_of_the_formula(tmp_path: Path, tokenizer: Any
     assert row.loss == pytest.approx(25.0, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_reference_is_the_start_of_the_adversary_when_the_defender_differs(tmp_path: Path, tokenizer: Any) -> None:
     run = trainer(tmp_path / "a", tokenizer, settings(updates=1), defender_seed=5)
     assert run.iterate().h == pytest.approx(0.0, abs=1e-3)
@@ -239,6 +243,7 @@ def test_why_no_pair_came_out_is_counted(turns: list[Any], margin: float, why: s
     assert remedy in said
 
 
+@pytest.mark.slow
 def test_a_run_whose_best_is_its_start_says_so(tmp_path: Path, tokenizer: Any, caplog: Any) -> None:
     run = trainer(tmp_path / "a", tokenizer, settings(updates=1))
     run.state.best_reward, run.state.best_iteration = 1e6, 0
@@ -270,6 +275,7 @@ def test_supervision_without_texts_is_refused(tmp_path: Path, tokenizer: Any) ->
         trainer(tmp_path / "a", tokenizer, settings(), texts=[])
 
 
+@pytest.mark.slow
 def test_best_folder_is_a_normal_model_folder(tmp_path: Path, tokenizer: Any) -> None:
     trainer(tmp_path / "a", tokenizer, settings(updates=3)).run()
     best = tmp_path / "a" / "best"
@@ -318,6 +324,7 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, tokenizer: Any) ->
     trainer(tmp_path / "c", tokenizer, settings())
 
 
+@pytest.mark.slow
 def test_batches_of_trees_hold_the_same_pairs(tmp_path: Path, tokenizer: Any) -> None:
     runs = [trainer(tmp_path / name, tokenizer, settings(batching=name)) for name in ("pairs", "trees")]
     pairs = [run.collector.collect(run.state, Clock()).pairs for run in runs]

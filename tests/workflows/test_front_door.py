@@ -57,6 +57,7 @@ def test_type_checkers_see_the_names_that_are_there() -> None:
         ap.trian  # noqa: B018
 
 
+@pytest.mark.slow
 def test_trees_and_pairs_of_own_objects(pair: Any) -> None:
     trees = ap.grow_trees(*pair, letters, SENTENCES[:3], horizon=2, seed=3, settings=SMALL)
     assert [tree.prefix.text for tree in trees] == SENTENCES[:3]
@@ -173,6 +174,7 @@ def test_what_is_of_the_wrong_kind_is_named(pair: Any, change: dict[str, Any], m
         ap.grow_trees(**chosen)
 
 
+@pytest.mark.slow
 def test_an_adversary_that_cannot_be_tuned_is_refused(pair: Any, tmp_path: Path) -> None:
     frozen = ap.load_model(pair[1][0], tokenizer=pair[1][1])
     rest: dict[str, Any] = {"dev": SENTENCES[4:], "out": tmp_path / "run", "settings": SMALL}

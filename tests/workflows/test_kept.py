@@ -132,6 +132,7 @@ def test_nothing_is_taken_over_from_under_other_settings(tmp_path: Path, change:
     assert contents(tmp_path / "out") == contents(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_what_no_longer_can_be_read_is_made_again(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         measured(tmp_path / "out", Letters(9))
@@ -146,6 +147,7 @@ def test_what_no_longer_can_be_read_is_made_again(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_retrying_asks_again_only_for_what_failed(tmp_path: Path, caplog: Any) -> None:
     server, one = Scripted(bad=[SENTENCES[1], SENTENCES[4]]), {"rollout.trees_per_batch": 1}
     measured(tmp_path / "out", Letters(), defender=server, **one)
@@ -166,6 +168,7 @@ def test_retrying_asks_again_only_for_what_failed(tmp_path: Path, caplog: Any) -
         ap.evaluate({"a": server}, server, Letters(), SENTENCES, retry_errors=True)
 
 
+@pytest.mark.slow
 def test_a_score_that_nobody_gives_is_asked_for_once_more_only(tmp_path: Path, caplog: Any) -> None:
     class Silent(Letters):
         def score(self, texts: Sequence[str], contexts: object = None) -> list[float]:
@@ -182,6 +185,7 @@ def test_a_score_that_nobody_gives_is_asked_for_once_more_only(tmp_path: Path, c
     assert not (tmp_path / "out" / "unfinished").exists()
 
 
+@pytest.mark.slow
 def test_without_retrying_all_is_measured_anew(tmp_path: Path) -> None:
     server = Scripted(bad=[SENTENCES[1]])
     measured(tmp_path / "out", Letters(), defender=server)

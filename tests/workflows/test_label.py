@@ -168,6 +168,7 @@ def test_a_reply_of_any_characters_comes_back_from_a_table(run: Path) -> None:
     assert sample.done >= 9
 
 
+@pytest.mark.slow
 def test_labels_that_correct_nothing_are_refused(run: Path, capsys: Any) -> None:
     Sample.open(run, run / "labels.json", 5).save()
     before = (run / "summary.json").read_bytes()

@@ -28,6 +28,7 @@ def played(table: Table, *lines: str) -> tuple[list[Any], list[str]]:
     return Game(table, lines, written.append, show=plain).play(), written
 
 
+@pytest.mark.slow
 def test_own_words_and_suggestions_get_the_figures_of_the_defender(make_lm: Any) -> None:
     defender = make_lm(seed=1)
     table = Table(make_lm(), defender, WordScorer(), SETTINGS)
@@ -44,6 +45,7 @@ def test_own_words_and_suggestions_get_the_figures_of_the_defender(make_lm: Any)
     assert suggestion == f"turn 1, suggestion: {plain(turns[0].utterance.text)}"
 
 
+@pytest.mark.slow
 def test_again_suggests_anew_and_new_starts_over(make_lm: Any) -> None:
     table = Table(make_lm(), make_lm(seed=1), WordScorer(), SETTINGS)
     turns, written = played(table, "The garden", "/again", "/new", "What a day!", "", "", "/quit", "ignored")
@@ -66,6 +68,7 @@ def test_control_codes_never_reach_model_or_terminal(make_lm: Any) -> None:
     assert not re.search(r"[\x00-\x1f\x7f\u202e]", "".join(written))
 
 
+@pytest.mark.slow
 def test_a_chat_adversary_takes_own_words_as_its_message() -> None:
     tokenizer = make_chat_tokenizer()
     options: dict[str, Any] = {"name": "chat", "sampling": SHORT}

@@ -23,6 +23,7 @@ def long(texts: list[str]) -> list[float]:
     return [min(1.0, len(text) / 60) for text in texts]
 
 
+@pytest.mark.slow
 def test_a_quick_evaluation_replaces_no_larger_one_unless_told_to(make_lm: Any, tmp_path: Path, caplog: Any) -> None:
     model, out = make_lm(), tmp_path / "results"
 
@@ -45,6 +46,7 @@ def test_a_quick_evaluation_replaces_no_larger_one_unless_told_to(make_lm: Any, 
     assert measured(2, replace=True) == 2
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_lost_without_being_told_to(make_lm: Any, tmp_path: Path) -> None:
     given: dict[str, Any] = {
         "horizon": 2, "threshold": 0.5, "adversaries": ["it", "other"], "defender": 0, "scorer": letters,

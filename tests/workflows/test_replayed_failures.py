@@ -127,6 +127,7 @@ def test_what_is_not_there_is_said(tmp_path: Path, defender: Scripted) -> None:
         replay(run, 2, 2)
 
 
+@pytest.mark.slow
 def test_the_command_masks_texts_and_lists_the_replies(tmp_path: Path, defender: Scripted, capsys: Any) -> None:
     run = str(write_run(tmp_path / "mine", count=3))
     code, text, _ = call(capsys, "replay", run, "2", "-n", "7")

@@ -185,6 +185,7 @@ def test_other_suites_and_other_defenders_are_refused(run: Path, tmp_path: Path,
         make_suite([run, other], tmp_path / "both")
 
 
+@pytest.mark.slow
 def test_the_commands_their_exit_codes_and_junit(run: Path, tmp_path: Path, against: Any, capsys: Any) -> None:
     against(always)
     suite, junit = str(tmp_path / "suite"), tmp_path / "x.xml"
