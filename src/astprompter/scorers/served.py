@@ -77,7 +77,7 @@ class _ServedScorer(RememberingScorer):
         return answer
 
     def _no_answer(self, failed: Failed) -> UserError:
-        why = str(failed)
+        why = f"{failed.reason}: {failed.detail}" if failed.detail else failed.reason
         where = f"{self._server.url}/{self._path}"
         return ended_by(failed)(
             f"scorer '{self.name}' has no answer from {where} ({why}); check scorer.base_url and the server"
