@@ -102,12 +102,12 @@ def test_the_text_of_an_answer() -> None:
     assert text_of({"choices": [{"text": " as it is "}]}, "completions") == " as it is "
     assert text_of({"choices": [{"message": {"content": " hm "}}]}) == " hm"
     assert text_of({"choices": [{"message": {"content": None, "refusal": "no"}}]}) == " no"
-    assert text_of({"choices": [{"message": {"content": None}}]}) == ""
+    assert text_of({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}) == ""
     assert text_of({"choices": [{"text": "half \ud83d"}]}, "completions") == "half \ufffd"
     for answer in (None, {}, {"choices": [3]}):
         with pytest.raises(BadAnswerError, match="no choices"):
             text_of(answer)
-    for choice in ({}, {"message": None}, {"message": {"content": 3}}):
+    for choice in ({}, {"message": None}, {"message": {"content": 3}}, {"message": {"content": None}}):
         with pytest.raises(BadAnswerError, match="no text"):
             text_of({"choices": [choice]})
 

@@ -51,7 +51,7 @@ def load_model(
             says why.
     """
     place = resolve_device(device)
-    base = _base_of(path, revision)
+    base = _base_of(path, revision, "sequence classifier" if classifier else "model")
     if base is not None and classifier:
         raise UserError(
             f"'{path}' is an adapter for the model '{base[0]}', and holds no labels; merge it into its base, with the "
@@ -134,13 +134,13 @@ def _check_kind(path: str, config: Any) -> None:
     raise UserError(f"'{path}' ({named}) is {kind}; name a causal language model")
 
 
-def _base_of(path: str, revision: str | None) -> tuple[str, str | None] | None:
+def _base_of(path: str, revision: str | None, what: str = "model") -> tuple[str, str | None] | None:
     """Name and revision of the model that an adapter was made for; ``None`` if this is a model by itself."""
     from transformers.utils.peft_utils import find_adapter_config_file
 
     if parts_of(path)[1]:
         return None
-    with explained(path, "model"):
+    with explained(path, what):
         found = find_adapter_config_file(path, revision=revision)
         if found is None:
             return None
