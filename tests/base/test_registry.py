@@ -146,6 +146,7 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 REGISTRIES: list[Registry[Any]] = [SCORERS, DEFENDERS, NAMED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: str(registry.group))
 @pytest.mark.usefixtures("banana")
 def test_every_name_leads_to_a_factory(registry: Registry[Any]) -> None:

@@ -280,6 +280,7 @@ def test_a_folder_with_another_run_is_refused_before_anything_is_loaded(tmp_path
     assert "already holds a run; use --resume" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -569,6 +569,7 @@ def test_cleaned_text_is_one_line(text: str) -> None:
     assert cleaned == " ".join(cleaned.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["*a ", "_a ", "`a ", "[", "[a](", "[a](b(", ">!a ", "> ", "www.(", "- ", "^(", "&amp;", "\t"]
 )

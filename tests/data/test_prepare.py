@@ -599,6 +599,7 @@ def test_hub_data_sets_with_the_package_itself(tmp_path: Path, capsys: Any, monk
     assert "split 'tset'" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

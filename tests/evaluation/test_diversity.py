@@ -41,6 +41,7 @@ def test_distinct_by_hand() -> None:
     assert distinct(rows, 5) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_self_bleu_is_that_of_sacrebleu(seed: int) -> None:
     from sacrebleu.metrics import BLEU

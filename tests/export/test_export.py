@@ -458,6 +458,7 @@ def test_datasets_reads_the_folder(run: Path, tmp_path: Path, monkeypatch: pytes
     assert "chosen" in datasets.load_dataset(str(out), "preferences", split="train").column_names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", sorted(FORMATS))
 def test_every_format_has_a_card_and_no_absolute_path(run: Path, tmp_path: Path, to: str) -> None:
     out = written(run, to, tmp_path / "x")

@@ -48,6 +48,7 @@ def whole_logprobs(lm: ChatModel, ids: list[int]) -> list[float]:
     return [float(table[i - 1, token]) if i else 0.0 for i, token in enumerate(ids)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_defender_hears_user_messages_of_the_template(family: str) -> None:
     lm = chat("defender", family=family)

@@ -38,6 +38,7 @@ def test_a_defender_of_the_same_weights_is_the_reference_and_tells_its_likelihoo
     assert all(parameter.requires_grad for parameter in adversary.model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["other weights", "other precision", "proxy", "served"])
 def test_else_it_is_a_frozen_copy_of_the_adversary(tokenizer: Any, kind: str) -> None:
     adversary = wrapped(tokenizer)

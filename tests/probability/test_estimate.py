@@ -142,12 +142,14 @@ def test_densities_sum_to_one_and_are_the_formulas(name: str, monkeypatch: Any) 
     check_session(SAMPLING[name], monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [1, 2])
 @pytest.mark.parametrize("components", COMPONENTS)
 def test_expectation_is_the_probability_for_every_set_of_components(components: str, m: int) -> None:
     check_expectation(SAMPLING["penalised nucleus"], components, m)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("components", ["all turns", "all that a pilot draws from"])
 @pytest.mark.parametrize("name", ["whole vocabulary", "one length"])
 def test_expectation_is_the_probability_for_other_sampling(name: str, components: str) -> None:

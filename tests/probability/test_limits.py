@@ -27,6 +27,7 @@ from astprompter.probability.limits import (
 GUESS = (1e-3, 1e-3, 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [0.3, 1.0, 2.5, 40.0, 3000.0, 1e6])
 @pytest.mark.parametrize("probability", [0.001, 0.025, 0.5, 0.975])
 def test_gamma_quantiles_are_those_of_scipy(shape: float, probability: float) -> None:

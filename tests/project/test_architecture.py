@@ -79,6 +79,7 @@ def test_modules_and_functions_stay_small() -> None:
                 assert node.end_lineno - node.lineno <= 65, f"{path}: {node.name}"
 
 
+@pytest.mark.slow
 def test_benchmarks_and_scripts_find_what_they_import(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing else runs them, so a moved function would go unnoticed."""
     project = Path(__file__).parents[2]

@@ -35,6 +35,7 @@ def test_cards_say_whom_a_scorer_judges_unfairly(tmp_path: Path) -> None:
     assert judged_unfairly(f"hf:{tmp_path}#toxicity") == {"Jews", "women"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scorer", "marked"), [("embedded", 3), ("word:banana", 0)])
 def test_the_page_marks_failures_that_a_biased_scorer_may_have_invented(
     tmp_path: Path, scorer: str, marked: int

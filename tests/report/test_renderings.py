@@ -67,6 +67,7 @@ def test_all_renderings_of_a_summary_agree(tmp_path: Path) -> None:
         assert Grid(grid.title, grid.columns, tuple(again)).texts() == grid.texts()  # CSV holds them unrounded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 400])
 @pytest.mark.parametrize("name", ["ours", LONG, "名前がとても長い敵対者" * 4])
 def test_no_width_cuts_a_name_or_a_figure(width: int, name: str) -> None:

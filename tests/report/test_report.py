@@ -77,6 +77,7 @@ def test_the_conclusion_is_the_first_sentence(tmp_path: Path) -> None:
     assert "less likely than the untuned adversary’s: 2.08 against 2.00 nats per token (perplexity +8.3%)" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("difference", "expected"),
     [([-0.1, 0.2], "about as likely as the untuned"), ([0.01, 0.2], "less likely than"), (None, "less likely than")],

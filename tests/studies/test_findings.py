@@ -147,6 +147,7 @@ BREAKS: list[tuple[str, Any]] = [  # every condition of every claim
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "harm"), BREAKS)
 def test_each_condition_of_each_finding_can_fail_alone(number: str, harm: Any) -> None:
     summary = story()

@@ -149,6 +149,7 @@ def test_a_chat_model_takes_the_part_that_it_is_given() -> None:
     assert not any(turn.error for path in result.trajectories["itself"] for turn in path.turns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -121,6 +121,7 @@ def test_what_is_kept_is_said_and_how_to_go_on(tmp_path: Path, caplog: Any) -> N
         measured(tmp_path / "new", Letters(1, OutageError("gone")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"rollout.temperature": 0.9}, {"seed": 5}, {"reward.alpha": 2.0}])
 def test_nothing_is_taken_over_from_under_other_settings(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(RuntimeError):
