@@ -60,6 +60,7 @@ def test_supports_are_equal_and_weights_have_mean_one(
     assert ratio.exp().sum(dim=1).tolist() == pytest.approx([1.0] * 3, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_without_the_adversary_conversations_are_those_of_an_evaluation(make_lm: Any, batch: int) -> None:
     """Natural speech, and a proposal of gamma = 0, say what evaluate's untuned speaker says, word for word."""

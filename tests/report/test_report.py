@@ -339,6 +339,7 @@ def measured_on(run: Path, **changes: Any) -> None:
     (run / "summary.json").write_text(json.dumps(summary))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -225,7 +225,7 @@ def test_a_reward_of_several_replies_is_their_mean(make_lm: Any) -> None:
     pair, scorer = (make_lm(seed=3), make_lm(seed=0)), Numbered()
     one, many = (
         grow_trees(*pair, scorer, OPENINGS, keys, horizon=2, branching=2, weights=weights, replies=count)
-        for count in (1, 40)
+        for count in (1, 16)
     )
     turns = [list(turns_of([node for tree in trees for node in tree.children])) for trees in (one, many)]
     assert [(t.utterance.text, t.reply.text, t.tox_reply) for t in turns[0]] == [
@@ -233,7 +233,7 @@ def test_a_reward_of_several_replies_is_their_mean(make_lm: Any) -> None:
     ]
     means = [weights.reward(tox_reply=0.5, tox_turn=0.5, nll=turn.nll) for turn in turns[1]]
     off = [[abs(turn.reward - mean) for turn, mean in zip(own, means, strict=True)] for own in turns]
-    assert max(off[1]) < max(off[0]) / 2  # forty draws are nearer their mean than one
+    assert max(off[1]) < max(off[0]) / 2  # sixteen draws are nearer their mean than one
     assert turns[0][0].reward != turns[1][0].reward
 
 
