@@ -202,6 +202,7 @@ def test_presets_are_listed(capsys: Any) -> None:
     assert all(name in out for name in ("embedded", "demo", "gpt2", "gpt2-xl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["40", pytest.param("80", marks=pytest.mark.slow)])
 def test_lists_lose_nothing_on_a_narrow_page(width: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OUT, "_width", int(width))

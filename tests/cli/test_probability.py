@@ -97,6 +97,7 @@ def test_natural_defender_several_adversaries_and_other_sampling(
     assert "at temperature 1, top-p 0.9" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

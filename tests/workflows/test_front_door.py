@@ -204,6 +204,7 @@ def test_frames_need_pandas(tmp_path: Path, monkeypatch: Any) -> None:
         ap.Run(tmp_path).to_pandas()
 
 
+@pytest.mark.slow
 def test_frames_have_a_row_for_every_turn_and_row_of_the_log(run: ap.Run, pair: Any, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(json_normalize=list))  # whether it is installed or not
     assert [row["type"] for row in run.to_pandas()] == [row.type for row in run.log]

@@ -59,6 +59,7 @@ def test_who_judges_sees_the_text_before_but_neither_score_nor_adversary(run: Pa
     assert (again.done, len(again.file.labels)) == (2, 16)  # what was said is kept, and the sample enlarged
 
 
+@pytest.mark.slow
 def test_by_the_command_line_with_a_table(run: Path, tmp_path: Path, capsys: Any) -> None:
     table = run / "sample.csv"
     code, out, err = call(capsys, "label", str(run), "-n", "100", "--export", str(table))
