@@ -14,7 +14,7 @@ import pytest
 
 from astprompter.base.errors import RunError, UserError
 from astprompter.cli.app import _words_and_code
-from astprompter.cli.commands.evaluate import _is_setting
+from astprompter.cli.commands.shared import is_setting
 from helpers.server import serving
 from helpers.tiny import PREFIXES, make_model, make_tokenizer, naming, write_models
 from helpers.zygote import Zygote
@@ -196,9 +196,9 @@ def test_what_is_said_of_errors(error: Exception, code: int, words: str) -> None
 
 def test_settings_and_names_with_an_equals_sign_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "run=2").mkdir()
-    assert _is_setting("data.test=x.jsonl")
+    assert is_setting("data.test=x.jsonl")
     with pytest.raises(UserError, match=r"unknown setting 'dta.test'. Did you mean 'data.test'"):
-        _is_setting("dta.test=x.jsonl")  # a mistake in a setting, not a folder that is missing
-    assert not _is_setting(str(tmp_path / "run=2"))
-    assert not _is_setting("human:talks=v2.json")
-    assert not _is_setting("untuned")
+        is_setting("dta.test=x.jsonl")  # a mistake in a setting, not a folder that is missing
+    assert not is_setting(str(tmp_path / "run=2"))
+    assert not is_setting("human:talks=v2.json")
+    assert not is_setting("untuned")

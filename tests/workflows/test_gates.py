@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from astprompter.base.errors import UserError
-from astprompter.cli.commands.evaluate import _is_setting, gate_lines, lacking_of
+from astprompter.cli.commands.evaluate import gate_lines, lacking_of
+from astprompter.cli.commands.shared import is_setting
 from astprompter.runs.schema.results import FailureRow
 from astprompter.workflows.gates import Gate, exit_code, gates_of, unassessed_of, verdicts_of
 from astprompter.workflows.junit import write_junit
@@ -156,8 +157,8 @@ def test_what_is_unknown_never_passes(tmp_path: Path, figure: str, by: Any) -> N
 
 def test_a_setting_without_a_value_is_no_target() -> None:
     with pytest.raises(UserError, match=r"did you mean evaluation\.threshold=VALUE"):
-        _is_setting("evaluation.threshold")
-    assert [_is_setting(word) for word in ("evaluation.threshold=0.3", "seed", "runs/mine")] == [True, False, False]
+        is_setting("evaluation.threshold")
+    assert [is_setting(word) for word in ("evaluation.threshold=0.3", "seed", "runs/mine")] == [True, False, False]
 
 
 def test_many_blocked_replies_are_told_with_the_gate() -> None:

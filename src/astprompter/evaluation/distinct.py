@@ -188,7 +188,7 @@ def distinct_failures(
     """Count the distinct failures of adversaries, each by itself and as a part of what all found together.
 
     Args:
-        failing: Failing turns of each adversary.
+        failing: Failing turns of each adversary, in the order that decides among equals.
         shape: Seeds and prefixes of each adversary.
         options: Level of the intervals, and the seed that names the draws.
         encoder: What makes vectors of texts; hashed n-grams when not given.
@@ -196,7 +196,7 @@ def distinct_failures(
     encoder = encoder or HashedGrams()
     rows = sorted(
         ((name, one) for name, found in failing.items() for one in found),
-        key=lambda row: (not row[1].confirmed, _last(row[1].nll), list(failing).index(row[0]), _place(row[1])),
+        key=lambda row: (not row[1].confirmed, math.inf if math.isnan(row[1].nll) else row[1].nll),
     )
     spoken = _vectors(encoder, [own_words(one.utterance, one.before) for _, one in rows])
     replied = _vectors(encoder, [own_words(one.reply, f"{one.before} {one.utterance}") for _, one in rows])
@@ -308,11 +308,3 @@ def _vendi_at(vectors: Vectors, count: int, seed: int) -> float | None:
 def _share(union: Numbers, own: Sequence[int]) -> float | None:
     """Share of the clusters of all adversaries in which one has a failure."""
     return len(set(union[list(own)].tolist())) / (int(union.max()) + 1) if len(union) else None
-
-
-def _last(value: float) -> float:
-    return math.inf if math.isnan(value) else value
-
-
-def _place(one: Failing) -> tuple[int, int, int]:
-    return one.seed, one.prefix, one.turn

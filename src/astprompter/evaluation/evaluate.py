@@ -137,22 +137,23 @@ def measure(
     scores = score_again(trajectories, scorer.name, others, progress)
     confirming = {name: least(scores, name) for name in trajectories} if scores else {}
     failures = _failures(trajectories, settings.evaluation.threshold, confirming)
-    config = EvaluationConfig.of(
-        {
-            "settings": settings.as_dict(),
-            "versions": versions(),
-            "defender": defender.name,
-            "scorer": scorer.name,
-            "likelihood": defender.likelihood_source,
-            **(facts or {}),
-        }
-    )
+    config = config_of(settings, defender, scorer, facts or {})
     summary, failures = summarise(trajectories, failures, settings, config, scores, encoder)
     if scores:
         blocked = [name for name, row in summary.adversaries.items() if row.reply_kinds["blocked"]]
         section = compare_scorers(scores, scorer.name, settings, blocked)
         summary = summary.model_copy(update={"scorers": section})
     return Evaluation(trajectories, summary, defender, scores, failures)
+
+
+def config_of(settings: Settings, defender: Speaker, scorer: Scorer, facts: Mapping[str, Any]) -> EvaluationConfig:
+    """What decides figures, for their file: settings, versions, who took part, and further facts."""
+    return EvaluationConfig.of(
+        {
+            "settings": settings.as_dict(), "versions": versions(), "defender": defender.name, "scorer": scorer.name,
+            "likelihood": defender.likelihood_source, **facts,
+        }
+    )  # fmt: skip
 
 
 def summarise(

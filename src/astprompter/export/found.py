@@ -163,9 +163,7 @@ def attacks(export: Export, *, needed: bool = True) -> list[Attack]:
                     f"'{export.run / FAILURES}' names turn {failure.turn} of a trajectory that has "
                     f"{len(path.turns)}; evaluate the run again"
                 )
-            # Accumulated turns start from the prefix anew, each with what was said before in it.
-            begin = failure.turn - 1 if path.accumulated else 0
-            turns = tuple(path.turns[begin : failure.turn])
+            turns = tuple(path.until(failure.turn))
             told = failure.path_nll, failure.confirmed
             found.append(Attack(path.adversary, path.prefix_id, path.prefix, turns, *told))
     if not found and needed:

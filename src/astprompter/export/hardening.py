@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from ..base.protocols import Scorer, Speaker
 from ..base.randomness import key_of
 from ..base.records import Keys, Speech
 from ..config import Settings
+from ..rollout.grow import in_step
 from .found import Attack, Defender, Export, Written, attacks, measured, settings_of
 
 
@@ -121,15 +121,11 @@ def draw_replies(
     """
     drawn: dict[int, Drawn] = {}
     step = max(1, trees_per_batch // samples)
-    order = sorted(range(len(found)), key=lambda i: len(found[i].turns))  # lock step: as many turns in a batch
     with progress.task("replying", len(found) * samples, "replies") as advance:
-        for _, group in groupby(order, key=lambda i: len(found[i].turns)):
-            places = list(group)
-            for start in range(0, len(places), step):
-                part = places[start : start + step]
-                answered = _answered([found[i] for i in part], defender, own=own, samples=samples, seed=seed)
-                drawn.update(zip(part, answered, strict=True))
-                advance(len(part) * samples)
+        for part in in_step([len(attack.turns) for attack in found], step):
+            answered = _answered([found[i] for i in part], defender, own=own, samples=samples, seed=seed)
+            drawn.update(zip(part, answered, strict=True))
+            advance(len(part) * samples)
     return [drawn[i] for i in range(len(found))]
 
 

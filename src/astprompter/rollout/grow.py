@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 
@@ -73,6 +74,14 @@ def batches_of(prefixes: Sequence[Prefix], size: int) -> list[list[int]]:
     """Which prefixes grow together, at most ``size``: those of like length, so that little is padded."""
     order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i].text))
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def in_step(turns: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Which conversations can be led together, at most ``size``: those of as many turns each."""
+    order = sorted(range(len(turns)), key=turns.__getitem__)
+    for _, group in groupby(order, key=turns.__getitem__):
+        places = list(group)
+        yield from (places[start : start + size] for start in range(0, len(places), size))
 
 
 def turns_of(nodes: Iterable[Node]) -> Iterator[Turn]:

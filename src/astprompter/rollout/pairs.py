@@ -46,7 +46,7 @@ def pairs_of_tree(
         reward: What ranks the turns.
     """
     pairs = []
-    for depth, (first, second) in _siblings(tree.children):
+    for depth, (first, second) in siblings(tree.children):
         if no_pair(first, second, min_margin, ties=ties, reward=reward) is None:
             better, worse = (first, second) if reward(first) >= reward(second) else (second, first)
             pair = _pair(better, worse, reward(better) - reward(worse), depth, free_reference)
@@ -54,12 +54,12 @@ def pairs_of_tree(
     return pairs
 
 
-def _siblings(children: list[Node], depth: int = 0) -> Iterator[tuple[int, tuple[Node, Node]]]:
-    """The two children of every node, parents first."""
+def siblings(children: Sequence[Node], depth: int = 0) -> Iterator[tuple[int, tuple[Node, Node]]]:
+    """The two children of every node that has two, and their depth; parents first."""
     if len(children) == 2:
         yield depth, (children[0], children[1])
     for child in children:
-        yield from _siblings(child.children, depth + 1)
+        yield from siblings(child.children, depth + 1)
 
 
 def no_pair(

@@ -71,13 +71,18 @@ class ClassifierScorer(RememberingScorer):
     @torch.no_grad()
     def _forward(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """The label's score of each row of tokens, padded on the right."""
-        lengths = torch.tensor([len(row) for row in rows])
-        width = max(1, int(lengths.max()))
-        ids = torch.tensor([[*row, *[self._pad] * (width - len(row))] for row in rows]).to(self.model.device)
-        mask = (torch.arange(width) < lengths[:, None]).long().to(self.model.device)
+        ids, mask = padded(rows, self._pad, self.model.device)
         logits = self.model(input_ids=ids, attention_mask=mask).logits.float()
         scores: list[float] = (logits.sigmoid() if self._sigmoid else logits.softmax(dim=1))[:, self._label].tolist()
         return scores
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of tokens padded on the right, and which tokens are real: int64 [rows, longest] each."""
+    lengths = torch.tensor([len(row) for row in rows])
+    width = max(1, int(lengths.max()))
+    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
+    return ids.to(device), (torch.arange(width) < lengths[:, None]).long().to(device)
 
 
 def _label_index(labels: Sequence[str], label: str, name: str) -> int:

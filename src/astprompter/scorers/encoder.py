@@ -11,6 +11,7 @@ import torch
 
 from ..base.errors import UserError
 from ..models.local.loading import explained, load_tokenizer, resolve_device
+from .classifiers import padded
 from .remembering import in_batches
 
 _BATCH = 64
@@ -52,10 +53,7 @@ class SentenceEncoder:
 
     @torch.no_grad()
     def _forward(self, rows: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
-        lengths = torch.tensor([len(row) for row in rows])
-        width = int(lengths.max())
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows]).to(self._model.device)
-        mask = (torch.arange(width) < lengths[:, None]).long().to(self._model.device)
+        ids, mask = padded(rows, 0, self._model.device)
         states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
         sums = (states * mask[..., None]).sum(dim=1)
         return list((sums / sums.norm(dim=1, keepdim=True)).cpu().numpy())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..base.records import Node, RolloutTree, Turn
 from ..config import Settings
-from ..rollout.pairs import no_pair, ranked
+from ..rollout.pairs import no_pair, ranked, siblings
 from ..runs.schema.run import Choice, LogRow, NllMean, NodeRow, RewardMeans, Toxicity, TreeRow
 from ..runs.schema.turns import opened, scored
 
@@ -80,22 +80,17 @@ def why_no_pairs(
     trees: Sequence[RolloutTree], min_margin: float, errors: Mapping[str, int], *, ties: bool = False
 ) -> str:
     """Why trees gave no pair, counted, and what to change about the commonest reason."""
-    siblings = [children for tree in trees for children in families_of(tree.children) if len(children) == 2]
-    reasons = Counter(no_pair(first, second, min_margin, ties=ties) or "no tokens" for first, second in siblings)
+    reasons = Counter(
+        no_pair(first, second, min_margin, ties=ties) or "no tokens"
+        for tree in trees
+        for _, (first, second) in siblings(tree.children)
+    )
     if not reasons:
         return "no eliciting text gave one; use other data.eliciting, or supervision.unit=pair"
     counts = ", ".join(f"{reason} {count:,} times" for reason, count in reasons.most_common())
     told = "".join(f"; {count:,} turns: '{error}'" for error, count in errors.items())
     remedy = _REMEDIES.get(reasons.most_common(1)[0][0], "use a local adversary")
     return f"{counts}{told}. To change it, {remedy}"
-
-
-def families_of(children: Sequence[Node]) -> Iterator[Sequence[Node]]:
-    """The siblings of every place in a tree, parents first."""
-    if children:
-        yield children
-    for child in children:
-        yield from families_of(child.children)
 
 
 def tree_row(iteration: int, tree: RolloutTree, *, min_margin: float) -> TreeRow:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..base.records import Node, RolloutTree, Turn
+from ..base.records import Node, RolloutTree
 from ..base.vectors import hashed_vectors
 from ..config import NoveltySettings
 from ..rollout.pairs import Rewards, reward_of
@@ -32,10 +32,16 @@ class Archive:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def add(self, texts: Sequence[str]) -> None:
-        """Take failures that were just found."""
-        if texts:
-            self._vectors = np.concatenate([self._vectors, hashed_vectors(texts)])[-self._size :]
+    def add(self, texts: Sequence[str], nearest: int = 1) -> float | None:
+        """Take failures that were just found.
+
+        Returns:
+            Their mean likeness to those before; ``None`` without any.
+        """
+        vectors = hashed_vectors(texts)
+        likeness = self.likeness(vectors, nearest)
+        self._vectors = np.concatenate([self._vectors, vectors])[-self._size :]
+        return math.fsum(likeness) / len(likeness) if len(likeness) else None
 
     def likeness(self, vectors: Floats, nearest: int) -> Floats:
         """Mean cosine of unit vectors [texts, width] to their nearest archived ones: [texts], 0 without any.
@@ -64,14 +70,6 @@ def novel_rewards(trees: Sequence[RolloutTree], archive: Archive, settings: Nove
         taken = settings.weight * turn.tox_reply * likeness[row] + settings.repeat * max(own, default=0.0)
         rewards[id(path[-1])] = turn.reward - taken
     return lambda node: rewards[id(node)]
-
-
-def mean_likeness(turns: Sequence[Turn], archive: Archive, settings: NoveltySettings) -> float | None:
-    """Mean likeness of failing turns to the archive; ``None`` without turns."""
-    if not turns:
-        return None
-    found = archive.likeness(hashed_vectors([turn.utterance.text for turn in turns]), settings.nearest)
-    return math.fsum(found) / len(found)
 
 
 def _paths(children: Sequence[Node], before: tuple[Node, ...]) -> Iterable[tuple[Node, ...]]:

@@ -22,7 +22,7 @@ from ..runs.schema.run import ArchiveRow, PairRow, Pairs
 from .collection import Collector
 from .loss import dpo_loss, ipo_loss, log_ratio_difference, margin_loss
 from .metrics import mean, speaking_rates, why_no_pairs
-from .novelty import Archive, mean_likeness
+from .novelty import Archive
 from .packing import forward_groups, pack, sequences_of
 from .sharding import Placement
 from .state import Clock
@@ -93,7 +93,6 @@ class PreferenceTrainer(Trainer[PreferencePair]):
         if not settings.novelty.weight:
             return None
         failing = [turn for turn in turns if turn.tox_reply > settings.evaluation.threshold]
-        likeness = mean_likeness(failing, self.archive, settings.novelty)
         rows = [
             ArchiveRow(
                 iteration=self.state.iteration + 1, utterance=turn.utterance.text, reply=turn.reply.text,
@@ -102,8 +101,7 @@ class PreferenceTrainer(Trainer[PreferencePair]):
             for turn in failing
         ]  # fmt: skip
         self._log(ARCHIVE, rows)
-        self.archive.add([row.utterance for row in rows])
-        return likeness
+        return self.archive.add([row.utterance for row in rows], settings.novelty.nearest)
 
     def _heed_no_pair(self, trees: Sequence[RolloutTree], errors: Mapping[str, int]) -> None:
         """Say why an iteration gave no pair, the first time.

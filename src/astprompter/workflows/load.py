@@ -26,7 +26,7 @@ from ..training.state import TrainingModels
 
 EMBEDDED, OBJECT = "embedded", "object:"
 TOGETHER = 64
-"""Replies to one conversation that are drawn at once, unless ``rollout.trees_per_batch`` says otherwise."""
+"""Conversations, or replies to one, that are drawn at once, unless ``rollout.trees_per_batch`` says otherwise."""
 DefenderFactory = Callable[[str, Settings], Speaker]
 
 

@@ -97,7 +97,7 @@ def replay(
         raise UserError(f"'{run / TRAJECTORIES}' does not hold the conversation of failure {number}; evaluate it again")
     settings = settings_here(summary.config, run, overrides)
     defender, scorers = build_defender(settings), [build_scorer(settings), *build_other_scorers(settings)]
-    before = [] if path.accumulated else path.turns[: failure.turn - 1]
+    before = path.until(failure.turn)[:-1]
     keys = keys_of(settings.seed, f"replay {failure.adversary} {failure.prefix_id}", 0, count)
     replies: list[Speech] = []
     size = settings.rollout.trees_per_batch or TOGETHER

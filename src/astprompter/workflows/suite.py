@@ -8,7 +8,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import get_args
 
@@ -20,21 +19,21 @@ from ..base.protocols import Context, Scorer, Speaker
 from ..base.randomness import derive, key_of
 from ..base.records import Speech
 from ..config import Settings
+from ..evaluation.evaluate import config_of
 from ..evaluation.statistics import Options, overall, wilson
+from ..rollout.grow import in_step
 from ..rollout.reward import score_texts
-from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, versions
+from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES
 from ..runs.schema.common import read_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.suite import Case, CaseResult, Outcome, RetestFile, Samples, SuiteFile, Totals
 from ..runs.schema.summary import EvaluationConfig, Summary
 from ..runs.started import settings_here, started_in
-from .load import build_defender, build_other_scorers, build_scorer
+from .load import TOGETHER, build_defender, build_other_scorers, build_scorer
 
 _log = logging.getLogger(__package__)
 SUITE = "suite.json"
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-_TOGETHER = 64
-"""Conversations that are led at once, unless ``rollout.trees_per_batch`` says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +109,7 @@ def _cases_of(run: Path, *, every: bool) -> Iterator[Case]:
             continue
         if row.cluster is not None:
             seen.add(row.cluster)
-        turns = path.turns[row.turn - 1 if path.accumulated else 0 : row.turn]
-        utterances = [turn.utterance for turn in turns]
+        utterances = [turn.utterance for turn in path.until(row.turn)]
         name = hashlib.sha256("\x1f".join([path.prefix, *utterances]).encode("utf-8", "surrogatepass")).hexdigest()[:12]
         yield Case(
             case=name, prefix=path.prefix, utterances=utterances, found_reply=row.reply, adversary=row.adversary,
@@ -203,19 +201,15 @@ def sample(
         progress: Where progress is shown.
     """
     found: dict[int, _Sampled] = {}
-    order = sorted(range(len(cases)), key=lambda i: len(cases[i].utterances))  # lock step: as many turns in a batch
-    step = max(1, (settings.rollout.trees_per_batch or _TOGETHER) // samples)
+    step = max(1, (settings.rollout.trees_per_batch or TOGETHER) // samples)
     with (progress or Silent()).task("replying", len(cases) * samples, "conversations") as advance:
-        for _, group in groupby(order, key=lambda i: len(cases[i].utterances)):
-            places = list(group)
-            for start in range(0, len(places), step):
-                part = places[start : start + step]
-                rows = [cases[i] for i in part for _ in range(samples)]
-                scores, texts = _led(rows, defender, scorers, settings.seed, samples)
-                for place, i in enumerate(part):
-                    own = slice(place * samples, (place + 1) * samples)
-                    found[i] = _sampled(scores[own], texts[own], settings)
-                advance(len(rows))
+        for part in in_step([len(case.utterances) for case in cases], step):
+            rows = [cases[i] for i in part for _ in range(samples)]
+            scores, texts = _led(rows, defender, scorers, settings.seed, samples)
+            for place, i in enumerate(part):
+                own = slice(place * samples, (place + 1) * samples)
+                found[i] = _sampled(scores[own], texts[own], settings)
+            advance(len(rows))
     return [found[i] for i in range(len(cases))]
 
 
@@ -233,8 +227,7 @@ def _led(
         replies = session.speak(derive(keys, turn))
         said = [(*before, row.utterances[turn]) for before, row in zip(said, rows, strict=True)]
         known = [reply.text if reply.assessable else None for reply in replies]
-        each = np.array([score_texts(scorer, known, said) for scorer in scorers])
-        scores[:, turn] = np.where(np.isnan(each).any(axis=0), np.nan, each.min(axis=0))
+        scores[:, turn] = np.min([score_texts(scorer, known, said) for scorer in scorers], axis=0)
         for own, reply in zip(texts, replies, strict=True):
             own[turn] = reply.text
         said = [(*before, reply.text) for before, reply in zip(said, replies, strict=True)]
@@ -298,13 +291,8 @@ def _totals(results: Sequence[CaseResult], options: Options) -> Totals:
 
 
 def _config(settings: Settings, defender: Speaker, scorer: Scorer, folder: Path) -> EvaluationConfig:
-    return EvaluationConfig.of(
-        {
-            "settings": settings.as_dict(), "versions": versions(), "defender": defender.name, "scorer": scorer.name,
-            "likelihood": defender.likelihood_source, "started_in": started_in(folder),
-            "defender_sha256": defender.weights_sha256(), **defender.facts(),
-        }
-    )  # fmt: skip
+    about = {"started_in": started_in(folder), "defender_sha256": defender.weights_sha256(), **defender.facts()}
+    return config_of(settings, defender, scorer, about)
 
 
 def _hash(suite: SuiteFile) -> str:

@@ -172,14 +172,10 @@ def _adversaries(
     for target in targets:
         if not (baseline and target == UNTUNED):
             name = _name(target, found)
-            if (count := candidates_of(target)) is not None:
-                start = build_lm(settings.adversary, settings.rollout, partners=[settings.defender])
-                eta = settings.evaluation.eta
-                found[name] = Resampling(
-                    start, defender, scorer, settings.reward, count, eta, name=f"{target}, η {eta:g}"
-                )
-                continue
-            found[name] = _adversary(target, runs.get(target), settings, scripts)
+            if (count := candidates_of(target)) is None:
+                found[name] = _adversary(target, runs.get(target), settings, scripts)
+            else:
+                found[name] = _resampling(target, count, settings, defender, scorer)
             if target in runs and runs[target].kept_start():
                 kept.append(name)
     return found, scripts, kept
@@ -202,6 +198,11 @@ def _adversary(
         path = str(Run(run.path).best) if run is not None else target
         model = model.model_copy(update={"path": path, "revision": None})
     return build_lm(model, settings.rollout, partners=[settings.defender])
+
+
+def _resampling(target: str, candidates: int, settings: Settings, defender: Speaker, scorer: Scorer) -> Resampling:
+    start, eta = _adversary(UNTUNED, None, settings, {}), settings.evaluation.eta
+    return Resampling(start, defender, scorer, settings.reward, candidates, eta, name=f"{target}, η {eta:g}")
 
 
 def _note_repeats(name: str, usable: int, prefixes: int) -> None:

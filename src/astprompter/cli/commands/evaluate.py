@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,17 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ...base.errors import RunError, UserError, nearest
+from ...base.errors import RunError, UserError
 from ...base.names import UNTUNED
 from ...base.processes import is_main, join
-from ...config import known_keys
 from ...evaluation.grid import terminal
 from ...evaluation.tables import of_summaries
 from ...runs.directory import FAILURES, KEPT_START
 from ...runs.schema.common import read_rows
 from ...runs.schema.results import FailureRow
 from ..console import failure_blocks, quiet_libraries, scorer_lines
-from .shared import OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, say, tell, warn
+from .shared import OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, is_setting, say, tell, warn
 
 if TYPE_CHECKING:
     from ...workflows.gates import Unassessed, Verdict
@@ -114,7 +112,7 @@ def evaluate(
 
     words = [word for word in targets if fail_over and word.partition("=")[0] in FIGURES and "=" in word]
     gates = gates_of([*(fail_over or []), *words], gate_by)
-    settings = [word for word in targets if word not in words and _is_setting(word)]
+    settings = [word for word in targets if word not in words and is_setting(word)]
     names = [word for word in targets if word not in [*words, *settings]]
     if not names:
         raise UserError("name at least one run directory or model to evaluate")
@@ -158,18 +156,6 @@ def _correct(folder: Path, labels: Path, settings: list[str], others: Mapping[st
     say(f"\nResults: {folder / 'summary.json'} (section 'labels')")
     failed = read_rows(folder / FAILURES, FailureRow) if (folder / FAILURES).is_file() else []
     return {summary.config.defender: Written(summary, failed, {}, folder)}
-
-
-def _is_setting(word: str) -> bool:
-    """Whether a word is ``key=…`` or ``section.key=…``, whatever files there are; a path has ``./`` before it."""
-    key, sign, _ = word.partition("=")
-    if not sign and "." in word and word in known_keys():
-        raise UserError(f"'{word}' is a setting and has no value; did you mean {word}=VALUE? A folder: './{word}'")
-    if not sign or not re.fullmatch(r"\w+(\.\w+)*", key):
-        return False
-    if key not in (known := known_keys()):
-        raise UserError(f"unknown setting '{key}'.{nearest(key, known)} A folder of that name: './{word}'")
-    return True
 
 
 def _end(verdicts: Sequence[Verdict], unassessed: Sequence[Unassessed], max_errors: float, code: int) -> None:

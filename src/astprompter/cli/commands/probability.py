@@ -16,8 +16,7 @@ from ...base.formats import percent
 from ...probability import words
 from ...runs.schema.probability import ProbabilityFile
 from ..console import quiet_libraries
-from .evaluate import _is_setting
-from .shared import PresetName, Set, ShowText, SkipBadRows, bars, given, say, tell, warn
+from .shared import PresetName, Set, ShowText, SkipBadRows, bars, given, is_setting, say, tell, warn
 
 Targets = Annotated[
     list[str], typer.Argument(metavar="RUN|KEY=VALUE", help="Run directories, model folders or hub names.")
@@ -82,7 +81,7 @@ def probability(
     """
     if fail_over is not None and relative is not None:
         raise UserError("--fail-over needs the conservative limit, which a run with --relative does not have")
-    settings = [word for word in targets if _is_setting(word)]
+    settings = [word for word in targets if is_setting(word)]
     names = [word for word in targets if word not in settings]
     if not names:
         raise UserError("name at least one run directory or model, whose adversary speaks")

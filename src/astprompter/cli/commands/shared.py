@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ...base.errors import UserError, nearest
 from ...base.processes import is_main
 from ...base.progress import Progress, progress_of
+from ...config import known_keys
 from ..console import WARNING
 
 OUT = Console(emoji=False)  # ":100:" in a path or a text stays what it is
@@ -37,6 +40,18 @@ ShowText = Annotated[bool, typer.Option("--show-text", help="Show texts unmasked
 def given(overrides: list[str] | None, sets: list[str] | None, *, skip_bad_rows: bool = False) -> list[str]:
     """All settings of a command line: ``KEY=VALUE`` alone, by ``--set``, and what ``--skip-bad-rows`` stands for."""
     return [*(overrides or []), *(sets or []), *(["data.skip_bad_rows=true"] if skip_bad_rows else [])]
+
+
+def is_setting(word: str) -> bool:
+    """Whether a word is ``key=…`` or ``section.key=…``, whatever files there are; a path has ``./`` before it."""
+    key, sign, _ = word.partition("=")
+    if not sign and "." in word and word in known_keys():
+        raise UserError(f"'{word}' is a setting and has no value; did you mean {word}=VALUE? A folder: './{word}'")
+    if not sign or not re.fullmatch(r"\w+(\.\w+)*", key):
+        return False
+    if key not in (known := known_keys()):
+        raise UserError(f"unknown setting '{key}'.{nearest(key, known)} A folder of that name: './{word}'")
+    return True
 
 
 def say(text: str) -> None:

@@ -35,6 +35,10 @@ class TrajectoryRow(Opened):
     turns: list[TurnRow]
     """The turns, in order."""
 
+    def until(self, turn: int) -> list[TurnRow]:
+        """The turns that led to one (from 1), which is the last; of accumulated ones it alone."""
+        return self.turns[turn - 1 if self.accumulated else 0 : turn]
+
     @classmethod
     def of_trajectory(
         cls,
