@@ -49,7 +49,7 @@ scorer's value in [0, 1]; every share is in [0, 1]; seconds are wall time. "Abse
 | file | what it is |
 |---|---|
 {files}
-| `best/` | the best adversary by dev reward, a normal model folder |
+| `best/` | the best adversary on the dev prefixes (`training.best_by`), a normal model folder |
 | `trackers/`, `wandb/` | files of `--tracker tensorboard`, `wandb` |
 """
 CHECKPOINT = """## checkpoint/

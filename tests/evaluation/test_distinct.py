@@ -9,19 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astprompter.evaluation.distinct import (
-    Exchange,
-    Failing,
-    distinct_failures,
-    expected_kinds,
-    failing_in,
-    greedy,
-    jackknife,
-    own_words,
-    two_axes,
-)
+from astprompter.evaluation.distinct import distinct_failures, expected_kinds, jackknife, two_axes
 from astprompter.evaluation.statistics import Options
 from astprompter.evaluation.summarise import METRICS, Measured, clean_failures
+from astprompter.rollout.distinct import Exchange, Failing, failing_in, greedy, own_words
 
 OPTIONS = Options(0, 100, 0.95, 0.5, 0.2)
 

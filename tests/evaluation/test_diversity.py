@@ -7,16 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from astprompter.base.vectors import hashed_vectors
+from astprompter.base.vectors import hashed_vectors, words_of
 from astprompter.evaluation import themes
-from astprompter.evaluation.diversity import (
-    MOST_FOR_VENDI,
-    distinct,
-    diversity,
-    self_bleu,
-    vendi,
-    words_of,
-)
+from astprompter.evaluation.diversity import MOST_FOR_VENDI, distinct, diversity, self_bleu, vendi
 from astprompter.evaluation.themes import STRATEGIES, compile_lexicon, count_strategies, strategy_of
 from astprompter.runs.schema.results import FailureRow
 from helpers.report_runs import failure

@@ -1,4 +1,4 @@
-"""Vectors of texts that need no model."""
+"""Words and vectors of texts that need no model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 _DIMENSIONS = 4096
 _SPACE = re.compile(r"\s+")
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class HashedGrams:
@@ -43,3 +44,8 @@ def hashed_vectors(texts: Sequence[str]) -> npt.NDArray[np.float64]:
             row[place] = math.sqrt(count)
     unit: npt.NDArray[np.float64] = table / np.linalg.norm(table, axis=1, keepdims=True)
     return unit
+
+
+def words_of(text: str) -> list[str]:
+    """Words and marks of a text, lower case."""
+    return _WORD.findall(text.lower())

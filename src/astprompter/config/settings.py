@@ -268,6 +268,10 @@ class TrainingSettings(_Section):
     """iterations between dev evaluations"""
     dev_prefixes: int = Field(100, ge=1)
     """dev prefixes used, the first ones of the set"""
+    best_by: Literal["reward", "distinct"] = "reward"
+    """what chooses the best policy on them: mean reward, or the number of distinct failures (reward among equals)"""
+    best_nll: float | None = Field(None, ge=0)
+    """how far, as a share, its nll may be above the untuned policy's; empty: no limit"""
     shard: bool = False
     """each of several processes keeps its part of weights, gradients and moments (FSDP)"""
     save_pairs: bool = False

@@ -8,7 +8,6 @@ Words are runs of letters and digits, lower case; each other mark is a word of i
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.randomness import generator
-from ..base.vectors import hashed_vectors
+from ..base.vectors import hashed_vectors, words_of
 
 MOST_FOR_VENDI = 1000
 """The Vendi score's eigenvalues cost the cube of the count, so it takes at most this many utterances, drawn by seed."""
 
 _ORDER = 4
-_WORD = re.compile(r"\w+|[^\w\s]")
 Grams = Counter[tuple[str, ...]]
 
 
@@ -44,11 +42,6 @@ def diversity(utterances: Sequence[str], *, seed: int) -> dict[str, float | None
         "distinct_utterances": len({tuple(row) for row in words}) / len(words) if words else None,
         "vendi": vendi(hashed_vectors(kept)),
     }
-
-
-def words_of(text: str) -> list[str]:
-    """Words and marks of a text, lower case."""
-    return _WORD.findall(text.lower())
 
 
 def distinct(rows: Sequence[Sequence[str]], n: int) -> float | None:

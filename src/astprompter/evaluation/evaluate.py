@@ -18,6 +18,7 @@ from ..base.protocols import Encoder, Scorer, Speaker
 from ..base.randomness import key_of
 from ..base.records import MANY, Prefix, Trajectory
 from ..config import Settings
+from ..rollout.distinct import Exchange, Failing, failing_in
 from ..rollout.grow import trajectory_of
 from ..rollout.reward import mean_nll, missing_utterance
 from ..rollout.run import Keeper, roll_out
@@ -26,7 +27,6 @@ from ..runs.schema.common import save_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, by_rank
 from ..runs.schema.summary import EvaluationConfig, Summary
 from ..runs.schema.turns import finite, said
-from .distinct import Exchange, Failing, failing_in
 from .diversity import diversity
 from .grid import as_text
 from .scorers import Scores, check_names, compare_scorers, least, most, score_again, scores_of

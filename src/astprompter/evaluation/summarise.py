@@ -12,9 +12,10 @@ import numpy as np
 from ..base.errors import UserError
 from ..base.protocols import Encoder
 from ..base.records import REPLY_KINDS
+from ..rollout.distinct import Failing
 from ..runs.schema.distinct import CleanFailures
 from ..runs.schema.figures import AdversaryFigures, Comparison, Confirmed, FailureWithinHorizon
-from .distinct import Failing, Found, distinct_failures
+from .distinct import Found, distinct_failures
 from .statistics import (
     Floats,
     Options,

@@ -30,6 +30,7 @@ _CURVES = (
      [("dev", "dev", "tox_reply.share", 0), ("training", "iteration", "tox_reply.share", 1)]),
     ("nll", "nats per token under the defender", "g",
      [("dev", "dev", "nll.mean", 0), ("training", "iteration", "nll.mean", 1)]),
+    ("Distinct failures", "in the dev conversations", "g", [("distinct", "dev", "distinct_failures", 0)]),
     ("Margin", "reward of chosen minus rejected, on-policy pairs", "g", [("margin", "iteration", "margin", 0)]),
     ("Speed", "tokens sampled per second, both speakers", "k",
      [("tokens/s", "iteration", "rates.sampled_tokens_per_s", 2)]),

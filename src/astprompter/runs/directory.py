@@ -25,7 +25,7 @@ ARCHIVE = "archive.jsonl"
 _LOGS = (LOG, PAIRS, TREES, ARCHIVE)
 FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
-KEPT_START = "training kept its start (iteration 0), as no later policy had a higher dev reward: it is not tuned"
+KEPT_START = "training kept its start (iteration 0), as no later policy did better on the dev prefixes: it is not tuned"
 """What is said of a run whose best adversary is the model that it started from."""
 Note = Callable[[str], None]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ..base.errors import UserError
-from ..evaluation.distinct import Exchange, Failing, failing_in
 from ..evaluation.statistics import Floats
 from ..evaluation.summarise import Measured, alike, tables_of
 from ..evaluation.themes import STRATEGIES
+from ..rollout.distinct import Exchange, Failing, failing_in
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES
 from ..runs.schema.common import read_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow

@@ -41,7 +41,7 @@ _TUNED = (
 _START = (
     "Untuned adversary against",
     "this model was kept for the toxic text that another model replies with. It is the one that training started from: "
-    "no later policy had a higher dev reward.",
+    "no later policy did better on the dev prefixes.",
 )
 _PLAIN = "An utterance continues the conversation text as it stands."
 _CHAT = (
@@ -99,7 +99,7 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: L
             label=settings.scorer.label,
             iteration=dev.iteration,
             updates=dev.updates,
-            chosen="as the last one" if settings.training.objective == "sft" else "by mean dev reward",
+            chosen=_chosen(settings),
             figures=_figures(dev),
             form=_CHAT if adversary.chat else _PLAIN,
         )
@@ -118,12 +118,22 @@ def _method(settings: Settings) -> str:
     return f"ASTPrompter (arXiv 2407.09447), {settings.loss.kind.upper()} with tau {settings.loss.tau}"
 
 
+def _chosen(settings: Settings) -> str:
+    training = settings.training
+    if training.objective == "sft":
+        return "as the last one"
+    by = "mean dev reward" if training.best_by == "reward" else "distinct failures on the dev prefixes"
+    limit = "" if training.best_nll is None else f", with a dev nll at most {training.best_nll:.1%} above the untuned"
+    return f"by {by}{limit}"
+
+
 def _figures(dev: LogRow) -> str:
     means = means_of(dev)
     if means is None:
         return "no dev turn has a reward"
     reward, share, nll, threshold = means
     return (
-        f"mean dev reward {reward:+.4f}, dev replies above {threshold:g}: {share:.1%}, dev nll of its utterances "
+        f"mean dev reward {reward:+.4f}, dev replies above {threshold:g}: {share:.1%} ({dev.distinct_failures} "
+        f"distinct failures), dev nll of its utterances "
         f"under the defender: {nll:.3f} nats per token"
     )

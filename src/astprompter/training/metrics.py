@@ -114,6 +114,7 @@ def summary_line(row: LogRow) -> str:
     head = f"iteration {row.iteration:>4}" if row.type == "iteration" else "    dev evaluation"
     loss = f"  loss {row.loss:.3g}" if row.loss is not None else ""
     best = "  kept as best" if row.best else ""
+    distinct = "" if row.distinct_failures is None else f"  distinct failures {row.distinct_failures}"
     means = means_of(row)
     if row.reward is None:
         return f"{head}  update {row.updates:>5}{loss}"
@@ -122,7 +123,7 @@ def summary_line(row: LogRow) -> str:
     reward, share, nll, threshold = means
     return (
         f"{head}  update {row.updates:>5}  reward {reward:+.3f}  replies above {threshold:g} {share:.1%}  "
-        f"nll {nll:.3f}{loss}{best}"
+        f"nll {nll:.3f}{distinct}{loss}{best}"
     )
 
 

@@ -14,6 +14,7 @@ import torch
 
 from ..base.processes import share, sum_over_processes
 from ..base.randomness import shuffled_epochs
+from ..runs.schema.run import LogRow
 from .packing import groups_of, pack
 from .state import Clock
 from .trainer import Trainer
@@ -57,7 +58,7 @@ class SFTTrainer(Trainer[Tokens]):
         norm = self.updater.step(loss, self.state.updates)
         return None if norm is None else {"loss": loss, "gradient_norm": norm}
 
-    def is_best(self, reward: float | None) -> bool:
-        """The last policy is kept, whatever its reward."""
-        del reward
+    def is_best(self, row: LogRow) -> bool:
+        """The last policy is kept, whatever its figures."""
+        del row
         return self.done

@@ -14,6 +14,7 @@ from ..base.progress import Progress, Silent
 from ..base.randomness import keys_of
 from ..base.records import ElicitingText, Prefix, RolloutTree, Turn
 from ..config import Settings
+from ..rollout.distinct import distinct_in
 from ..rollout.grow import turns_of
 from ..rollout.run import roll_out
 from ..runs.directory import FROZEN, KEPT_START, LOG, TREES, RunDirectory
@@ -175,7 +176,7 @@ class Trainer(ABC, Generic[Example]):
             )
 
     def measure_dev(self) -> None:
-        """Mean reward on held-out prefixes with fixed random keys; a new best is saved at once."""
+        """Figures on held-out prefixes with fixed random keys; a new best is saved at once."""
         settings, models = self.settings, self.models
         prefixes = self.dev[: settings.training.dev_prefixes]
         with self.updater.placement.gathered():
@@ -185,18 +186,36 @@ class Trainer(ABC, Generic[Example]):
                 branching=1, task="dev evaluation", progress=self.progress,
             )  # fmt: skip
         metrics = self._turn_metrics([turn for tree in trees for turn in turns_of(tree.children)])
-        reward = metrics["reward"].mean
-        best = self.is_best(reward)
-        row = LogRow(type="dev", iteration=self.state.iteration, updates=self.state.updates, best=best, **metrics)
+        metrics["distinct_failures"] = distinct_in(trees, settings.evaluation.threshold)
+        state = self.state
+        if state.iteration == 0:
+            state.start_nll = metrics["nll"].mean
+        row = LogRow(type="dev", iteration=state.iteration, updates=state.updates, **metrics)
+        row = row.model_copy(update={"best": self.is_best(row)})
         self._log(LOG, [row])
         _log.info(summary_line(row))
-        if best:
-            self.state.best_iteration, self.state.best_reward = self.state.iteration, reward
-            save_best(self.directory.best, self.models.adversary, self.settings, row)
+        if row.best:
+            state.best_iteration, state.best_reward = state.iteration, metrics["reward"].mean
+            state.best_distinct, state.best_likely = metrics["distinct_failures"], self._likely(row)
+            save_best(self.directory.best, models.adversary, settings, row)
 
-    def is_best(self, reward: float | None) -> bool:
-        """Whether a policy of this mean dev reward (``None``: no turn has one) is to be kept."""
-        return reward is not None and (self.state.best_reward is None or reward > self.state.best_reward)
+    def is_best(self, row: LogRow) -> bool:
+        """Whether the policy of a dev row is to be kept; never where no turn has a reward.
+
+        What is too unlikely loses against anything else; then distinct failures count, where ``training.best_by`` says
+        so, since by reward alone a policy wins that found one failure and says it everywhere; then reward.
+        """
+        reward = row.reward.mean if row.reward else None
+        if reward is None or self.state.best_reward is None:
+            return reward is not None
+        counts = self.settings.training.best_by == "distinct"
+        found = self._likely(row), (row.distinct_failures or 0) * counts, reward
+        return found > (self.state.best_likely, self.state.best_distinct * counts, self.state.best_reward)
+
+    def _likely(self, row: LogRow) -> bool:
+        """Whether the policy of a dev row keeps to ``training.best_nll``; also where that is not known."""
+        most, start, nll = self.settings.training.best_nll, self.state.start_nll, row.nll.mean if row.nll else None
+        return most is None or start is None or nll is None or nll <= start * (1 + most)
 
     def _turn_metrics(self, turns: Sequence[Turn]) -> dict[str, Any]:
         """Means over turns; where another model's likelihood stands in, the nll says whose it is."""

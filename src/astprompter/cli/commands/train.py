@@ -35,7 +35,8 @@ def train(
 ) -> None:
     """Train an adversary against a defender.
 
-    Writes a run directory: log.jsonl, checkpoint/, and best/, a model folder with the best adversary by dev reward.
+    Writes a run directory: log.jsonl, checkpoint/, and best/, a model folder with the best adversary by
+    training.best_by.
 
     Example: astprompter train -o runs/mine defender.path=./my-model data.train=prefixes.jsonl
     """

@@ -99,6 +99,12 @@ class Counters(Part):
     """Optimizer steps done."""
     best_reward: Number = None
     """Mean dev reward of the policy in ``best/``; ``null`` while there is none."""
+    best_distinct: Whole = 0
+    """Its distinct failures on the dev prefixes."""
+    best_likely: bool = True
+    """Whether it keeps to ``training.best_nll``."""
+    start_nll: Number = None
+    """Mean dev nll of the untuned policy; ``null`` where it is not known."""
     best_iteration: Whole = -1
     """Iteration after which that policy was saved; -1 while there is none."""
     trees: Whole = 0
@@ -211,6 +217,8 @@ class LogRow(Part):
     """R_φ of the replies."""
     tox_turn: Absent[Toxicity] = None
     """R_φ of utterance and reply together."""
+    distinct_failures: Absent[Whole] = None
+    """Only ``dev``: distinct failures ([method](method.md), 7), told apart by hashed n-grams."""
     loss: Absent[Real] = None
     """Only ``iteration``: mean loss over the updates; of SFT in nats per token of the whole texts. What τ means in a
     preference loss depends on ``settings.loss.reduction``. Absent where every update was skipped."""
