@@ -32,14 +32,16 @@ def estimate(mean: float, share: float | None, *, turns: int = 3) -> dict[str, A
     return row
 
 
-def adversary(share: float, nll: float, *, modern: bool = True, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
+def adversary(
+    share: float, nll: float, *, modern: bool = True, seeds: Sequence[int] = (0,), count: int = 101, failed: int = 31
+) -> dict[str, Any]:
     after = {"turns": 30, "share": share, "share_ci": None}
     return {
         "nll": estimate(nll, None), "utterance_perplexity": estimate(8.0, None),
         "tox_reply": estimate(0.2, share) | {"errors": 2},
         "tox_turn": estimate(0.3, share), "tox_utterance": estimate(0.1, share / 2),
         "failure_within_horizon": {
-            "share": 2 * share, "ci": [2 * share - 0.04, 2 * share + 0.04], "threshold": 0.5, "failed": 31,
+            "share": 2 * share, "ci": [2 * share - 0.04, 2 * share + 0.04], "threshold": 0.5, "failed": failed,
             "share_at": {"0.3": 2.4 * share, "0.5": 2 * share, "0.7": share},
             "bounds": [2 * share, 2 * share + 0.01], "bounds_ci": [2 * share - 0.04, 2 * share + 0.05],
             "assessed": 100, "unassessed": 1, "by_seed": [{"seed": 0, "share": 2 * share}], "seed_std": None,
@@ -50,7 +52,7 @@ def adversary(share: float, nll: float, *, modern: bool = True, seeds: Sequence[
                       "distinct_utterances": 0.97, "vendi": 41.5} if modern else {},
         "strategies": {"politics": 4, "sexual": 0, "profanity": 9, "threat": 1, "insult": 3, "other": 2}
         if modern else {},
-        "prefixes": 101, "prefixes_cut": 0, "seeds": list(seeds), "errors": 2,
+        "prefixes": count, "prefixes_cut": 0, "seeds": list(seeds), "errors": 2,
         "reply_kinds": {"answered": 300, "blank": 1, "refused": 0, "blocked": 0, "cut": 0, "tool_call": 0, "failed": 2},
     }  # fmt: skip
 
@@ -170,7 +172,10 @@ def write_run(folder: Path, *, count: int = 30, text: str = "pear", share: float
     values = settings_from(settings).as_dict()
     name = folder.name
     summary = {
-        "adversaries": {"untuned": adversary(0.02, 2.0, modern=modern), name: adversary(share, 2.08, modern=modern)},
+        "adversaries": {
+            "untuned": adversary(0.02, 2.0, modern=modern, count=count, failed=0),
+            name: adversary(share, 2.08, modern=modern, count=count, failed=count),
+        },
         "comparisons": [comparison(name, "untuned")],
         **({"variety": variety("untuned", name)} if modern else {}),
         "config": {"settings": values, "versions": {}, "defender": "tiny", "scorer": "word banana",
@@ -182,7 +187,9 @@ def write_run(folder: Path, *, count: int = 30, text: str = "pear", share: float
         "log.jsonl": log_rows(),
         "trees.jsonl": [tree_row(i, text=text) for i in range(1, 12)] if modern else [],
         "failures.jsonl": failures,
-        "trajectories.jsonl": [trajectory(who, i, text=text) for who in ("untuned", name) for i in range(count)],
+        "trajectories.jsonl": [
+            trajectory(who, i, text=text) for who in dict.fromkeys(("untuned", name)) for i in range(count)
+        ],
     }
     config_file(settings_from(settings)).write(folder / "config.json")
     Summary.of(summary).write(folder / "summary.json")

@@ -153,7 +153,7 @@ def test_hostile_text_stays_data(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine", count=3, text=HOSTILE)
     config = json.loads((run / "summary.json").read_text())
     config["config"] |= {"defender": HOSTILE, "scorer": HOSTILE}
-    config["adversaries"][HOSTILE] = adversary(0.1, 2.0)
+    config["adversaries"][HOSTILE] = adversary(0.1, 2.0, count=0, failed=0)
     (run / "summary.json").write_text(json.dumps(config))
     source = write_report([run]).read_text("utf-8")
     page = Page(source)
@@ -199,7 +199,7 @@ def test_no_model_text_is_in_the_visible_source(tmp_path: Path) -> None:
 def test_markdown_holds_the_conclusion_and_tables_and_escapes(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine", count=2)
     summary = json.loads((run / "summary.json").read_text())
-    summary["adversaries"]["a|b\x1b[2J<i>\n# c"] = adversary(0.1, 2.0)
+    summary["adversaries"]["a|b\x1b[2J<i>\n# c"] = adversary(0.1, 2.0, count=0, failed=0)
     (run / "summary.json").write_text(json.dumps(summary))
     text = write_report([run], form="md").read_text("utf-8")
     assert text.startswith("# Within 3 turns")
@@ -227,6 +227,9 @@ def measured_alone(place: Path, *, called: str) -> None:
         rows = [json.loads(line) for line in (place / file).read_text().splitlines()]
         kept = [{**row, "adversary": called} for row in rows if row["adversary"] == place.name]
         (place / file).write_text("".join(json.dumps(row) + "\n" for row in kept))
+    summary = json.loads((place / "summary.json").read_text())
+    summary |= {"adversaries": {called: summary["adversaries"][place.name]}, "comparisons": []}
+    (place / "summary.json").write_text(json.dumps(summary))
 
 
 def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
@@ -237,7 +240,6 @@ def test_an_experiment_gives_its_pooled_figures(tmp_path: Path) -> None:
             place = tmp_path / "evaluations" / "small-vs-small" / f"seed-{seed}" / name
             write_run(place, count=3, text=f"seed{seed}")
             measured_alone(place, called="x")
-            (place / "summary.json").unlink()
     pairs = [("ours", "untuned"), ("no-turn", "untuned"), ("untuned", "ours"), ("no-turn", "ours")]
     rows = {name: adversary(share, 2.0, seeds=(0, 1))
             for name, share in (("untuned", 0.02), ("no-turn", 0.05), ("ours", 0.155))}  # fmt: skip
@@ -408,7 +410,7 @@ def test_every_setting_that_differs_is_shown_and_every_run_can_be_made_again(tmp
 def test_different_baselines_keep_their_run(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
     summary = json.loads((two / "summary.json").read_text())
-    summary["adversaries"]["untuned"] = adversary(0.03, 2.0)
+    summary["adversaries"]["untuned"] = adversary(0.03, 2.0, count=30, failed=0)
     (two / "summary.json").write_text(json.dumps(summary))
     assert [a.label for a in only_study(one, two).adversaries] == ["one", "untuned", "untuned (two)", "two"]
 

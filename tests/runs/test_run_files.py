@@ -21,6 +21,7 @@ from astprompter.export import export_run
 from astprompter.report.page import write_report
 from astprompter.report.read import read_runs
 from astprompter.runs.directory import FAILURES, LOG, PAIRS, TRAJECTORIES, TREES, RunDirectory
+from astprompter.runs.results import result_rows
 from astprompter.runs.schema.common import FORMAT, File, Interval, Number, read_rows, save_rows
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
 from astprompter.runs.schema.run import (
@@ -37,7 +38,10 @@ from astprompter.runs.schema.run import (
 from astprompter.runs.schema.summary import Summary
 from astprompter.training import checkpoint
 from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint
+from astprompter.workflows.label import read_replies
+from astprompter.workflows.replay import replay
 from astprompter.workflows.resume import refuse_changed
+from astprompter.workflows.suite import make_suite
 from helpers.files import config_file
 from helpers.files import read_rows as plain_rows
 from helpers.report_runs import write_run
@@ -198,11 +202,50 @@ def test_the_report_of_an_sft_run(tmp_path: Path) -> None:
 
 def test_a_failure_of_a_turn_that_is_not_there(whole: Path, tmp_path: Path) -> None:
     run = copy_of(whole, tmp_path)
-    row = plain_rows(run / FAILURES)[0]
+    first, *rest = plain_rows(run / FAILURES)
     for turn in (0, 9):
-        (run / FAILURES).write_text(json.dumps(row | {"turn": turn}) + "\n")
+        (run / FAILURES).write_text("".join(json.dumps(row) + "\n" for row in (first | {"turn": turn}, *rest)))
         with pytest.raises(UserError, match=rf"failures\.jsonl' names turn {turn} of a trajectory that has 3"):
             export_run(run, "inspect", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "told"),
+    [
+        (TRAJECTORIES, slice(1, None), "3 of 'untuned' in place of 4"),
+        (TRAJECTORIES, slice(0, -2), "2 of 'mine' in place of 4"),
+        (TRAJECTORIES, slice(0, 0), "0 of 'untuned' in place of 4, 0 of 'mine' in place of 4"),
+        (FAILURES, slice(0, 3), "3 of 'mine' in place of 4"),
+        (FAILURES, slice(0, 0), "0 of 'mine' in place of 4"),
+    ],
+)
+def test_a_file_that_lost_rows_is_refused_by_every_reader(
+    whole: Path, tmp_path: Path, name: str, lines: slice, told: str
+) -> None:
+    run = copy_of(whole, tmp_path)
+    content = (run / name).read_text("utf-8").splitlines(keepends=True)
+    (run / name).write_text("".join(content[lines]), "utf-8")
+    readers: dict[str, Any] = {
+        "report": lambda: write_report([run]),
+        "export": lambda: export_run(run, "inspect", tmp_path / "out"),
+        "suite": lambda: make_suite([run], tmp_path / "suite"),
+        "replay": lambda: replay(run, 1, 2),
+        "label": lambda: read_replies(run),
+    }
+    for reader in readers if name == TRAJECTORIES else set(readers) - {"label"}:  # which reads no failures
+        with pytest.raises(UserError, match=rf"{name}' does not hold the rows that summary\.json counts, but {told}"):
+            readers[reader]()
+
+
+def test_only_a_torn_last_line_may_be_lacking(whole: Path, tmp_path: Path) -> None:
+    run = copy_of(whole, tmp_path)
+    content, notes = (run / FAILURES).read_bytes(), list[str]()
+    (run / FAILURES).write_bytes(content[:-9])
+    assert len(result_rows(run, FailureRow, note=notes.append)) == 3
+    assert len(notes) == 1
+    (run / FAILURES).write_bytes(content[content.index(b"\n") + 1 : -9])
+    with pytest.raises(UserError, match="but 2 of 'mine' in place of 4; evaluate again"):
+        result_rows(run, FailureRow, note=notes.append)
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------

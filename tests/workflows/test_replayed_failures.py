@@ -122,7 +122,7 @@ def test_what_is_not_there_is_said(tmp_path: Path, defender: Scripted) -> None:
     with pytest.raises(UserError, match="no failure 9; they have the numbers 1 to 3"):
         replay(run, 9, 2)
     lines = (run / "trajectories.jsonl").read_text().splitlines()
-    (run / "trajectories.jsonl").write_text("\n".join(lines[:3]) + "\n")
+    (run / "trajectories.jsonl").write_text("\n".join([*lines[:4], lines[3], lines[5]]) + "\n")
     with pytest.raises(UserError, match="does not hold the conversation of failure 2"):
         replay(run, 2, 2)
 

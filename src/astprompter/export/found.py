@@ -12,7 +12,7 @@ from ..base.errors import UserError, nearest
 from ..base.progress import Progress
 from ..config import Settings
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory
-from ..runs.schema.common import R, read_rows
+from ..runs.results import Row, result_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow
 from ..runs.schema.run import ConfigFile
 from ..runs.schema.summary import EvaluationConfig, Summary
@@ -237,8 +237,7 @@ def first_turn_pairs(rows: Sequence[TrajectoryRow]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _rows(export: Export, name: str, kind: type[R]) -> list[R]:
-    path = export.run / name
-    if not path.is_file():
+def _rows(export: Export, name: str, kind: type[Row]) -> list[Row]:
+    if not (export.run / name).is_file():
         raise UserError(f"'{export.run}' has no {name}; run 'astprompter evaluate {export.run}' first")
-    return read_rows(path, kind, note=_log.info)
+    return result_rows(export.run, kind, note=_log.info)

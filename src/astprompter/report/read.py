@@ -11,7 +11,8 @@ from pathlib import Path
 from ..base.errors import UserError
 from ..base.names import OURS
 from ..base.strict_json import read_object
-from ..runs.directory import CONFIG, FAILURES, LOG, SUMMARY, TRAJECTORIES, TREES, Note
+from ..runs.directory import CONFIG, LOG, SUMMARY, TREES, Note
+from ..runs.results import Row, result_rows
 from ..runs.schema.common import R, read_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.run import ConfigFile, LogRow, TreeRow
@@ -87,7 +88,8 @@ def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFil
         summary = Summary.read(folder / SUMMARY) if (folder / SUMMARY).is_file() else None
         if summary and not summary.adversaries:
             raise UserError(f"'{folder / SUMMARY}' lists no adversaries; run 'astprompter evaluate' again")
-        rows = _rows(folder / FAILURES, FailureRow, note), _rows(folder / TRAJECTORIES, TrajectoryRow, note)
+        failures = result_rows(folder, FailureRow, note=note, needed=False)
+        rows = failures, result_rows(folder, TrajectoryRow, note=note, needed=False)
         runs.append(
             RunFiles(folder, name if names[name] == 1 else str(folder), *_training(folder, note), summary, *rows)
         )
@@ -119,19 +121,19 @@ def _cases(folder: Path, note: Note | None) -> Iterator[RunFiles]:
         summary = Summary(adversaries=dict(case.adversaries), comparisons=case.comparisons, config=decided)
         exported = next(iter(sorted(measured.glob(f"seed-*/{OURS}"))), folder)
         rows = (
-            _texts(measured, case, FAILURES, FailureRow, note),
-            _texts(measured, case, TRAJECTORIES, TrajectoryRow, note),
+            _pooled(measured, case, FailureRow, note),
+            _pooled(measured, case, TrajectoryRow, note),
         )
         yield RunFiles(folder, name, config, log, trees, summary, *rows, found.command, measured, exported)
 
 
-def _texts(folder: Path, case: Case, file: str, kind: type[R], note: Note | None) -> list[R]:
+def _pooled(folder: Path, case: Case, kind: type[Row], note: Note | None) -> list[Row]:
     """Rows of what the case pools, under the experiment's names; prefixes of different seeds stay apart."""
     return [
-        row.model_copy(update={"adversary": name, "prefix_id": f"seed-{seed}/{row.prefix_id}"})  # type: ignore[attr-defined]
+        row.model_copy(update={"adversary": name, "prefix_id": f"seed-{seed}/{row.prefix_id}"})
         for name, found in case.adversaries.items()
         for seed in found.seeds
-        for row in _rows(folder / f"seed-{seed}" / name / file, kind, note)
+        for row in result_rows(folder / f"seed-{seed}" / name, kind, note=note, needed=False)
     ]
 
 

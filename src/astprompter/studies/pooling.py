@@ -20,8 +20,8 @@ from ..evaluation.statistics import Floats
 from ..evaluation.summarise import Measured, alike, tables_of
 from ..evaluation.themes import STRATEGIES
 from ..rollout.distinct import Exchange, Failing, failing_in
-from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES
-from ..runs.schema.common import read_rows
+from ..runs.directory import SUMMARY
+from ..runs.results import result_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow
 from ..runs.schema.summary import Summary
 
@@ -38,9 +38,9 @@ def pool(folders: Mapping[int, Path], threshold: float) -> Measured:
     Raises:
         UserError: A file is damaged, or the seeds were measured on different prefixes or defenders.
     """
-    trajectories = [read_rows(folder / TRAJECTORIES, TrajectoryRow) for folder in folders.values()]
+    trajectories = [result_rows(folder, TrajectoryRow) for folder in folders.values()]
     summaries = [Summary.read(folder / SUMMARY) for folder in folders.values()]
-    failures = [row for folder in folders.values() for row in read_rows(folder / FAILURES, FailureRow)]
+    failures = [row for folder in folders.values() for row in result_rows(folder, FailureRow)]
     prefixes = [tuple(row.prefix_id for row in rows) for rows in trajectories]
     configs = [summary.config for summary in summaries]
     inputs = [((c.prefixes.sha256 if c.prefixes else None) or "", c.defender_sha256 or "") for c in configs]

@@ -21,7 +21,7 @@ from ..evaluation.grid import guarded
 from ..evaluation.labels import EDGES, Judged, allocation, judged_adversaries, strata_of
 from ..evaluation.statistics import Options
 from ..runs.directory import SUMMARY, TRAJECTORIES
-from ..runs.schema.common import read_rows
+from ..runs.results import result_rows
 from ..runs.schema.labels import Label, Labels, LabelsFile
 from ..runs.schema.results import TrajectoryRow
 from ..runs.schema.summary import Summary
@@ -235,7 +235,7 @@ def read_replies(folder: Path) -> tuple[Summary, list[Reply]]:
     """
     if not ((folder / SUMMARY).is_file() and (folder / TRAJECTORIES).is_file()):
         raise UserError(f"'{folder}' has no evaluation (summary.json and trajectories.jsonl); evaluate it first")
-    return Summary.read(folder / SUMMARY), list(replies_of(read_rows(folder / TRAJECTORIES, TrajectoryRow)))
+    return Summary.read(folder / SUMMARY), list(replies_of(result_rows(folder, TrajectoryRow)))
 
 
 def check_same(file: LabelsFile, summary: Summary, replies: Mapping[str, Reply], path: Path) -> None:

@@ -17,7 +17,7 @@ from ..evaluation.grid import Cell, Column, Grid
 from ..evaluation.statistics import wilson
 from ..rollout.reward import score_texts
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES
-from ..runs.schema.common import read_rows
+from ..runs.results import result_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.summary import Summary
 from ..runs.started import settings_here
@@ -84,12 +84,12 @@ def replay(
         UserError: There is no such failure, a file is damaged, or a model cannot be loaded.
     """
     summary = Summary.read(run / SUMMARY)
-    failures = read_rows(run / FAILURES, FailureRow)
+    failures = result_rows(run, FailureRow)
     failure = next((row for row in failures if row.rank == number), None)
     if failure is None:
         known = f"they have the numbers 1 to {len(failures)}" if failures else "it has none"
         raise UserError(f"'{run}' has no failure {number}; {known} ({FAILURES})")
-    found = read_rows(run / TRAJECTORIES, TrajectoryRow)
+    found = result_rows(run, TrajectoryRow)
     path = next(
         (row for row in found if (row.adversary, row.prefix_id) == (failure.adversary, failure.prefix_id)), None
     )

@@ -23,8 +23,8 @@ from ..evaluation.evaluate import config_of
 from ..evaluation.statistics import Options, overall, wilson
 from ..rollout.grow import in_step
 from ..rollout.reward import score_texts
-from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES
-from ..runs.schema.common import read_rows
+from ..runs.directory import SUMMARY, TRAJECTORIES
+from ..runs.results import result_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.suite import Case, CaseResult, Outcome, RetestFile, Samples, SuiteFile, Totals
 from ..runs.schema.summary import EvaluationConfig, Summary
@@ -96,10 +96,10 @@ def make_suite(
 
 def _cases_of(run: Path, *, every: bool) -> Iterator[Case]:
     """Cases of an evaluation, without their samples; one of each cluster unless ``every`` failure is wanted."""
-    paths = {(row.adversary, row.prefix_id): row for row in read_rows(run / TRAJECTORIES, TrajectoryRow)}
+    paths = {(row.adversary, row.prefix_id): row for row in result_rows(run, TrajectoryRow)}
     seen: set[int] = set()
     none = Samples(failed=0, assessed=0, drawn=0, share=None, ci=None)
-    for row in read_rows(run / FAILURES, FailureRow):
+    for row in result_rows(run, FailureRow):
         path = paths.get((row.adversary, row.prefix_id))
         if path is None:
             raise UserError(

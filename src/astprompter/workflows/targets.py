@@ -19,9 +19,9 @@ from ..data import BadRows, load_dialogues
 from ..models.local.loading import check_folder
 from ..models.local.replay import Replay
 from ..rollout.resampling import Resampling
-from ..runs.directory import FAILURES, LOG, SUMMARY, TRAJECTORIES, RunDirectory
+from ..runs.directory import LOG, SUMMARY, RunDirectory
+from ..runs.results import result_rows
 from ..runs.run import Run
-from ..runs.schema.common import read_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.summary import Summary
 from .evaluate import Parts, facts_of_prefixes, measured, settings_of_first, test_prefixes
@@ -122,8 +122,8 @@ def _written(load: Callable[[], Parts], folder: Path, **options: Any) -> Written
         result = measured(load, folder, **options)
     except NothingLeftError:
         _log.info(f"note: nothing in '{folder}' is left to ask for again; its results stay, and the gates go by them")
-        openings = {row.prefix_id: row.prefix for row in read_rows(folder / TRAJECTORIES, TrajectoryRow)}
-        return Written(Summary.read(folder / SUMMARY), read_rows(folder / FAILURES, FailureRow), openings, folder)
+        openings = {row.prefix_id: row.prefix for row in result_rows(folder, TrajectoryRow)}
+        return Written(Summary.read(folder / SUMMARY), result_rows(folder, FailureRow), openings, folder)
     openings = {path.prefix.id: path.prefix.text for paths in result.trajectories.values() for path in paths}
     return Written(result.summary, result.failed, openings, folder)
 

@@ -16,8 +16,8 @@ from ...base.names import UNTUNED
 from ...base.processes import is_main, join
 from ...evaluation.grid import terminal
 from ...evaluation.tables import of_summaries
-from ...runs.directory import FAILURES, KEPT_START
-from ...runs.schema.common import read_rows
+from ...runs.directory import KEPT_START
+from ...runs.results import result_rows
 from ...runs.schema.results import FailureRow
 from ..console import failure_blocks, quiet_libraries, scorer_lines
 from .shared import OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, is_setting, say, tell, warn
@@ -154,7 +154,7 @@ def _correct(folder: Path, labels: Path, settings: list[str], others: Mapping[st
     for grid in of_summaries({summary.config.defender: summary}):
         OUT.print(terminal(grid, OUT.width))
     say(f"\nResults: {folder / 'summary.json'} (section 'labels')")
-    failed = read_rows(folder / FAILURES, FailureRow) if (folder / FAILURES).is_file() else []
+    failed = result_rows(folder, FailureRow, needed=False)
     return {summary.config.defender: Written(summary, failed, {}, folder)}
 
 
