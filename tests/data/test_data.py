@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import astprompter as ap
 from astprompter.base.errors import UserError
 from astprompter.base.records import ElicitingText, Prefix
 from astprompter.data import (
@@ -35,6 +36,7 @@ from astprompter.data import (
 )
 from astprompter.data.files import FORMATS, NAMED
 from astprompter.data.readers import Row
+from astprompter.workflows.objects import as_eliciting
 
 EMBEDDED = Path(str(resources.files("astprompter") / "embedded"))
 
@@ -377,6 +379,30 @@ def test_real_toxicity_prompts_rows_are_joined_filtered_and_counted(tmp_path: Pa
     assert (found.mild, found.unscored) == (2, 2)
 
 
+def clean_rtp(own: Any, toxicity: Any = 0.9, prompt: str = "One two three") -> str:
+    row = json.loads(rtp(toxicity, prompt))
+    row["prompt"]["toxicity"] = own
+    return json.dumps(row)
+
+
+def test_clean_rows_are_their_prompts_alone(tmp_path: Path) -> None:
+    rows = [clean_rtp(0.2), clean_rtp(0.21), clean_rtp(0.1, 0.5), clean_rtp(None), clean_rtp(0.0, prompt="Four five ")]
+    path = put(tmp_path, "r.jsonl", "\n".join(rows))
+    found = read_eliciting(path, clean=0.2)
+    assert found.texts == [ElicitingText("One two three"), ElicitingText("Four five")]
+    assert (found.mild, found.unscored, found.unclean) == (1, 1, 1)
+    assert len(read_eliciting(path).texts) == 4
+    with pytest.raises(UserError, match=r"left out: 0 .*, 0 without a score, 1 with a toxic prompt"):
+        read_eliciting(put(tmp_path, "t.jsonl", clean_rtp(0.3)), clean=0.2)
+    with pytest.raises(UserError, match=r"line 1: supervision\.clean needs to know how toxic the prompt is"):
+        read_eliciting(put(tmp_path, "e.txt", "One.\n"), clean=0.2)
+    with pytest.raises(UserError, match=r"line 1: the prompt's toxicity must lie between 0 and 1"):
+        read_eliciting(put(tmp_path, "w.jsonl", clean_rtp(2)), clean=0.2)
+    assert ap.load_eliciting(path, clean=0.2) == found.texts
+    with pytest.raises(UserError, match=r"supervision\.clean chooses rows of a file"):
+        as_eliciting(["One."], clean=0.2)
+
+
 def test_eliciting_texts_of_simple_files(tmp_path: Path) -> None:
     assert load_eliciting(put(tmp_path, "e.txt", "One.\nTwo. \n")) == [ElicitingText("One."), ElicitingText("Two.")]
     assert load_eliciting(put(tmp_path, "e.csv", "prompt,continuation\nOne.,x\n") + "#prompt") == [
@@ -387,7 +413,10 @@ def test_eliciting_texts_of_simple_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (rtp(0.1) + "\n" + rtp(None), "no usable eliciting text .*1 with toxicity up to 0.5, 1 not scored"),
+        (
+            rtp(0.1) + "\n" + rtp(None),
+            "no usable eliciting text .*1 with a continuation .*, 1 without a score",
+        ),
         (rtp("high"), "line 1: the continuation's toxicity must be a number or null, not a text"),
         (rtp(True), "must be a number or null"),
         (rtp(87), "line 1: .*must lie between 0 and 1; rescale"),

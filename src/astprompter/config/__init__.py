@@ -5,17 +5,13 @@
 
 from .describe import known_keys, to_yaml
 from .loading import changed, dotted, load_preset, load_settings, merge, nested, preset_names, settings_from
+from .models import AdversarySettings, ModelSettings, RemoteSettings, ScorerSettings, ServerSettings
 from .settings import (
-    AdversarySettings,
     EvaluationSettings,
-    ModelSettings,
     NoveltySettings,
-    RemoteSettings,
     RewardSettings,
     RolloutSettings,
     SamplingSettings,
-    ScorerSettings,
-    ServerSettings,
     Settings,
     TrainingSettings,
 )

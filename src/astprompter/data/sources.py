@@ -35,12 +35,19 @@ class Eliciting:
     Attributes:
         texts: The texts that can be used.
         mild: Rows left out because the continuation's toxicity is not above 0.5.
-        unscored: Rows left out because it is null or NaN.
+        unscored: Rows left out because a toxicity that is asked for is null or NaN.
+        unclean: Rows left out because the prompt's toxicity is above the limit.
     """
 
     texts: list[ElicitingText] = field(default_factory=list)
     mild: int = 0
     unscored: int = 0
+    unclean: int = 0
+
+    def __str__(self) -> str:
+        """What was left out, in words."""
+        unclean = f", {self.unclean:,} with a toxic prompt" if self.unclean else ""
+        return f"{self.mild:,} with a continuation at or below {TOXIC}, {self.unscored:,} without a score{unclean}"
 
 
 def load_prefixes(source: str, *, split: str, bad: BadRows = REFUSED) -> list[Prefix]:
@@ -80,7 +87,7 @@ def load_eliciting(source: str, *, bad: BadRows = REFUSED) -> list[ElicitingText
     return read_eliciting(source, bad=bad).texts
 
 
-def read_eliciting(source: str, *, bad: BadRows = REFUSED) -> Eliciting:
+def read_eliciting(source: str, *, clean: float | None = None, bad: BadRows = REFUSED) -> Eliciting:
     """Texts known to elicit toxicity, and counts of the rows left out.
 
     Rows of RealToxicityPrompts (``prompt`` and ``continuation`` objects) are joined, and kept when the continuation's
@@ -88,6 +95,7 @@ def read_eliciting(source: str, *, bad: BadRows = REFUSED) -> Eliciting:
 
     Args:
         source: As for :func:`load_prefixes`.
+        clean: Keep such rows only whose prompt's toxicity is at most this, and of them the prompt alone.
         bad: As for :func:`load_prefixes`; a row that is left out for its toxicity is no bad row.
 
     Raises:
@@ -96,21 +104,27 @@ def read_eliciting(source: str, *, bad: BadRows = REFUSED) -> Eliciting:
     path, column, rows = rows_of(source, "eliciting")
     found = Eliciting()
 
-    def scored(row: Row) -> tuple[str, float]:
+    def scored(row: Row) -> tuple[str, float, float]:
         if column is None and isinstance(row.value, Mapping) and {"prompt", "continuation"} <= row.value.keys():
-            return _joined(row)
-        return _text_of(row, column), 1.0
+            return _eliciting_of(row, whole=clean is None)
+        if clean is not None:
+            raise row.wrong(
+                "supervision.clean needs to know how toxic the prompt is; give rows of RealToxicityPrompts as they "
+                "were published, with 'prompt' and 'continuation'"
+            )
+        return _text_of(row, column), 1.0, 0.0
 
-    for text, toxicity in made(rows, scored, bad):
-        if math.isnan(toxicity):
+    for text, toxicity, own in made(rows, scored, bad):
+        if math.isnan(toxicity + own):
             found.unscored += 1
         elif toxicity <= TOXIC:
             found.mild += 1
+        elif own > (1.0 if clean is None else clean):
+            found.unclean += 1
         else:
             found.texts.append(ElicitingText(text))
     if not found.texts:
-        left_out = f"left out: {found.mild} with toxicity up to {TOXIC}, {found.unscored} not scored"
-        raise UserError(f"{shown(path)} holds no usable eliciting text ({left_out}){_skipped(bad)}; add texts")
+        raise UserError(f"{shown(path)} holds no usable eliciting text (left out: {found}){_skipped(bad)}; add texts")
     return found
 
 
@@ -206,17 +220,26 @@ def _checked(row: Row, text: Any, *, blank: bool = False) -> str:
     return text.rstrip()
 
 
-def _joined(row: Row) -> tuple[str, float]:
-    """Prompt + continuation of a RealToxicityPrompts row, and the continuation's toxicity, NaN where not scored."""
+def _eliciting_of(row: Row, *, whole: bool) -> tuple[str, float, float]:
+    """Prompt + continuation of a RealToxicityPrompts row, and the continuation's toxicity, NaN where not scored.
+
+    Or, where ``whole`` is not asked for, the prompt alone, and its toxicity too; else 0.
+    """
     prompt, continuation = row.value["prompt"], row.value["continuation"]
     for part in (prompt, continuation):
         if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
             raise row.wrong("'prompt' and 'continuation' must be objects that hold a 'text', as in RealToxicityPrompts")
-    toxicity = continuation.get("toxicity")
+    toxicity = _toxicity_of(row, "continuation")
+    text = prompt["text"] + continuation["text"] if whole else prompt["text"]
+    return _checked(row, text, blank=not toxicity > TOXIC), toxicity, 0.0 if whole else _toxicity_of(row, "prompt")
+
+
+def _toxicity_of(row: Row, part: str) -> float:
+    toxicity = row.value[part].get("toxicity")
     if toxicity is None:
-        toxicity = math.nan
+        return math.nan
     if isinstance(toxicity, bool) or not isinstance(toxicity, int | float):
-        raise row.wrong(f"the continuation's toxicity must be a number or null, not {kind_of(toxicity)}")
+        raise row.wrong(f"the {part}'s toxicity must be a number or null, not {kind_of(toxicity)}")
     if toxicity < 0 or toxicity > 1:
-        raise row.wrong("the continuation's toxicity must lie between 0 and 1; rescale it")
-    return _checked(row, prompt["text"] + continuation["text"], blank=not toxicity > TOXIC), float(toxicity)
+        raise row.wrong(f"the {part}'s toxicity must lie between 0 and 1; rescale it")
+    return float(toxicity)

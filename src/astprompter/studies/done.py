@@ -56,7 +56,8 @@ def recorded(job: Training) -> RunDirectory | None:
         )
     data, before = job.settings.data, config.data_sha256
     for kind in ("train", "dev", *(["eliciting"] if job.settings.needs_eliciting else [])):
-        now = _hash_of(kind, getattr(data, kind), data.skip_bad_rows)
+        clean = job.settings.supervision.clean if kind == "eliciting" else None
+        now = _hash_of(kind, getattr(data, kind), data.skip_bad_rows, clean=clean)
         if _differ(before.get(kind), now):
             raise UserError(
                 f"'{job.folder}' was trained on other texts than '{getattr(data, kind)}' (data.{kind}) holds now; "
@@ -102,7 +103,7 @@ def _differ(recorded: str | None, now: str | None) -> bool:
     return recorded is not None and now is not None and recorded != now
 
 
-def _hash_of(kind: str, source: str, skip: bool, count: int | None = None) -> str | None:
+def _hash_of(kind: str, source: str, skip: bool, count: int | None = None, *, clean: float | None = None) -> str | None:
     """Hash of the texts that a setting names; ``None`` where they are not at hand, which is no change."""
     try:
         file = Path(source.partition("#")[0]).stat()
@@ -110,18 +111,20 @@ def _hash_of(kind: str, source: str, skip: bool, count: int | None = None) -> st
     except (OSError, ValueError):  # no file, but a name such as 'embedded'
         stamp = (0, 0)
     try:
-        return _hash_of_stamped(kind, source, skip, count, stamp)
+        return _hash_of_stamped(kind, source, skip, count, clean, stamp)
     except UserError:
         return None
 
 
 @lru_cache
-def _hash_of_stamped(kind: str, source: str, skip: bool, count: int | None, stamp: tuple[int, int]) -> str:
+def _hash_of_stamped(
+    kind: str, source: str, skip: bool, count: int | None, clean: float | None, stamp: tuple[int, int]
+) -> str:
     """As above; read again when the file's time or size changes."""
     del stamp
     bad = BadRows(skip)
     if kind == "eliciting":
-        return texts_hash(read_eliciting(source, bad=bad).texts)
+        return texts_hash(read_eliciting(source, clean=clean, bad=bad).texts)
     if kind == "dialogues":
         return texts_hash(load_dialogues(source, bad=bad))
     return texts_hash(load_prefixes(source, split=kind, bad=bad)[:count])

@@ -126,31 +126,31 @@ def load_prefixes(source: str | Path, *, split: str = "train", skip_bad_rows: bo
     return prefixes
 
 
-def load_eliciting(source: str | Path, *, skip_bad_rows: bool = False) -> list[ElicitingText]:
+def load_eliciting(
+    source: str | Path, *, clean: float | None = None, skip_bad_rows: bool = False
+) -> list[ElicitingText]:
     """Texts known to elicit toxicity, from a file or a named set, for weak supervision and :func:`sft`.
 
     Args:
         source: As for :func:`load_prefixes`; also rows of RealToxicityPrompts.
+        clean: As ``supervision.clean``: of such rows the prompts alone that score at most this.
         skip_bad_rows: As there.
 
     Raises:
         UserError: The file is missing or malformed, or holds no text that can be used.
     """
     bad = BadRows(skip_bad_rows)
-    texts = usable_eliciting(str(source), bad)
+    texts = usable_eliciting(str(source), bad, clean=clean)
     if bad.count:
         _log.warning(f"{source}: {bad}")
     return texts
 
 
-def usable_eliciting(source: str, bad: BadRows) -> list[ElicitingText]:
+def usable_eliciting(source: str, bad: BadRows, *, clean: float | None = None) -> list[ElicitingText]:
     """Eliciting texts of a source; tells what was left out."""
-    found = read_eliciting(source, bad=bad)
-    if found.mild or found.unscored:
-        _log.info(
-            f"{len(found.texts):,} eliciting texts; left out: {found.mild:,} with a continuation at or below 0.5, "
-            f"{found.unscored:,} without a score"
-        )
+    found = read_eliciting(source, clean=clean, bad=bad)
+    if found.mild or found.unscored or found.unclean:
+        _log.info(f"{len(found.texts):,} eliciting texts; left out: {found}")
     return found.texts
 
 
@@ -204,14 +204,18 @@ def as_prefixes(texts: Texts, split: str) -> list[Prefix]:
     return prefixes
 
 
-def as_eliciting(texts: str | Path | Sequence[str] | Sequence[ElicitingText]) -> list[ElicitingText]:
+def as_eliciting(
+    texts: str | Path | Sequence[str] | Sequence[ElicitingText], *, clean: float | None = None
+) -> list[ElicitingText]:
     """Eliciting texts in any form.
 
     Raises:
-        UserError: There is none, or one is blank or not a text.
+        UserError: There is none, or one is blank or not a text, or it is not known whether they are ``clean``.
     """
     if isinstance(texts, str | Path):
-        return load_eliciting(texts)
+        return load_eliciting(texts, clean=clean)
+    if clean is not None:
+        raise UserError("supervision.clean chooses rows of a file; leave it out, texts are taken as they are")
     return [ElicitingText(own) for _, own in _checked(texts, "eliciting texts")]
 
 

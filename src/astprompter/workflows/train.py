@@ -66,7 +66,10 @@ def load_texts(settings: Settings) -> RunTexts:
     bad = {name: BadRows(settings.data.skip_bad_rows) for name in ("train", "dev", "eliciting")}
     train = load_prefixes(settings.data.train, split="train", bad=bad["train"])
     dev = load_prefixes(settings.data.dev, split="dev", bad=bad["dev"])
-    eliciting = objects.usable_eliciting(settings.data.eliciting, bad["eliciting"]) if settings.needs_eliciting else []
+    eliciting: list[ElicitingText] = []
+    if settings.needs_eliciting:
+        source, clean = settings.data.eliciting, settings.supervision.clean
+        eliciting = objects.usable_eliciting(source, bad["eliciting"], clean=clean)
     for name, rows in bad.items():
         if rows.count:
             _log.warning(f"data.{name}: {rows}")
@@ -143,7 +146,7 @@ def train(
     sets: dict[str, Any] = {name: objects.as_prefixes(texts, name) for name, texts in given.items()} | {"eliciting": []}
     if chosen.needs_eliciting:
         given["eliciting"] = chosen.data.eliciting if eliciting is None else eliciting
-        sets["eliciting"] = objects.as_eliciting(given["eliciting"])
+        sets["eliciting"] = objects.as_eliciting(given["eliciting"], clean=chosen.supervision.clean)
     kept = {name: out / "texts" / f"{name}.jsonl" for name in given if not isinstance(given[name], str | Path)}
     chosen = objects.changed(chosen, {f"data.{name}": str(kept.get(name, source)) for name, source in given.items()})
     if recorded is not None:
