@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from astprompter.runs.schema.common import File, Part
 from astprompter.runs.schema.labels import LabelsFile
 from astprompter.runs.schema.probability import DrawnRow, ProbabilityFile
+from astprompter.runs.schema.repair import RepairFile
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
 from astprompter.runs.schema.run import (
     ArchiveRow,
@@ -69,6 +70,11 @@ SUITES = """# Files of a suite
 `astprompter suite RUN -o OUT` writes `suite.json`, `astprompter retest OUT` writes `retest.json`
 ([docs/suites.md](suites.md)).
 """
+REPAIR = """# Files of a repair
+
+`astprompter evaluate … --defender OLD --defender NEW --repair` writes `repair.json` beside the evaluations
+([docs/repair.md](repair.md)).
+"""
 STUDY = """# Files of an experiment
 
 `astprompter experiment NAME --out OUT` ([docs/experiments.md](experiments.md)):
@@ -90,7 +96,8 @@ PARTS: list[tuple[str, type[Part] | None]] = [
     ("frozen.json", FrozenFile), ("trajectories.jsonl", TrajectoryRow), ("failures.jsonl", FailureRow),
     ("summary.json", Summary), ("labels.json", LabelsFile),
     ("probability.json", ProbabilityFile), ("probability.jsonl", DrawnRow), (SUITES, None),
-    ("suite.json", SuiteFile), ("retest.json", RetestFile), (STUDY, None), ("experiment.json", Experiment),
+    ("suite.json", SuiteFile), ("retest.json", RetestFile), (REPAIR, None),
+    ("repair.json", RepairFile), (STUDY, None), ("experiment.json", Experiment),
 ]  # fmt: skip
 NAMES = {
     int: "whole number",

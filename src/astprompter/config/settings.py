@@ -28,6 +28,8 @@ class DataSettings(Section):
     """held-out prefixes for evaluation"""
     eliciting: str = "embedded"
     """texts known to elicit toxicity (RealToxicityPrompts rows or texts)"""
+    benign: str = "embedded"
+    """held-out harmless texts or dialogues, which measure what a repair costs; never trained on"""
     skip_bad_rows: bool = False
     """skip and count rows that cannot be read, instead of refusing the first one"""
 

@@ -6,7 +6,7 @@ sources are listed in :mod:`~astprompter.data.files`, and nowhere else.
 
 from .cleaning import clean_markup
 from .readers import BadRows
-from .sources import Dialogue, Eliciting, load_dialogues, load_eliciting, load_prefixes, read_eliciting
+from .sources import Dialogue, Eliciting, load_benign, load_dialogues, load_eliciting, load_prefixes, read_eliciting
 from .splits import overlap, split_by_id
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Dialogue",
     "Eliciting",
     "clean_markup",
+    "load_benign",
     "load_dialogues",
     "load_eliciting",
     "load_prefixes",

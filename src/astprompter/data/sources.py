@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..base.errors import UserError, nearest, one_line
+from ..base.messages import ROLES
 from ..base.records import TOXIC, ElicitingText, Prefix
 from ..base.strict_json import kind_of
 from .files import rows_of
@@ -152,6 +153,53 @@ def load_dialogues(source: str, *, bad: BadRows = REFUSED) -> list[Dialogue]:
     if not dialogues:
         raise UserError(f"{shown(path)} holds no dialogue{_skipped(bad)}; add rows")
     return dialogues
+
+
+def load_benign(source: str, *, bad: BadRows = REFUSED) -> list[tuple[str, ...]]:
+    """Harmless texts and dialogues, by which the cost of a repair is measured; embedded ones are the test prefixes.
+
+    Rows are texts as for :func:`load_prefixes`, or dialogues with both sides: ``{"messages": [{"role", "content"},
+    …]}``, user and assistant in turn, or ``{"dialogue": [[text, answer], …]}``.
+
+    Returns:
+        Each a text; or a dialogue as a session hears and says it: the user's first message, an empty utterance, the
+        answer, the user's next message, its answer, ….
+
+    Raises:
+        UserError: Missing, empty or malformed file; a blank text; messages that are not in turn.
+    """
+    path, column, rows = rows_of(source, "prefixes_test")
+
+    def benign_of(row: Row) -> tuple[str, ...]:
+        value = row.value if column is None and isinstance(row.value, Mapping) else {}
+        if "messages" in value:
+            said = [_content(row, message, i) for i, message in enumerate(_listed(row, value["messages"]))]
+        elif "dialogue" in value:
+            said = [_checked(row, text) for turn in _listed(row, value["dialogue"]) for text in _listed(row, turn)]
+        else:
+            return (_text_of(row, column),)
+        if len(said) % 2:
+            raise row.wrong("a dialogue must have an answer to each of the user's messages")
+        first, *others = (text.strip() for text in said)
+        return (first, "", *(f" {text}" for text in others))
+
+    found = list(made(rows, benign_of, bad))
+    if not found:
+        raise UserError(f"{shown(path)} holds no text{_skipped(bad)}; add rows")
+    return found
+
+
+def _listed(row: Row, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise row.wrong("a dialogue must be a list of at least one message")
+    return value
+
+
+def _content(row: Row, message: Any, place: int) -> str:
+    role = ROLES[place % 2]
+    if not isinstance(message, Mapping) or message.get("role") != role:
+        raise row.wrong(f"message {place + 1} of 'messages' must be the {role}'s, with 'role' and 'content'")
+    return _checked(row, message.get("content"))
 
 
 def _skipped(bad: BadRows) -> str:

@@ -97,8 +97,8 @@ def describe(values: Floats, seeds: Sequence[int], options: Options, *, shares: 
 def overall(values: Floats, options: Options, *, shares: bool = True) -> Figures:
     """Figures of values [prefixes, turns] over all turns."""
     valid = values[~np.isnan(values)]
-    mean, share = _bootstrap([values, above(values, options.threshold)], lambda means: means, options)
-    share = _of_share(share, int((~np.isnan(values)).any(axis=1).sum()), options)
+    mean, share = bootstrap([values, above(values, options.threshold)], lambda means: means, options)
+    share = of_share(share, int((~np.isnan(values)).any(axis=1).sum()), options)
     return Figures(
         mean=mean.value, std=_std(valid), ci=mean.ci,
         share=share.value if shares else None, share_ci=share.ci if shares else None,
@@ -123,9 +123,9 @@ def failure_within_horizon(
     unassessed: npt.NDArray[np.bool_] = ~failed & np.any(np.isnan(tox_reply), axis=2)
     every = (~unassessed).any(axis=0).sum()
     low, high, share = (
-        _of_share(found, int(units), options)
+        of_share(found, int(units), options)
         for found, units in zip(
-            _bootstrap(_failing(tox_reply, options.threshold), _within_horizon, options),
+            bootstrap(_failing(tox_reply, options.threshold), _within_horizon, options),
             (tox_reply.shape[1], tox_reply.shape[1], every),
             strict=True,
         )
@@ -217,7 +217,7 @@ def paired_difference(
             ratio = means[2] / means[3]  # infinite where b has none, nan where neither has any
         return [means[0] - means[1], means[2] - means[3], ratio]
 
-    mean, share, ratio = _bootstrap([by_prefix(table) for pair in pairs for table in pair], combine, options)
+    mean, share, ratio = bootstrap([by_prefix(table) for pair in pairs for table in pair], combine, options)
     own = [[_difference(x, y) for x, y in zip(*pair, strict=True)] for pair in pairs]
     by_seed = [
         SeedDifference(seed=seed, mean=difference, share=of_shares if shares else None)
@@ -265,7 +265,7 @@ def _difference(a: Floats, b: Floats) -> float | None:
     return None if one is None or other is None else one - other
 
 
-def _bootstrap(
+def bootstrap(
     tables: list[Floats], combine: Callable[[list[Floats]], list[Floats]], options: Options
 ) -> list[Estimate]:
     """Estimates and intervals of functions of means; all tables share each resample's rows.
@@ -296,7 +296,7 @@ def _bootstrap(
     return estimates
 
 
-def _of_share(found: Estimate, units: int, options: Options) -> Estimate:
+def of_share(found: Estimate, units: int, options: Options) -> Estimate:
     """A share, with the exact binomial interval of so many prefixes where all or nothing of it failed."""
     if found.ci is None or found.value not in (0.0, 1.0):
         return found

@@ -11,7 +11,10 @@ from ..config import Settings, changed, dotted, settings_from
 from .schema.run import ConfigFile
 from .schema.summary import EvaluationConfig
 
-_PATHS = ("adversary.path", "defender.path", "likelihood.path", "data.train", "data.dev", "data.test", "data.eliciting")
+_PATHS = (
+    *("adversary.path", "defender.path", "likelihood.path"),
+    *("data.train", "data.dev", "data.test", "data.eliciting", "data.benign"),
+)
 _NAMES = ("", "embedded")
 
 

@@ -8,24 +8,18 @@ would move with other prefixes, the spread how far with other seeds.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from ..base.errors import UserError
-from ..evaluation.statistics import Floats
+from ..evaluation.stored import failing_of, over_scorers
 from ..evaluation.summarise import Measured, alike, tables_of
 from ..evaluation.themes import STRATEGIES
-from ..rollout.distinct import Exchange, Failing, failing_in
 from ..runs.directory import SUMMARY
 from ..runs.results import result_rows
-from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow
+from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.summary import Summary
-
-Turns = Sequence[Sequence[Sequence[TurnRow]]]
 
 
 def pool(folders: Mapping[int, Path], threshold: float) -> Measured:
@@ -49,7 +43,7 @@ def pool(folders: Mapping[int, Path], threshold: float) -> Measured:
         raise UserError(f"'{place}': the seeds were measured on different prefixes or defenders; measure them again")
     counts = Counter(row.strategy for row in failures)
     turns = [[row.turns for row in rows] for rows in trajectories]
-    utterance, reply = (_table(turns, name, max) for name in ("tox_utterance", "tox_reply"))
+    utterance, reply = (over_scorers(turns, name, max) for name in ("tox_utterance", "tox_reply"))
     return Measured(
         seeds=tuple(folders),
         prefixes=prefixes[0],
@@ -58,42 +52,10 @@ def pool(folders: Mapping[int, Path], threshold: float) -> Measured:
         strategies={name: counts[name] for name in STRATEGIES},
         inputs=inputs[0],
         likelihood=configs[-1].likelihood,
-        least=_table(turns, "tox_reply", min),
+        least=over_scorers(turns, "tox_reply", min),
         most=None if utterance is None or reply is None else (utterance, reply),
         accumulated=any(row.accumulated for rows in trajectories for row in rows),
-        failing=tuple(_failing(trajectories, threshold)),
+        failing=tuple(failing_of(trajectories, threshold)),
         reply_kinds=Counter(turn.reply_kind for rows in trajectories for row in rows for turn in row.turns),
         prefixes_cut=sum(bool(r.prefix_cut or r.prefix_cut_for_adversary) for rows in trajectories for r in rows),
     )
-
-
-def _failing(seeds: Sequence[Sequence[TrajectoryRow]], threshold: float) -> Iterator[Failing]:
-    for seed, rows in enumerate(seeds):
-        for prefix, row in enumerate(rows):
-            turns = [
-                Exchange(
-                    turn.utterance, turn.reply, _number(turn.tox_reply), _number(turn.nll),
-                    confirmed=not turn.scores or _over_scorers(turn, "tox_reply", min) > threshold,
-                )
-                for turn in row.turns
-            ]  # fmt: skip
-            yield from failing_in(seed, prefix, row.prefix, turns, threshold, accumulated=row.accumulated)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _table(seeds: Turns, name: str, choose: Callable[[list[float]], float]) -> Floats | None:
-    """One score of every turn over all scorers, [seeds, prefixes, turns]; ``None`` where there is one scorer."""
-    if not all(turn.scores for paths in seeds for turns in paths for turn in turns):
-        return None
-    return np.array(
-        [[[_over_scorers(turn, name, choose) for turn in turns] for turns in paths] for paths in seeds], np.float64
-    )
-
-
-def _over_scorers(turn: TurnRow, name: str, choose: Callable[[list[float]], float]) -> float:
-    """The least or most that any scorer gives; ``nan`` where one gives nothing."""
-    found = [_number(getattr(scores, name)) for scores in (turn.scores or {}).values()]
-    return math.nan if any(map(math.isnan, found)) else choose(found)

@@ -17,7 +17,14 @@ MAY_CHANGE = frozenset(
         *(f"remote.{name}" for name in ("base_url", "key_env", "concurrency", "timeout", "retries", "error_budget")),
         "training.shard",
         *("training.max_tokens_per_batch", "rollout.trees_per_batch", "scorer.batch_size", "scorer.error_budget"),
-        *("data.test", "evaluation.scorers", "evaluation.prefixes", "evaluation.resamples", "evaluation.level"),
+        *(
+            "data.test",
+            "data.benign",
+            "evaluation.scorers",
+            "evaluation.prefixes",
+            "evaluation.resamples",
+            "evaluation.level",
+        ),
         "evaluation.threshold",
     }
 )

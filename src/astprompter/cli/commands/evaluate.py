@@ -42,6 +42,13 @@ Defenders = Annotated[
         "OUT/against/."
     ),
 ]  # fmt: skip
+Repair = Annotated[
+    bool,
+    typer.Option(
+        "--repair",
+        help="Later --defenders are the first one repaired: compare them, and what it costs, in OUT/repair.json.",
+    ),
+]
 FailOver = Annotated[
     list[str] | None,
     typer.Option(
@@ -90,15 +97,15 @@ def evaluate(
     replace: Replace = False,
     junit: JUnit = None,
     labels: Labels = None,
+    repair: Repair = False,
 ) -> None:
     """Measure adversaries on held-out test prefixes.
 
-    A word KEY=VALUE is a setting; a folder whose name holds '=' is written with ./ before it.
-
-    A run directory stands for its best adversary and brings its settings (the first one's count); other targets are
-    models by path or hub name, under the settings of --preset; 'probing' (the embedded dialogues) or 'human:FILE'
-    (dialogues that people wrote) replays a human attack, and 'resample:16' is the untuned model that tries 16
-    utterances at every turn. The untuned model is compared unless --no-baseline. All are measured by the same path.
+    A word KEY=VALUE is a setting; a folder whose name holds '=' is written with ./ before it. A run directory stands
+    for its best adversary and brings its settings (the first one's count); other targets are models by path or hub
+    name, under the settings of --preset; 'probing' (the embedded dialogues) or 'human:FILE' (dialogues that people
+    wrote) replays a human attack, and 'resample:16' is the untuned model that tries 16 utterances at every turn. The
+    untuned model is compared unless --no-baseline. All are measured by the same path.
 
     Writes summary.json, trajectories.jsonl and failures.jsonl, whatever the exit code then is: 3 when --fail-over is
     exceeded, else 1 when no turn of an adversary could be assessed, or too few (--max-errors). Interrupted, the same
@@ -114,8 +121,7 @@ def evaluate(
     gates = gates_of([*(fail_over or []), *words], gate_by)
     settings = [word for word in targets if word not in words and is_setting(word)]
     names = [word for word in targets if word not in [*words, *settings]]
-    if not names:
-        raise UserError("name at least one run directory or model to evaluate")
+    _check(names, defender or [], repair=repair)
     join()
     quiet_libraries()
     if labels is not None:
@@ -138,6 +144,7 @@ def evaluate(
             write_junit(junit, verdicts, unassessed, {name: one.failed for name, one in found.items()}, max_errors)
         if labels is None:
             _show(found, show_text=show_text, top=top)
+            _compare(found, defender or [] if repair else [], given(settings, sets), names)
     _end(verdicts, unassessed, max_errors, exit_code(verdicts, unassessed))
 
 
@@ -156,6 +163,33 @@ def _correct(folder: Path, labels: Path, settings: list[str], others: Mapping[st
     say(f"\nResults: {folder / 'summary.json'} (section 'labels')")
     failed = result_rows(folder, FailureRow, needed=False)
     return {summary.config.defender: Written(summary, failed, {}, folder)}
+
+
+def _check(names: Sequence[str], defenders: Sequence[str], *, repair: bool) -> None:
+    """Refuse a command line that names too little.
+
+    Raises:
+        UserError: It names nothing to evaluate, or fewer than two defenders to compare.
+    """
+    if not names:
+        raise UserError("name at least one run directory or model to evaluate")
+    if repair and len(defenders) < 2:
+        raise UserError("--repair compares defenders; name the first one and the repaired one, each with --defender")
+
+
+def _compare(found: Mapping[str, Written], defenders: Sequence[str], settings: list[str], targets: list[str]) -> None:
+    """Compare the later defenders with the first one, and show it; nothing where none are named."""
+    if not defenders:
+        return
+    from ...evaluation.repair_tables import headline, tables
+    from ...workflows.repair import REPAIR, measure_repair, trained_against
+
+    folders = [one.folder for one in found.values()]
+    out, names = folders[0].parents[1], list(next(iter(found.values())).summary.adversaries)
+    made = measure_repair(folders, defenders, out, settings, trained=trained_against(names, targets))
+    for grid in tables(made):
+        OUT.print(terminal(grid, OUT.width))
+    say(f"\n{headline(made)}.\nRepair: {out / REPAIR}")
 
 
 def _end(verdicts: Sequence[Verdict], unassessed: Sequence[Unassessed], max_errors: float, code: int) -> None:
