@@ -13,7 +13,7 @@ import pytest
 from astprompter.base.errors import UserError
 from astprompter.base.protocols import Session, Speaker
 from astprompter.base.records import Keys, Speech
-from astprompter.runs.schema.suite import SuiteFile
+from astprompter.runs.schema.suite import RetestFile, SuiteFile
 from astprompter.scorers.words import WordScorer
 from astprompter.workflows import suite as module
 from astprompter.workflows.suite import SUITE, compare, make_suite, retest
@@ -25,18 +25,19 @@ from helpers.report_runs import write_run
 class Model(Speaker):
     """Replies ``a pear`` where ``fails(row's texts, draw)`` says so, else ``a plum``; some replies never come."""
 
-    name = "model"
+    name = "tiny"
 
-    def __init__(self, fails: Any, *, silent: str = "nothing") -> None:
-        self.fails, self.silent = fails, silent
+    def __init__(self, fails: Any, *, silent: str = "nothing", lost: int = 0) -> None:
+        self.fails, self.silent, self.lost = fails, silent, lost
 
     def start(self, prefixes: Sequence[str], *, turns: int) -> Session:
-        return ModelSession(self, [[prefix] for prefix in prefixes])
+        return ModelSession(self, [[prefix] for prefix in prefixes], prefixes)
 
 
 class ModelSession(Session):
-    def __init__(self, model: Model, rows: list[list[str]]) -> None:
+    def __init__(self, model: Model, rows: list[list[str]], prefixes: Sequence[str]) -> None:
         self.model, self.rows = model, rows
+        self.lost = [list(prefixes[:place]).count(prefix) < model.lost for place, prefix in enumerate(prefixes)]
 
     def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> None:
         for row, speech in zip(self.rows, speeches, strict=True):
@@ -44,8 +45,8 @@ class ModelSession(Session):
 
     def speak(self, keys: Keys) -> list[Speech]:
         replies = []
-        for row, key in zip(self.rows, keys, strict=True):
-            silent = self.model.silent in row[0]
+        for row, key, lost in zip(self.rows, keys, self.lost, strict=True):
+            silent = self.model.silent in row[0] or lost
             text = "" if silent else "a pear" if self.model.fails(row, int(key)) else "a plum"
             replies.append(Speech(text, error="no answer" if silent else None))
             row.append(text)
@@ -131,7 +132,7 @@ def test_what_became_of_the_cases(run: Path, tmp_path: Path, against: Any) -> No
     found.write(tmp_path / "first.json")
     against(never)
     second = retest(folder, against=tmp_path / "first.json", samples=3)
-    assert [row.outcome for row in second.cases] == ["fixed", "fixed", "passing", "fixed"]
+    assert [row.outcome for row in second.cases] == ["fixed", "passing", "passing", "fixed"]
     second.write(tmp_path / "second.json")
     again = compare(folder, tmp_path / "second.json", tmp_path / "first.json")
     assert again.cases == second.cases
@@ -205,4 +206,98 @@ def test_the_commands_their_exit_codes_and_junit(run: Path, tmp_path: Path, agai
     assert (code, "4 of 4 cases could not be assessed" in err) == (1, True)
     code, _, err = call(capsys, "retest", suite, "--results", str(tmp_path / "r.json"))
     assert (code, "--against" in err) == (2, True)
-    assert call(capsys, "retest", str(tmp_path))[0] == 2
+    code, _, err = call(capsys, "retest", str(tmp_path))
+    assert (code, "make the suite again" in err, "damaged" in err) == (2, True, False)
+    code, _, err = call(capsys, "retest", suite, "--results", str(tmp_path / "r.json"), "--against", suite, "-m", "3")
+    assert (code, "takes neither settings nor --samples" in err) == (2, True)
+    against(never)
+    results = ["--results", str(tmp_path / "r.json"), "--against", str(tmp_path / "suite" / "retest.json")]
+    assert call(capsys, "retest", suite, *results, "-o", str(tmp_path / "both.json"))[0] == 1  # none assessed
+    assert RetestFile.read(tmp_path / "both.json").against == str(tmp_path / "suite" / "retest.json")
+
+
+def test_what_could_not_be_assessed_is_neither_fixed_nor_known_before(
+    run: Path, tmp_path: Path, against: Any, capsys: Any
+) -> None:
+    folder, junit = tmp_path / "suite", tmp_path / "x.xml"
+    against(always)
+    make_suite([run], folder, samples=20)
+    against(never, lost=2)  # of 20 samples two got no reply
+    code, _, err = call(capsys, "retest", str(folder), "--fail-over", "0.5", "--junit", str(junit))
+    assert (code, "4 of 4 cases could not be assessed" in err) == (1, True)
+    found = RetestFile.read(folder / "retest.json")
+    assert {row.outcome for row in found.cases} == {"unassessed"}
+    assert (found.totals.share, found.cases[0].share, found.cases[0].assessed) == (None, 0.0, 18)
+    assert ElementTree.fromstring(junit.read_text()).get("errors") == "4"  # noqa: S314
+    against(never)
+    later = retest(folder, against=folder / "retest.json")
+    assert {row.outcome for row in later.cases} == {"passing"}  # nothing is known of before, so nothing was fixed
+    against(always)
+    again = retest(folder, against=folder / "retest.json")
+    assert {row.outcome for row in again.cases} == {"still failing"}
+    against(never, lost=1)
+    assert {row.outcome for row in retest(folder).cases} == {"fixed"}  # one of 20 may be missing
+    against(lambda row, key: "number 0" in row[0], lost=5)
+    code, _, err = call(capsys, "retest", str(folder), "--fail-over", "1")
+    assert (code, "3 of 4 cases could not be assessed" in err) == (1, True)
+    against(always, lost=5)
+    code, _, err = call(capsys, "retest", str(folder), "--fail-over", "1")
+    assert (code, "20 of 80 samples could not be assessed, more than 0.05 of them" in err) == (1, True)
+
+
+def test_no_sample_that_fails_is_no_certainty(run: Path, tmp_path: Path, against: Any, capsys: Any) -> None:
+    """None of four cases: 1 − 0.025^(1/4) by the exact binomial interval. Missed by chance: (1 − 1/10)^10 = 0.35."""
+    folder = tmp_path / "suite"
+    against(lambda row, key: key % 10 == 0)
+    made = make_suite([run], folder, samples=10)
+    rare = sum(0 < case.at_first.failed <= 2 for case in made.cases)
+    assert rare
+    against(never)
+    code, _, err = call(capsys, "retest", str(folder), "--fail-over", "0")
+    assert (code, f"note: {rare} of" in err) == (0, True)
+    totals = RetestFile.read(folder / "retest.json").totals
+    assert (totals.share, totals.ci) == (0.0, pytest.approx([0.0, 1 - 0.025**0.25]))
+    against(always)
+    assert retest(folder).totals.ci == pytest.approx([0.025**0.25, 1.0])
+
+
+def test_other_judges_are_not_compared(run: Path, tmp_path: Path, against: Any) -> None:
+    folder = tmp_path / "suite"
+    against(always)
+    make_suite([run], folder, samples=1)
+    for override in ("evaluation.threshold=0.99", "scorer.spec=word:plum", "evaluation.scorers=[word:plum]"):
+        with pytest.raises(UserError, match=rf"judged otherwise \({override.partition('=')[0]} "):
+            retest(folder, [override])
+    first = retest(folder)
+    first.write(tmp_path / "first.json")
+    settings = json.loads((tmp_path / "first.json").read_text())
+    settings["config"]["settings"]["evaluation"]["threshold"] = 0.9
+    (tmp_path / "other.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="judged otherwise"):
+        compare(folder, tmp_path / "other.json", tmp_path / "first.json")
+    assert retest(folder, ["evaluation.threshold=0.9"], against=tmp_path / "other.json").against.endswith("other.json")
+
+
+def test_a_suite_is_made_with_the_model_that_failed(run: Path, tmp_path: Path, against: Any) -> None:
+    against(always)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["config"]["defender_sha256"] = "of before"
+    (run / "summary.json").write_text(json.dumps(summary))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Model, "weights_sha256", lambda self: "of now")
+        with pytest.raises(UserError, match="now has other weights or another name"):
+            make_suite([run], tmp_path / "suite")
+        patch.setattr(Model, "weights_sha256", lambda self: "of before")
+        make_suite([run], tmp_path / "suite", samples=1)
+
+
+def test_nothing_to_test_with_passes_no_gate(run: Path, tmp_path: Path, against: Any, capsys: Any) -> None:
+    folder = tmp_path / "suite"
+    against(never)
+    made = make_suite([run], folder, samples=1)
+    every = [case.model_copy(update={"trained_on": True}) for case in made.cases]
+    made.model_copy(update={"cases": every}).write(folder / SUITE)
+    code, _, err = call(capsys, "retest", str(folder), "--fail-over", "1")
+    assert (code, "no test of it" in err) == (1, True)
+    made.model_copy(update={"cases": []}).write(folder / SUITE)
+    assert call(capsys, "retest", str(folder), "--fail-over", "1")[0] == 2

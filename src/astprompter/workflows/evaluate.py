@@ -195,8 +195,7 @@ def _less(earlier: Summary, parts: Parts, sha256: str | None) -> Iterator[str]:
     elif config.prefixes and texts_hash(given[: config.prefixes.count]) != config.prefixes.sha256:
         yield "other prefixes"
     yield from (f"no '{name}'" for name in earlier.adversaries if name not in parts.adversaries)
-    weights = config.defender_sha256, sha256
-    if weights[0] != weights[1] if all(weights) else config.defender != parts.defender.name:
+    if not config.measured_on(parts.defender.name, sha256):
         yield f"the defender '{parts.defender.name}'"
     if config.scorer != parts.scorer.name:
         yield f"the scorer '{parts.scorer.name}'"

@@ -7,41 +7,33 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from ..base.errors import UserError
-from ..base.progress import Progress, Silent
-from ..base.protocols import Context, Scorer, Speaker
-from ..base.randomness import derive, key_of
-from ..base.records import Speech
-from ..config import Settings
+from ..base.progress import Progress
+from ..base.protocols import Scorer, Speaker
+from ..config import Settings, dotted
 from ..evaluation.evaluate import config_of
-from ..evaluation.statistics import Options, overall, wilson
-from ..rollout.grow import in_step
-from ..rollout.reward import score_texts
+from ..evaluation.statistics import Estimate, Options, of_share, overall
 from ..runs.directory import SUMMARY, TRAJECTORIES
 from ..runs.results import result_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.suite import Case, CaseResult, Outcome, RetestFile, Samples, SuiteFile, Totals
 from ..runs.schema.summary import EvaluationConfig, Summary
 from ..runs.started import settings_here, started_in
-from .load import TOGETHER, build_defender, build_other_scorers, build_scorer
+from .cases import Sampled, sample
+from .load import build_defender, build_other_scorers, build_scorer
 
 _log = logging.getLogger(__package__)
 SUITE = "suite.json"
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sampled:
-    """Samples of a case, and the most toxic reply among them."""
-
-    samples: Samples
-    worst: tuple[float, str] | None
+_JUDGING = {
+    "evaluation.threshold", *(f"scorer.{key}" for key in ("label", "activation", "revision", "context", "instruction")),
+    *(f"scorer.{key}" for key in ("safe_token", "unsafe_token", "answer_prefix")),
+}  # fmt: skip
 
 
 def make_suite(
@@ -67,14 +59,15 @@ def make_suite(
         progress: Where progress is shown.
 
     Raises:
-        UserError: A run was not evaluated, or on another defender; or nothing failed.
+        UserError: A run was not evaluated, or on another defender; nothing failed; or the defender is not the one that
+            failed.
     """
     if (out / SUITE).exists():
         raise UserError(f"'{out}' already holds a suite; choose another --out")
     first = Summary.read(runs[0] / SUMMARY).config
     for run in runs[1:]:
         other = Summary.read(run / SUMMARY).config
-        if (other.defender, other.defender_sha256) != (first.defender, first.defender_sha256):
+        if not first.measured_on(other.defender, other.defender_sha256):
             raise UserError(f"'{run}' was measured on '{other.defender}', not on '{first.defender}'; make two suites")
     drafts = {draft.case: draft for run in runs for draft in _cases_of(run, every=every)}
     if not drafts:
@@ -82,6 +75,11 @@ def make_suite(
     settings = settings_here(first, runs[0], overrides)
     defender, scorers = build_defender(settings), [build_scorer(settings), *build_other_scorers(settings)]
     cases = list(drafts.values())
+    if not first.measured_on(defender.name, defender.weights_sha256()):
+        raise UserError(
+            f"the failures were found on '{first.defender}', and '{defender.name}' now has other weights or another "
+            "name; make the suite with the model that failed, and test others with it: astprompter retest"
+        )
     found = sample(cases, defender, scorers, settings, samples, progress=progress)
     suite = SuiteFile(
         config=_config(settings, defender, scorers[0], out), runs=list(map(str, runs)), samples=samples,
@@ -135,12 +133,13 @@ def retest(
         progress: Where progress is shown.
 
     Raises:
-        UserError: There is no suite, or the earlier test is of another one.
+        UserError: There is no suite, the earlier test is of another one, or other scorers or another threshold judged.
     """
     suite = SuiteFile.read(folder / SUITE)
     settings = settings_here(suite.config, folder, overrides)
     earlier = None if against is None else RetestFile.read(against)
     before = before_of(suite, earlier)
+    _mind_judges(settings, settings_here((earlier or suite).config, folder))
     defender, scorers = build_defender(settings), [build_scorer(settings), *build_other_scorers(settings)]
     count = samples or suite.samples
     found = sample(suite.cases, defender, scorers, settings, count, progress=progress)
@@ -155,97 +154,60 @@ def compare(folder: Path, later: Path, earlier: Path) -> RetestFile:
     """A finished test against an earlier one: nothing is drawn.
 
     Raises:
-        UserError: One of them is of another suite.
+        UserError: One of them is of another suite, or other scorers or another threshold judged.
     """
     suite, done, before = SuiteFile.read(folder / SUITE), RetestFile.read(later), RetestFile.read(earlier)
     shares = before_of(suite, before)
     before_of(suite, done)
+    settings = settings_here(done.config, folder)
+    _mind_judges(settings, settings_here(before.config, folder))
     results = [
         row.model_copy(update={"outcome": _outcome(row, shares[row.case]), "before": shares[row.case]})
         for row in done.cases
     ]
-    settings = settings_here(done.config, folder)
     return _retested(suite, results, settings, done.config, done.samples, str(earlier))
 
 
 def before_of(suite: SuiteFile, earlier: RetestFile | None) -> dict[str, float | None]:
-    """Share of the samples of every case that failed before.
+    """Share of the samples of every case that failed before; ``None`` where that is not known.
 
     Raises:
         UserError: The earlier test is of another suite.
     """
     if earlier is None:
-        return {case.case: case.at_first.share for case in suite.cases}
-    if earlier.suite_sha256 != _hash(suite):
+        return {case.case: case.at_first.known for case in suite.cases}
+    found = {row.case: row.known for row in earlier.cases}
+    if earlier.suite_sha256 != _hash(suite) or found.keys() != {case.case for case in suite.cases}:
         raise UserError("the earlier test is of another suite; name one of this suite")
-    return {row.case: row.share for row in earlier.cases}
+    return found
 
 
-def sample(
-    cases: Sequence[Case],
-    defender: Speaker,
-    scorers: Sequence[Scorer],
-    settings: Settings,
-    samples: int,
-    *,
-    progress: Progress | None = None,
-) -> list[_Sampled]:
-    """Lead the user's side of every case ``samples`` times; the replies, all of them fresh, are the defender's own.
+def _mind_judges(settings: Settings, before: Settings) -> None:
+    """Refuse to compare what other scorers, or another threshold, called a failure.
 
-    Args:
-        cases: The cases.
-        defender: Replies.
-        scorers: A reply is toxic where all of them call it so.
-        settings: Seed, threshold and confidence level.
-        samples: Samples of each case; each draws from a stream of its own.
-        progress: Where progress is shown.
+    Raises:
+        UserError: They differ; names the settings.
     """
-    found: dict[int, _Sampled] = {}
-    step = max(1, (settings.rollout.trees_per_batch or TOGETHER) // samples)
-    with (progress or Silent()).task("replying", len(cases) * samples, "conversations") as advance:
-        for part in in_step([len(case.utterances) for case in cases], step):
-            rows = [cases[i] for i in part for _ in range(samples)]
-            scores, texts = _led(rows, defender, scorers, settings.seed, samples)
-            for place, i in enumerate(part):
-                own = slice(place * samples, (place + 1) * samples)
-                found[i] = _sampled(scores[own], texts[own], settings)
-            advance(len(rows))
-    return [found[i] for i in range(len(cases))]
+    now, then = _judging(settings), _judging(before)
+    if differ := [f"{key} {then[key]!r} before, {now[key]!r} now" for key in now if now[key] != then[key]]:
+        raise UserError(
+            f"what failed before was judged otherwise ({'; '.join(differ)}), so it would not tell of the model; leave "
+            "these settings out, or make another suite with them"
+        )
 
 
-def _led(
-    rows: Sequence[Case], defender: Speaker, scorers: Sequence[Scorer], seed: int, samples: int
-) -> tuple[np.ndarray, list[list[str]]]:
-    """Toxicity of every reply, the least of all scorers, [rows, turns], ``nan`` without one; and the replies."""
-    turns = len(rows[0].utterances)
-    keys = np.array([key_of(seed, "suite", row.case, i % samples) for i, row in enumerate(rows)], np.uint64)
-    session = defender.start([row.prefix for row in rows], turns=turns)
-    said: list[Context] = [(row.prefix,) for row in rows]
-    scores, texts = np.full((len(rows), turns), np.nan), [[""] * turns for _ in rows]
-    for turn in range(turns):
-        session.hear([Speech(row.utterances[turn]) for row in rows])
-        replies = session.speak(derive(keys, turn))
-        said = [(*before, row.utterances[turn]) for before, row in zip(said, rows, strict=True)]
-        known = [reply.text if reply.assessable else None for reply in replies]
-        scores[:, turn] = np.min([score_texts(scorer, known, said) for scorer in scorers], axis=0)
-        for own, reply in zip(texts, replies, strict=True):
-            own[turn] = reply.text
-        said = [(*before, reply.text) for before, reply in zip(said, replies, strict=True)]
-    return scores, texts
+def _judging(settings: Settings) -> dict[str, object]:
+    """Settings that decide whether a reply is a failure; a function goes by its name, wherever it is imported from."""
+    flat = {key: value for key, value in dotted(settings.as_dict()).items() if key in _JUDGING}
+    flat["evaluation.scorers"] = list(map(_function, settings.evaluation.scorers))
+    return flat | {"scorer.spec": _function(settings.scorer.spec)}
 
 
-def _sampled(scores: np.ndarray, texts: Sequence[Sequence[str]], settings: Settings) -> _Sampled:
-    threshold, level = settings.evaluation.threshold, settings.evaluation.level
-    failed = (scores > threshold).any(axis=1)
-    assessed = int((failed | ~np.isnan(scores).any(axis=1)).sum())
-    count, ci = int(failed.sum()), wilson(int(failed.sum()), assessed, level)
-    toxic = [(float(value), texts[row][turn]) for (row, turn), value in np.ndenumerate(scores) if value > threshold]
-    share = count / assessed if assessed else None
-    samples = Samples(failed=count, assessed=assessed, drawn=len(scores), share=share, ci=ci and list(ci))
-    return _Sampled(samples, max(toxic, default=None))
+def _function(spec: str) -> str:
+    return f"python:{spec.rpartition('/')[2]}" if spec.startswith("python:") and "/" in spec else spec
 
 
-def _result(case: Case, found: _Sampled, before: float | None) -> CaseResult:
+def _result(case: Case, found: Sampled, before: float | None) -> CaseResult:
     score, reply = found.worst or (None, None)
     return CaseResult(
         **dict(found.samples), case=case.case, outcome=_outcome(found.samples, before), before=before,
@@ -254,13 +216,12 @@ def _result(case: Case, found: _Sampled, before: float | None) -> CaseResult:
 
 
 def _outcome(now: Samples, before: float | None) -> Outcome:
-    """What became of a case; one that had no share before counts as failing then, since it is in the suite."""
-    if now.share is None:
+    """What became of a case; where nothing is known of before, one that fails is not new: it is in the suite."""
+    if now.known is None:
         return "unassessed"
-    failed_before = before is None or before > 0
     if now.failed:
-        return "still failing" if failed_before else "newly failing"
-    return "fixed" if failed_before else "passing"
+        return "newly failing" if before == 0 else "still failing"
+    return "fixed" if before else "passing"
 
 
 def _retested(
@@ -280,14 +241,20 @@ def _retested(
 def _totals(results: Sequence[CaseResult], options: Options) -> Totals:
     now, before = (
         np.array([[math.nan if value is None else value] for value in values]).reshape(-1, 1)
-        for values in ([row.share for row in results], [row.before for row in results])
+        for values in ([row.known for row in results], [row.before for row in results])
     )
-    share, change = (overall(values, options, shares=False) for values in (now, now - before))
+    found, change = (overall(values, options, shares=False) for values in (now, now - before))
+    share = of_share(Estimate(found.mean, found.ci), found.valid, options)
     counts = Counter(row.outcome for row in results)
     return Totals(
         cases=len(results), outcomes={name: counts[name] for name in OUTCOMES},
-        share=share.mean, ci=share.ci, difference=change.mean, difference_ci=change.ci,
+        share=share.value, ci=_wide(share.ci), difference=change.mean, difference_ci=_wide(change.ci),
     )  # fmt: skip
+
+
+def _wide(ci: list[float] | None) -> list[float] | None:
+    """An interval; none where resampling found no spread."""
+    return ci if ci and ci[0] < ci[1] else None
 
 
 def _config(settings: Settings, defender: Speaker, scorer: Scorer, folder: Path) -> EvaluationConfig:

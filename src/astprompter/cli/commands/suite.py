@@ -14,9 +14,10 @@ from ..console import quiet_libraries
 from .shared import OUT, Overrides, Set, ShowText, bars, given, say, tell, warn
 
 if TYPE_CHECKING:
-    from ...runs.schema.suite import RetestFile, SuiteFile, Totals
+    from ...runs.schema.suite import RetestFile, SuiteFile
 
 _RETEST = "retest.json"
+_SURPRISING = 0.05
 Samples = Annotated[int, typer.Option("--samples", "-m", min=1, help="Samples of each case.")]
 
 
@@ -87,10 +88,13 @@ def retest(
     if results is not None:
         if against is None:
             raise UserError("--results compares two finished results; name the earlier one with --against")
+        if samples or given(overrides, sets):
+            raise UserError("--results draws nothing, so it takes neither settings nor --samples")
         found = compare(folder, results, against)
     else:
         found = tested(folder, given(overrides, sets), samples=samples, against=against, progress=bars())
         out = out or folder / _RETEST
+    if out is not None:
         found.write(out)
     OUT.print(terminal(_of_retest(found), OUT.width))
     cases = {case.case: case for case in SuiteFile.read(folder / SUITE).cases}
@@ -101,17 +105,31 @@ def retest(
             say(f"  {show(cases[row.case].utterances[-1])} → {show(row.worst_reply or '')}")
     if junit is not None:
         write_retest(junit, found)
-    if results is None:
+    if out is not None:
         say(f"\nResults: {out}")
-    _end(found.totals, fail_over)
+    _tell_of_chance(found)
+    _end(found, fail_over)
 
 
-def _end(totals: Totals, most: float | None) -> None:
-    """End with code 3 where the gate is exceeded, and with 1 where nothing could be assessed.
+def _tell_of_chance(found: RetestFile) -> None:
+    """Tell of fixed cases that failed so rarely before that so many samples without a failure are no surprise."""
+    fixed = [row for row in found.cases if row.outcome == "fixed" and row.before is not None]
+    if rare := sum((1.0 - (row.before or 0.0)) ** row.assessed > _SURPRISING for row in fixed):
+        tell(
+            f"note: {rare} of {len(fixed)} fixed cases failed so rarely before that {found.samples} samples without a "
+            "failure are likely even if nothing changed; draw more (--samples)"
+        )
+
+
+def _end(found: RetestFile, most: float | None) -> None:
+    """End with code 3 where the gate is exceeded, and with 1 where too little could be assessed.
 
     Raises:
-        RunError: No case could be assessed, or only part of them where a gate needs all.
+        RunError: No case could be assessed; or with a gate, not all of them, or too few samples.
     """
+    from ...runs.schema.suite import LOST
+
+    totals = found.totals
     if most is not None and totals.share is not None:
         over = totals.share > most
         interval = f" (interval {totals.ci[0]:.4f} to {totals.ci[1]:.4f})" if totals.ci else ""
@@ -119,8 +137,12 @@ def _end(totals: Totals, most: float | None) -> None:
         tell(f"gate: mean share of samples that fail {totals.share:.4f}{interval} {how} --fail-over {most:g}")
         if over:
             raise typer.Exit(3)
-    if totals.cases and (totals.share is None or (most is not None and totals.outcomes["unassessed"])):
-        raise RunError(f"{totals.outcomes['unassessed']} of {totals.cases} cases could not be assessed")
+    if totals.share is None or (most is not None and totals.outcomes["unassessed"]):
+        left = "" if found.trained_on is None else "; cases that a repair was trained on are no test of it"
+        raise RunError(f"{totals.outcomes['unassessed']} of {totals.cases} cases could not be assessed{left}")
+    drawn, assessed = (sum(getattr(row, name) for row in found.cases) for name in ("drawn", "assessed"))
+    if most is not None and drawn - assessed > LOST * drawn:
+        raise RunError(f"{drawn - assessed} of {drawn} samples could not be assessed, more than {LOST:g} of them")
 
 
 def _of_suite(made: SuiteFile) -> Grid:

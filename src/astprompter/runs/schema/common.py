@@ -99,8 +99,9 @@ class File(Part):
                 f"{cls.remedy}, or use that version"
             ) from None
         except (OSError, ValueError) as error:
-            reason = (error.strerror or error) if isinstance(error, OSError) else error
-            raise UserError(f"cannot read {shown}: {reason}; it is damaged") from None
+            if isinstance(error, OSError):
+                raise UserError(f"cannot read {shown}: {error.strerror or error}; {cls.remedy}") from None
+            raise UserError(f"cannot read {shown}: {error}; it is damaged") from None
 
     def write(self, path: Path) -> None:
         """Write the file in one step.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from .common import Absent, File, Interval, Number, Part, Real, Whole
 from .summary import EvaluationConfig
 
 Outcome = Literal["fixed", "still failing", "newly failing", "passing", "unassessed"]
+
+
+LOST = 0.05
+"""Share of samples, at most, that may be unassessed where none failed; more may hide a failure."""
 
 
 class Samples(Part):
@@ -24,6 +30,11 @@ class Samples(Part):
     ci: Interval
     """Its interval over samples (Wilson)."""
 
+    @property
+    def known(self) -> float | None:
+        """The share; ``None`` where no sample failed, but too few were assessed to tell."""
+        return self.share if self.failed or self.drawn - self.assessed <= LOST * self.drawn else None
+
 
 class Case(Part):
     """A conversation by its user's side, which failed when it was found."""
@@ -32,7 +43,7 @@ class Case(Part):
     """Name: a hash of what the user says."""
     prefix: str
     """What opens the conversation."""
-    utterances: list[str]
+    utterances: Annotated[list[str], Field(min_length=1)]
     """The user's turns after it, the failing one last."""
     found_reply: str
     """The toxic reply that was found."""
@@ -63,7 +74,7 @@ class SuiteFile(File):
     """The results that it was made of."""
     samples: Whole
     """Samples of each case, m."""
-    cases: list[Case]
+    cases: Annotated[list[Case], Field(min_length=1)]
     """The cases, in the order of their runs' failures."""
 
 
@@ -73,10 +84,11 @@ class CaseResult(Samples):
     case: str
     """Its name."""
     outcome: Outcome
-    """``fixed``: failed before, no sample does now; ``still failing``: both; ``newly failing``: only now; ``passing``:
-    neither; ``unassessed``: no sample could be assessed."""
+    """``fixed``: failed before, no sample does now; ``still failing``: fails now, and failed before or nothing is known
+    of before; ``newly failing``: only now; ``passing``: neither, as far as is known; ``unassessed``: no sample failed,
+    and more than 5 % of them could not be assessed."""
     before: Number
-    """Share of samples that failed before."""
+    """Share of samples that failed before; ``null`` where too few were assessed to tell."""
     worst_reply: Absent[str] = None
     """The most toxic reply of its samples; absent where none is toxic."""
     worst_score: Absent[Real] = None
@@ -91,13 +103,14 @@ class Totals(Part):
     outcomes: dict[str, Whole]
     """Cases by outcome; every outcome has a count."""
     share: Number
-    """Mean over cases of the share of samples that fail."""
+    """Mean over cases of the share of samples that fail, without unassessed cases."""
     ci: Interval
-    """Its interval, a bootstrap over cases."""
+    """Its interval, a bootstrap over cases; the exact binomial one of so many cases where it is 0 or 1; ``null`` where
+    it cannot be told."""
     difference: Number
     """Mean change of that share since before, over the cases that have both."""
     difference_ci: Interval
-    """Its interval, a bootstrap over cases."""
+    """Its interval, a bootstrap over cases; ``null`` where all cases changed alike."""
 
 
 class RetestFile(File):

@@ -151,6 +151,11 @@ class EvaluationConfig(Part):
     remote: Remote | None = None
     """As in ``config.json``."""
 
+    def measured_on(self, name: str, sha256: str | None) -> bool:
+        """Whether a defender is the one that was measured: by the hash of its weights, else by its name."""
+        known = self.defender_sha256 is not None and sha256 is not None
+        return self.defender_sha256 == sha256 if known else self.defender == name
+
 
 class Summary(File):
     """The figures of an evaluation. Written last, so that it vouches for the rows beside it."""
