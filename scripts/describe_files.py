@@ -13,19 +13,11 @@ from pydantic.fields import FieldInfo
 
 from astprompter.runs.schema.common import File, Part
 from astprompter.runs.schema.labels import LabelsFile
+from astprompter.runs.schema.learnt import ArchiveRow, AttackRow, PairRow, TreeRow
 from astprompter.runs.schema.probability import DrawnRow, ProbabilityFile
 from astprompter.runs.schema.repair import RepairFile
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
-from astprompter.runs.schema.run import (
-    ArchiveRow,
-    ConfigFile,
-    FrozenFile,
-    LogRow,
-    ManifestFile,
-    PairRow,
-    StateFile,
-    TreeRow,
-)
+from astprompter.runs.schema.run import ConfigFile, FrozenFile, LogRow, ManifestFile, StateFile
 from astprompter.runs.schema.study import Experiment
 from astprompter.runs.schema.suite import RetestFile, SuiteFile
 from astprompter.runs.schema.summary import Summary
@@ -91,7 +83,7 @@ STUDY = """# Files of an experiment
 """
 PARTS: list[tuple[str, type[Part] | None]] = [
     ("config.json", ConfigFile), ("log.jsonl", LogRow), ("pairs.jsonl", PairRow),
-    ("archive.jsonl", ArchiveRow), ("trees.jsonl", TreeRow),
+    ("archive.jsonl", ArchiveRow), ("attacks.jsonl", AttackRow), ("trees.jsonl", TreeRow),
     (CHECKPOINT, None), ("checkpoint/state.json", StateFile), ("checkpoint/manifest.json", ManifestFile), (BEST, None),
     ("frozen.json", FrozenFile), ("trajectories.jsonl", TrajectoryRow), ("failures.jsonl", FailureRow),
     ("summary.json", Summary), ("labels.json", LabelsFile),

@@ -21,6 +21,7 @@ from .runs.run import Run as Run
 from .workflows.collect import grow_trees as grow_trees
 from .workflows.collect import make_pairs as make_pairs
 from .workflows.evaluate import evaluate as evaluate
+from .workflows.harden import harden as harden
 from .workflows.objects import load_eliciting as load_eliciting
 from .workflows.objects import load_model as load_model
 from .workflows.objects import load_prefixes as load_prefixes

@@ -120,7 +120,7 @@ def test_a_training_that_assessed_nothing_is_1(forks: Zygote, chosen: list[str],
     supervised = ["supervision.q=1", "supervision.unit=episode", f"data.eliciting={folder / 'texts.jsonl'}"]
     code, _, err = forks.run("train", "-o", str(tmp_path / "other"), *arguments, *supervised, PYTHONPATH=str(folder))
     assert code == 1
-    assert "could be assessed, so no adversary was kept" in last_line(err)
+    assert "could be assessed, so no model was kept" in last_line(err)
 
 
 @pytest.mark.slow

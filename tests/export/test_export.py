@@ -28,7 +28,8 @@ from astprompter.export import FORMATS, export_run
 from astprompter.export.card import _licence
 from astprompter.export.files import _beta_of, _literal
 from astprompter.export.found import Attack, Defender, first_turn_pairs
-from astprompter.export.hardening import Drawn, draw_replies, repair_pairs
+from astprompter.export.hardening import conversation_of, row_of
+from astprompter.rollout.repair import Drawn, Repair, draw_replies, repairs
 from astprompter.runs.schema.results import TrajectoryRow, TurnRow
 from astprompter.training.loss import ipo_loss, log_ratio_difference
 from helpers.commands import SMALL, call
@@ -194,8 +195,15 @@ def attack(name: str) -> Attack:
 
 def drawn_from(table: dict[str, list[str]], found: list[Attack], *, own: bool) -> tuple[list[Drawn], list[str]]:
     defender: Any = Replies(table)
-    drawn = draw_replies(found, defender, own=own, samples=3, seed=0, trees_per_batch=6, progress=Silent())
+    again = [conversation_of(one, own=own) for one in found]
+    drawn = draw_replies(again, defender, samples=3, seed=0, trees_per_batch=6, progress=Silent())
     return drawn, defender.told
+
+
+def rows_of(drawn: list[Drawn], found: list[Attack], scorer: Any, *, chat: bool = False) -> tuple[list[Any], Any]:
+    outcomes = repairs(drawn, [scorer], threshold=0.5)
+    made = [row_of(a, d, r, chat=chat) for a, d, r in zip(found, drawn, outcomes, strict=True) if isinstance(r, Repair)]
+    return made, Counter(outcome if isinstance(outcome, str) else "pairs" for outcome in outcomes)
 
 
 def test_hardening_prefers_the_least_toxic_reply_of_the_same_attack() -> None:
@@ -205,8 +213,7 @@ def test_hardening_prefers_the_least_toxic_reply_of_the_same_attack() -> None:
              "c: u1 y1 u2": ["ok", "a yet longer one", "ok"]}  # fmt: skip
     drawn, told = drawn_from(table, found, own=True)
     assert told == [" y1"] * 3  # the conversation is replayed turn by turn, its own replies as its own
-    counts: Counter[str] = Counter()
-    first, last = repair_pairs(drawn, Length(), counts, threshold=0.5, chat=False)
+    (first, last), counts = rows_of(drawn, found, Length())
     assert counts == {"pairs": 2, "without a harmless reply": 1}
     assert (first["prompt"], first["chosen"], first["rejected"]) == ("a: u1 y1 u2", "ok", "bad reply")
     assert (first["chosen_toxicity"], first["rejected_toxicity"], first["turn"]) == (0.2, 0.9, 2)
@@ -216,7 +223,7 @@ def test_hardening_prefers_the_least_toxic_reply_of_the_same_attack() -> None:
 def test_hardening_of_a_chat_defender_writes_messages() -> None:
     drawn, _ = drawn_from({"a: u1 y1 u2": ["good", " ok", "  "]}, [attack("a")], own=True)
     scorer = Length()
-    (row,) = repair_pairs(drawn, scorer, Counter(), threshold=0.5, chat=True)
+    (row,), _ = rows_of(drawn, [attack("a")], scorer, chat=True)
     assert row["prompt"] == [
         {"role": "user", "content": "a: u1"}, {"role": "assistant", "content": "y1"}, {"role": "user", "content": "u2"},
     ]  # fmt: skip
@@ -230,8 +237,7 @@ def test_hardening_of_another_defender_holds_no_reply_of_the_first() -> None:
              "b: u1 own u2": ["ok", "fine", "good"]}  # fmt: skip
     drawn, told = drawn_from(table, [attack("a"), attack("b")], own=False)
     assert told == []
-    counts: Counter[str] = Counter()
-    (row,) = repair_pairs(drawn, Length(), counts, threshold=0.5, chat=False)
+    (row,), counts = rows_of(drawn, [attack("a"), attack("b")], Length())
     assert counts == {"pairs": 1, "without a toxic reply": 1}
     assert (row["prompt"], row["chosen"], row["rejected"]) == ("a: u1 mine u2", "ok", "very long reply")
     assert row["candidates"] == 2

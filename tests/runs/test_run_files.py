@@ -23,18 +23,9 @@ from astprompter.report.read import read_runs
 from astprompter.runs.directory import FAILURES, LOG, PAIRS, TRAJECTORIES, TREES, RunDirectory
 from astprompter.runs.results import result_rows
 from astprompter.runs.schema.common import FORMAT, File, Interval, Number, read_rows, save_rows
+from astprompter.runs.schema.learnt import PairRow, TreeRow
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
-from astprompter.runs.schema.run import (
-    ConfigFile,
-    Counters,
-    FrozenFile,
-    Hashes,
-    LogRow,
-    ManifestFile,
-    PairRow,
-    StateFile,
-    TreeRow,
-)  # fmt: skip
+from astprompter.runs.schema.run import ConfigFile, Counters, FrozenFile, Hashes, LogRow, ManifestFile, StateFile
 from astprompter.runs.schema.summary import Summary
 from astprompter.training import checkpoint
 from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint

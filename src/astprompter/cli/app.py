@@ -18,6 +18,7 @@ from .commands.data import app as data
 from .commands.evaluate import evaluate
 from .commands.experiment import experiment, experiments
 from .commands.export import export
+from .commands.harden import harden
 from .commands.label import label
 from .commands.play import play
 from .commands.presets import presets
@@ -46,8 +47,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    train, sft, evaluate, label, probability, experiment, experiments, play, replay, suite, retest, report, export,
-    presets,
+    train, sft, evaluate, label, probability, experiment, experiments, play, replay, harden, suite, retest, report,
+    export, presets,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data, name="data")

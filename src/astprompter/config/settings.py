@@ -131,8 +131,8 @@ class NoveltySettings(Section):
 class TrainingSettings(Section):
     """Online optimisation (docs/method.md section 5)."""
 
-    objective: Literal["preference", "sft"] = "preference"
-    """'preference' (IPO or DPO on pairs), or 'sft', the baseline tuned on data.eliciting"""
+    objective: Literal["preference", "sft", "harden"] = "preference"
+    """'preference' (IPO or DPO on pairs); 'sft', the baseline tuned on data.eliciting; 'harden', of 'harden' alone"""
     updates: int = Field(10_000, ge=1)
     """optimizer steps in all"""
     pairs_per_iteration: int = Field(512, ge=1)
@@ -169,6 +169,31 @@ class TrainingSettings(Section):
     """each of several processes keeps its part of weights, gradients and moments (FSDP)"""
     save_pairs: bool = False
     """write every pair to pairs.jsonl (contains the texts)"""
+
+
+class HardenSettings(Section):
+    """Repair of the defender, together with training.* and loss.* (docs/repair.md)."""
+
+    adversaries: list[str] = Field([])
+    """who attacks: runs (their best adversary), model folders, hub names, 'untuned'; each prefix meets one of them"""
+    prefixes: int = Field(96, ge=1)
+    """training prefixes that are attacked in an iteration"""
+    samples: int = Field(8, ge=1)
+    """new replies to an attack; the least toxic one is preferred to the most toxic one"""
+    sft: float = Field(0.1, ge=0)
+    """weight of the nll of the preferred replies, nats per token"""
+    keep: float = Field(100.0, ge=0)
+    """weight of KL(as it was ‖ now) on benign conversations, nats per token"""
+    benign: int = Field(256, ge=1)
+    """training prefixes from which benign conversations are drawn, once"""
+    benign_batch: int = Field(4, ge=1)
+    """benign conversations that an update is held to"""
+    budget: float = Field(0.01, ge=0)
+    """how far, as a share, the nll of held-out benign conversations may rise with the policy that is kept"""
+    lora_rank: int = Field(0, ge=0)
+    """tune adapters of this rank (LoRA, needs peft); 0 tunes all weights"""
+    lora_alpha: int = Field(16, ge=1)
+    """the adapters' scale is this over their rank"""
 
 
 class EvaluationSettings(Section):
@@ -211,6 +236,7 @@ class Settings(Section):
     loss: LossSettings = Field(default_factory=LossSettings)
     novelty: NoveltySettings = Field(default_factory=NoveltySettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+    harden: HardenSettings = Field(default_factory=HardenSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 
     @property

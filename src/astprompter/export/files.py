@@ -17,8 +17,8 @@ from ..base.messages import messages_of
 from ..config.settings import LossSettings
 from ..runs.directory import PAIRS
 from ..runs.schema.common import read_rows
+from ..runs.schema.learnt import PairRow
 from ..runs.schema.results import TrajectoryRow, TurnRow
-from ..runs.schema.run import PairRow
 from .found import (
     CONTENT_WARNING,
     Export,

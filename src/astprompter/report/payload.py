@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..runs.schema.learnt import NodeRow
 from ..runs.schema.results import FailureRow, TurnRow, by_rank
-from ..runs.schema.run import NodeRow
 from .bias import judged_unfairly, named
 from .study import Adversary, Study
 from .tree import chosen_trees

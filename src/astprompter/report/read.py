@@ -14,8 +14,9 @@ from ..base.strict_json import read_object
 from ..runs.directory import CONFIG, LOG, SUMMARY, TREES, Note
 from ..runs.results import Row, result_rows
 from ..runs.schema.common import R, read_rows
+from ..runs.schema.learnt import TreeRow
 from ..runs.schema.results import FailureRow, TrajectoryRow
-from ..runs.schema.run import ConfigFile, LogRow, TreeRow
+from ..runs.schema.run import ConfigFile, LogRow
 from ..runs.schema.study import Case, Experiment
 from ..runs.schema.summary import EvaluationConfig, MeasuredPrefixes, Summary
 

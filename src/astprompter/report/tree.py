@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from ..runs.schema.run import NodeRow, TreeRow
+from ..runs.schema.learnt import NodeRow, TreeRow
 
 MOST_TREES = 8
 _DEEPEST = 5

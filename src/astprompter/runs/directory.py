@@ -16,13 +16,14 @@ from ..base.errors import RunError, UserError
 from ..base.files import append_rows, hold
 from ..config import Settings
 from .schema.common import Part, read_rows
-from .schema.run import ArchiveRow, ConfigFile, LogRow, StateFile
+from .schema.learnt import ArchiveRow
+from .schema.run import ConfigFile, LogRow, StateFile
 from .started import settings_here
 
 _log = logging.getLogger(__package__)
 CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.jsonl"
-ARCHIVE = "archive.jsonl"
-_LOGS = (LOG, PAIRS, TREES, ARCHIVE)
+ARCHIVE, ATTACKS = "archive.jsonl", "attacks.jsonl"
+_LOGS = (LOG, PAIRS, TREES, ARCHIVE, ATTACKS)
 FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
 KEPT_START = "training kept its start (iteration 0), as no later policy did better on the dev prefixes: it is not tuned"

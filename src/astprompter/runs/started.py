@@ -44,6 +44,8 @@ def settings_here(
     if config.started_in is not None and base != Path.cwd():
         flat = dotted(config.settings)
         found = {key: _seen(flat[key], base) for key in _PATHS if isinstance(flat.get(key), str)}
+        if isinstance(attacking := flat.get("harden.adversaries"), list):
+            found["harden.adversaries"] = [_seen(str(one), base) for one in attacking]
         for key in ("scorer.spec", "evaluation.scorers"):
             given = flat.get(key)
             if isinstance(given, str | list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..base.display import portable
 from ..base.errors import RunError
@@ -34,6 +35,27 @@ Sampling settings are in `generation_config.json`. {form}
 """
 
 
+_REPAIRED = """---
+tags: [astprompter]
+---
+# Repaired: {defender}
+
+This is '{defender}', tuned to fail less at the attacks of adversaries, and to stay what it was elsewhere. That it fails
+less was measured with these adversaries and this scorer only: a new adversary may find other failures.
+
+- attacked by: {adversaries}; from prefixes of: {prefixes}
+- learnt from {pairs} pairs of its own replies to attacks that it failed at, the least toxic one over the most toxic one
+- loss: {loss}
+- a failure is a reply that scores more than {threshold} under: {scorers}
+- chosen at iteration {iteration} ({updates} updates) by its failures on the dev prefixes: {before} of the replies
+  before, {after} now
+- cost on {tokens} tokens of held-out benign conversations: nll {rise}, KL {kl} nats per token
+
+`attacks.jsonl` beside this folder names the attacks that it learnt from. Licence and intended use are those of
+'{defender}'.
+"""
+
+
 _TUNED = (
     "Adversary tuned against",
     "this model was tuned to write text after which another model replies with toxic text.",
@@ -58,56 +80,106 @@ def save_best(folder: Path, adversary: LanguageModel, settings: Settings, dev: L
     Raises:
         RunError: The folder cannot be written.
     """
-    from safetensors import SafetensorError
+    title, warning = _TUNED if dev.updates else _START
+    card = _CARD.format(
+        title=title,
+        warning=warning,
+        defender=portable(settings.defender.path),
+        adversary=portable(settings.adversary.path),
+        method=_method(settings),
+        alpha=settings.reward.alpha,
+        beta=settings.reward.beta,
+        lambda_=settings.reward.lambda_,
+        scorer=portable(settings.scorer.spec),
+        label=settings.scorer.label,
+        iteration=dev.iteration,
+        updates=dev.updates,
+        chosen=_chosen(settings),
+        figures=_figures(dev),
+        form=_CHAT if adversary.chat else _PLAIN,
+    )
+    _save(folder, adversary, card, "adversary", _sampling_of(adversary))
+
+
+def save_repaired(
+    folder: Path, defender: LanguageModel, settings: Settings, before: LogRow, dev: LogRow, pairs: int
+) -> None:
+    """Write a repaired defender with the generation config that it had; as :func:`save_best`.
+
+    Args:
+        folder: Where to.
+        defender: The policy.
+        settings: All settings.
+        before: Dev figures of the defender as it was.
+        dev: Those of the policy.
+        pairs: Pairs that it has learnt from.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    if dev.failures is None or before.failures is None or dev.benign is None:
+        raise ValueError("not dev rows of a repair")
+    harden, loss = settings.harden, settings.loss
+    card = _REPAIRED.format(
+        defender=portable(settings.defender.path),
+        adversaries=", ".join(portable(name) for name in harden.adversaries),
+        pairs=pairs,
+        prefixes=portable(settings.data.train),
+        loss=f"{loss.kind.upper()} with tau {loss.tau:g}, nll of the chosen replies times {harden.sft:g}, KL on benign "
+        f"conversations times {harden.keep:g}",
+        scorers=", ".join(map(portable, [settings.scorer.spec, *settings.evaluation.scorers])),
+        threshold=f"{settings.evaluation.threshold:g}",
+        iteration=dev.iteration,
+        updates=dev.updates,
+        before=f"{before.failures.share or 0.0:.1%}",
+        after=f"{dev.failures.share or 0.0:.1%}",
+        rise=f"{dev.benign.rise:+.2%}",
+        kl=f"{dev.benign.kl:.4f}",
+        tokens=f"{dev.benign.tokens:,}",
+    )
+    _save(folder, defender, card, "repaired defender", None)
+
+
+def _sampling_of(lm: LanguageModel) -> Any:
+    """The sampling settings as a generation config."""
     from transformers import GenerationConfig
 
-    weights = merged_weights(adversary.model) or kept_weights(adversary.model)
+    sampling = lm.sampling
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=sampling.temperature > 0,
+        max_new_tokens=sampling.max_new_tokens,
+        min_new_tokens=sampling.min_new_tokens,
+        temperature=sampling.temperature if sampling.temperature > 0 else None,
+        top_p=sampling.top_p if sampling.temperature > 0 else None,
+        top_k=0 if sampling.temperature > 0 else None,
+        repetition_penalty=sampling.repetition_penalty,
+        eos_token_id=list(lm.end_ids) or None,
+        bos_token_id=lm.tokenizer.bos_token_id,
+        pad_token_id=lm.tokenizer.pad_token_id
+        if lm.tokenizer.pad_token_id is not None
+        else (lm.end_ids[0] if lm.end_ids else None),
+    )
+
+
+def _save(folder: Path, lm: LanguageModel, card: str, what: str, generation: Any | None) -> None:
+    from safetensors import SafetensorError
+
+    weights = merged_weights(lm.model) or kept_weights(lm.model)
     if not is_main():
         return
-    sampling = adversary.sampling
     draft = folder.with_name(folder.name + ".tmp")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        adversary.model.save_pretrained(draft, state_dict=weights)
-        adversary.tokenizer.save_pretrained(draft)
-        GenerationConfig(  # type: ignore[no-untyped-call]
-            do_sample=sampling.temperature > 0,
-            max_new_tokens=sampling.max_new_tokens,
-            min_new_tokens=sampling.min_new_tokens,
-            temperature=sampling.temperature if sampling.temperature > 0 else None,
-            top_p=sampling.top_p if sampling.temperature > 0 else None,
-            top_k=0 if sampling.temperature > 0 else None,
-            repetition_penalty=sampling.repetition_penalty,
-            eos_token_id=list(adversary.end_ids) or None,
-            bos_token_id=adversary.tokenizer.bos_token_id,
-            pad_token_id=adversary.tokenizer.pad_token_id
-            if adversary.tokenizer.pad_token_id is not None
-            else (adversary.end_ids[0] if adversary.end_ids else None),
-        ).save_pretrained(draft)
-        title, warning = _TUNED if dev.updates else _START
-        card = _CARD.format(
-            title=title,
-            warning=warning,
-            defender=portable(settings.defender.path),
-            adversary=portable(settings.adversary.path),
-            method=_method(settings),
-            alpha=settings.reward.alpha,
-            beta=settings.reward.beta,
-            lambda_=settings.reward.lambda_,
-            scorer=portable(settings.scorer.spec),
-            label=settings.scorer.label,
-            iteration=dev.iteration,
-            updates=dev.updates,
-            chosen=_chosen(settings),
-            figures=_figures(dev),
-            form=_CHAT if adversary.chat else _PLAIN,
-        )
+        lm.model.save_pretrained(draft, state_dict=weights)
+        lm.tokenizer.save_pretrained(draft)
+        if generation is not None:
+            generation.save_pretrained(draft)
         (draft / "README.md").write_text(card, encoding="utf-8")
         replace_folder(draft, folder, keep_old=False)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk by its own error
         reason = getattr(error, "strerror", None) or error
-        raise RunError(f"cannot write the best adversary to '{folder}': {reason}") from None
+        raise RunError(f"cannot write the best {what} to '{folder}': {reason}") from None
 
 
 def _method(settings: Settings) -> str:

@@ -1,6 +1,7 @@
 """Preference losses as pure functions of summed (or mean) log-probabilities.
 
-Every argument is a float tensor [pairs] in nats; every function returns the loss per pair, [pairs].
+Every argument is a float tensor [pairs] in nats; every function returns the loss per pair, [pairs]. The last one holds
+a policy to another where nothing is to change.
 """
 
 from __future__ import annotations
@@ -72,3 +73,17 @@ def margin_loss(
     """
     h = log_ratio_difference(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)
     return (h - margins / eta) ** 2
+
+
+def divergence(old_logits: Tensor, new_logits: Tensor) -> Tensor:
+    """KL(old ‖ new) = Σ_v π_old(v)·[log π_old(v) − log π_new(v)] at each position, nats.
+
+    Args:
+        old_logits: [positions, vocabulary].
+        new_logits: [positions, vocabulary].
+
+    Returns:
+        [positions].
+    """
+    old, new = F.log_softmax(old_logits, dim=-1), F.log_softmax(new_logits, dim=-1)
+    return (old.exp() * (old - new)).sum(dim=-1)

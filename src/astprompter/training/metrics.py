@@ -10,7 +10,8 @@ from typing import Any
 from ..base.records import Node, RolloutTree, Turn
 from ..config import Settings
 from ..rollout.pairs import no_pair, ranked, siblings
-from ..runs.schema.run import Choice, LogRow, NllMean, NodeRow, RewardMeans, Toxicity, TreeRow
+from ..runs.schema.learnt import Choice, NodeRow, TreeRow
+from ..runs.schema.run import LogRow, NllMean, RewardMeans, Toxicity
 from ..runs.schema.turns import opened, scored
 
 
@@ -115,6 +116,7 @@ def summary_line(row: LogRow) -> str:
     loss = f"  loss {row.loss:.3g}" if row.loss is not None else ""
     best = "  kept as best" if row.best else ""
     distinct = "" if row.distinct_failures is None else f"  distinct failures {row.distinct_failures}"
+    cost = "" if row.benign is None else f"  benign nll {row.benign.rise:+.2%}, KL {row.benign.kl:.4f}"
     means = means_of(row)
     if row.reward is None:
         return f"{head}  update {row.updates:>5}{loss}"
@@ -123,7 +125,7 @@ def summary_line(row: LogRow) -> str:
     reward, share, nll, threshold = means
     return (
         f"{head}  update {row.updates:>5}  reward {reward:+.3f}  replies above {threshold:g} {share:.1%}  "
-        f"nll {nll:.3f}{distinct}{loss}{best}"
+        f"nll {nll:.3f}{distinct}{loss}{cost}{best}"
     )
 
 

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..base.records import PreferencePair
 from ..models.local.lm import LanguageModel
+from .loss import divergence
 
 _LOGITS_AT_ONCE = 32_000_000
 
@@ -233,3 +235,37 @@ def sequence_logps(lm: LanguageModel, packed: Packed, *, average: bool = False) 
     logprobs = torch.cat(parts)[packed.uses.to(device)]
     totals = torch.zeros(len(packed.lengths), device=device).index_add(0, packed.owners.to(device), logprobs)
     return totals / packed.lengths.to(device) if average else totals
+
+
+def sequence_divergences(lm: LanguageModel, reference: LanguageModel, packed: Packed) -> Tensor:
+    """Sum over the scored tokens of KL(π_ref ‖ π) at their places, over the whole vocabulary, nats: float [sequences].
+
+    Logits are made in slabs, and made anew for the gradient, so that memory holds those of one slab.
+
+    Args:
+        lm: The policy.
+        reference: What it is held to; it has no gradient.
+        packed: From :func:`pack`.
+    """
+    device = lm.device
+    places, slab = packed.states.to(device), max(1, _LOGITS_AT_ONCE // lm.vocabulary_size)
+
+    def states_of(model: LanguageModel) -> Tensor:
+        hidden = model.forward(packed.ids.to(device), packed.mask.to(device), packed.positions.to(device))
+        return hidden.flatten(0, 1)[places]
+
+    def apart(ours: Tensor, theirs: Tensor) -> Tensor:
+        with torch.no_grad():
+            old = reference.logits(theirs).float()
+        return divergence(old, lm.logits(ours).float())
+
+    with lm.precision():
+        with torch.no_grad():
+            old = states_of(reference)
+        new = states_of(lm)
+        parts = [
+            checkpoint(apart, new[start : start + slab], old[start : start + slab], use_reentrant=False)
+            for start in range(0, len(places), slab)
+        ]
+    found = torch.cat(parts)[packed.uses.to(device)]
+    return torch.zeros(len(packed.lengths), device=device).index_add(0, packed.owners.to(device), found)

@@ -12,13 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..base.errors import RunError
 from ..base.processes import barrier, share, sum_over_processes
 from ..base.records import PreferencePair, RolloutTree, Turn
+from ..config import LossSettings, Settings
 from ..rollout.grow import turns_of
 from ..runs.directory import ARCHIVE, PAIRS
-from ..runs.schema.run import ArchiveRow, PairRow, Pairs
+from ..runs.schema.learnt import ArchiveRow, PairRow
+from ..runs.schema.run import Pairs
 from .collection import Collector
 from .loss import dpo_loss, ipo_loss, log_ratio_difference, margin_loss
 from .metrics import mean, speaking_rates, why_no_pairs
@@ -69,7 +72,7 @@ class PreferenceTrainer(Trainer[PreferencePair]):
             self._heed_no_pair(trees, metrics["errors"])
         if self.settings.training.save_pairs:
             self._log(PAIRS, [PairRow.of_pair(self.state.iteration, pair) for pair in pairs])
-        pairs = self._with_references(pairs)
+        pairs = with_references(pairs, self.reference, self.settings)
         clock.lap("reference")
         supervised = sum(pair.source == "supervised" for pair in pairs)
         return pairs, {
@@ -117,28 +120,6 @@ class PreferenceTrainer(Trainer[PreferencePair]):
             _log.warning(f"iteration {self.state.iteration + 1} gave no preference pair: {why}")
             self._told = True
 
-    @torch.no_grad()
-    def _with_references(self, pairs: list[PreferencePair]) -> list[PreferencePair]:
-        """The pairs with log π_ref as the loss takes it: from collection where known, else by one forward pass."""
-        average = self.settings.loss.reduction == "mean"
-        known, unknown = list(pairs), []
-        for i, pair in enumerate(pairs):
-            if pair.ref_chosen_logp is None or pair.ref_rejected_logp is None:
-                unknown.append(i)
-            elif average:
-                known[i] = replace(
-                    pair,
-                    ref_chosen_logp=pair.ref_chosen_logp / len(pair.chosen_ids),
-                    ref_rejected_logp=pair.ref_rejected_logp / len(pair.rejected_ids),
-                )
-        for group in forward_groups([pairs[i] for i in unknown], self.settings.training.max_tokens_per_batch):
-            part = [unknown[i] for i in group]
-            packed = pack(sequences_of([pairs[i] for i in part]), share=self.models.reference.packs)
-            logps = self.reference.logps(packed, average=average).view(-1, 2).tolist()
-            for i, (chosen, rejected) in zip(part, logps, strict=True):
-                known[i] = replace(pairs[i], ref_chosen_logp=chosen, ref_rejected_logp=rejected)
-        return known
-
     def update(self, batch: Sequence[PreferencePair]) -> dict[str, float] | None:
         """One optimizer step; ``None`` when the loss or gradient is not finite (nothing is changed)."""
         policy, loss_settings, placement = self.models.adversary, self.settings.loss, self.updater.placement
@@ -150,26 +131,67 @@ class PreferenceTrainer(Trainer[PreferencePair]):
         for part in placement.in_step(forward_groups(own, self.settings.training.max_tokens_per_batch)):
             packed = pack(sequences_of([own[i] for i in part] or batch[:1]), share=policy.packs)
             logps = placement.logps(packed, average=loss_settings.reduction == "mean").view(-1, 2)[: len(part)]
-            theirs = references[part]
-            sides = (logps[:, 0], logps[:, 1], theirs[:, 0], theirs[:, 1])
-            if loss_settings.kind == "ipo":
-                loss = ipo_loss(*sides, tau=loss_settings.tau)
-            elif loss_settings.kind == "margin":
-                loss = margin_loss(*sides, margins=margins[part], eta=loss_settings.eta)
-            else:
-                loss = dpo_loss(*sides, tau=loss_settings.tau, label_smoothing=loss_settings.label_smoothing)
+            loss, its_sums = pair_losses(logps, references[part], margins[part], loss_settings)
             (loss.sum() / count).backward()  # type: ignore[no-untyped-call]
-            h, ratio = log_ratio_difference(*sides), logps - theirs
-            sums += torch.stack([loss.sum(), h.sum(), (h > 0).sum(), ratio[:, 0].sum(), ratio[:, 1].sum()]).detach()
-        mean_loss, h_mean, accuracy, chosen, rejected = (sum_over_processes(sums) / count).tolist()
-        norm = self.updater.step(mean_loss, self.state.updates)
-        if norm is None:
-            return None
-        return {
-            "loss": mean_loss,
-            "h": h_mean,
-            "implicit_accuracy": accuracy,
-            "implicit_chosen": loss_settings.tau * chosen,
-            "implicit_rejected": loss_settings.tau * rejected,
-            "gradient_norm": norm,
-        }
+            sums += its_sums
+        facts = facts_of((sum_over_processes(sums) / count).tolist(), loss_settings)
+        norm = self.updater.step(facts["loss"], self.state.updates)
+        return None if norm is None else {**facts, "gradient_norm": norm}
+
+
+@torch.no_grad()
+def with_references(pairs: Sequence[PreferencePair], reference: Placement, settings: Settings) -> list[PreferencePair]:
+    """The pairs with log π_ref as the loss takes it: from collection where known, else by one forward pass."""
+    average, most = settings.loss.reduction == "mean", settings.training.max_tokens_per_batch
+    known, unknown = list(pairs), []
+    for i, pair in enumerate(pairs):
+        if pair.ref_chosen_logp is None or pair.ref_rejected_logp is None:
+            unknown.append(i)
+        elif average:
+            known[i] = replace(
+                pair,
+                ref_chosen_logp=pair.ref_chosen_logp / len(pair.chosen_ids),
+                ref_rejected_logp=pair.ref_rejected_logp / len(pair.rejected_ids),
+            )
+    for group in forward_groups([pairs[i] for i in unknown], most):
+        part = [unknown[i] for i in group]
+        packed = pack(sequences_of([pairs[i] for i in part]), share=reference.lm.packs)
+        logps = reference.logps(packed, average=average).view(-1, 2).tolist()
+        for i, (chosen, rejected) in zip(part, logps, strict=True):
+            known[i] = replace(pairs[i], ref_chosen_logp=chosen, ref_rejected_logp=rejected)
+    return known
+
+
+def pair_losses(logps: Tensor, references: Tensor, margins: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
+    """Loss of every pair, and sums over the pairs for :func:`facts_of`.
+
+    Args:
+        logps: Log π_θ of chosen and rejected, [pairs, 2].
+        references: The same of the reference.
+        margins: Difference of rewards, [pairs].
+        settings: Which loss.
+
+    Returns:
+        The losses [pairs]; and sums of loss, h, h > 0 and the two log-ratios, [5], without gradient.
+    """
+    sides = (logps[:, 0], logps[:, 1], references[:, 0], references[:, 1])
+    if settings.kind == "ipo":
+        loss = ipo_loss(*sides, tau=settings.tau)
+    elif settings.kind == "margin":
+        loss = margin_loss(*sides, margins=margins, eta=settings.eta)
+    else:
+        loss = dpo_loss(*sides, tau=settings.tau, label_smoothing=settings.label_smoothing)
+    h, ratio = log_ratio_difference(*sides), logps - references
+    return loss, torch.stack([loss.sum(), h.sum(), (h > 0).sum(), ratio[:, 0].sum(), ratio[:, 1].sum()]).detach()
+
+
+def facts_of(means: Sequence[float], settings: LossSettings) -> dict[str, float]:
+    """Fields of the log from the means over pairs of what :func:`pair_losses` sums."""
+    loss, h, accuracy, chosen, rejected = means
+    return {
+        "loss": loss,
+        "h": h,
+        "implicit_accuracy": accuracy,
+        "implicit_chosen": settings.tau * chosen,
+        "implicit_rejected": settings.tau * rejected,
+    }

@@ -86,7 +86,10 @@ class Placement:
 
     def logps(self, packed: Packed, *, average: bool = False) -> Tensor:
         """As :func:`~astprompter.training.packing.sequence_logps`; with shards, all processes call it in step."""
-        compute = partial(sequence_logps, self.lm, packed, average=average)
+        return self.run(partial(sequence_logps, self.lm, packed, average=average))
+
+    def run(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What a computation with the model gives; with shards, all processes call it in step."""
         if not self.sharded:
             return compute()
         result: Tensor = self._root(compute)

@@ -31,6 +31,16 @@ class TrainingModels:
     adversary_sha256: str | None = None
     defender_sha256: str | None = None
 
+    @property
+    def speakers(self) -> tuple[Speaker, ...]:
+        """Who speaks."""
+        return self.adversary, self.defender
+
+    @property
+    def hashes(self) -> dict[str, str | None]:
+        """Hashes of the weights at the start, by name."""
+        return {"adversary": self.adversary_sha256, "defender": self.defender_sha256}
+
 
 class Clock:
     """Wall seconds by stage, in ``laps``."""

@@ -57,6 +57,8 @@ class Trainer(ABC, Generic[Example]):
 
     examples: ClassVar[str]
     """What an example is, in the log."""
+    kept_start: ClassVar[str] = f"{KEPT_START}; train longer, or raise training.learning_rate"
+    """What is said where no policy was better than the one at the start."""
 
     settings: Settings
     models: TrainingModels
@@ -92,7 +94,7 @@ class Trainer(ABC, Generic[Example]):
         finally:
             self.directory.unlock()
         if self.state.best_iteration == 0:
-            _log.warning(f"{KEPT_START}; train longer, or raise training.learning_rate")
+            _log.warning(self.kept_start)
 
     @property
     def done(self) -> bool:
@@ -177,7 +179,17 @@ class Trainer(ABC, Generic[Example]):
 
     def measure_dev(self) -> None:
         """Figures on held-out prefixes with fixed random keys; a new best is saved at once."""
-        settings, models = self.settings, self.models
+        row = self.dev_row()
+        row = row.model_copy(update={"best": self.is_best(row)})
+        self._log(LOG, [row])
+        _log.info(summary_line(row))
+        if row.best:
+            self.state.best_iteration = row.iteration
+            self.keep(row)
+
+    def dev_row(self) -> LogRow:
+        """What a policy is chosen by, on the dev prefixes."""
+        settings, models, state = self.settings, self.models, self.state
         prefixes = self.dev[: settings.training.dev_prefixes]
         with self.updater.placement.gathered():
             trees = roll_out(
@@ -187,17 +199,15 @@ class Trainer(ABC, Generic[Example]):
             )  # fmt: skip
         metrics = self._turn_metrics([turn for tree in trees for turn in turns_of(tree.children)])
         metrics["distinct_failures"] = distinct_in(trees, settings.evaluation.threshold)
-        state = self.state
         if state.iteration == 0:
             state.start_nll = metrics["nll"].mean
-        row = LogRow(type="dev", iteration=state.iteration, updates=state.updates, **metrics)
-        row = row.model_copy(update={"best": self.is_best(row)})
-        self._log(LOG, [row])
-        _log.info(summary_line(row))
-        if row.best:
-            state.best_iteration, state.best_reward = state.iteration, metrics["reward"].mean
-            state.best_distinct, state.best_likely = metrics["distinct_failures"], self._likely(row)
-            save_best(self.directory.best, models.adversary, settings, row)
+        return LogRow(type="dev", iteration=state.iteration, updates=state.updates, **metrics)
+
+    def keep(self, row: LogRow) -> None:
+        """Save the policy of a dev row, and remember what the next one must beat."""
+        self.state.best_reward = row.reward.mean if row.reward else None
+        self.state.best_distinct, self.state.best_likely = row.distinct_failures or 0, self._likely(row)
+        save_best(self.directory.best, self.models.adversary, self.settings, row)
 
     def is_best(self, row: LogRow) -> bool:
         """Whether the policy of a dev row is to be kept; never where no turn has a reward.

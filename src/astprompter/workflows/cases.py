@@ -14,9 +14,9 @@ from ..base.records import Keys, Speech
 from ..config import Settings
 from ..evaluation.statistics import wilson
 from ..rollout.grow import in_step
+from ..rollout.repair import TOGETHER
 from ..rollout.reward import score_texts
 from ..runs.schema.suite import Case, Samples
-from .load import TOGETHER
 
 
 @dataclass(frozen=True, slots=True)

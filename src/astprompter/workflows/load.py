@@ -25,8 +25,6 @@ from ..scorers import OF_TEXTS, load_scorer
 from ..training.state import TrainingModels
 
 EMBEDDED, OBJECT = "embedded", "object:"
-TOGETHER = 64
-"""Conversations, or replies to one, that are drawn at once, unless ``rollout.trees_per_batch`` says otherwise."""
 DefenderFactory = Callable[[str, Settings], Speaker]
 
 

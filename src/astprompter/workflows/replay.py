@@ -15,13 +15,14 @@ from ..base.randomness import keys_of
 from ..base.records import Speech
 from ..evaluation.grid import Cell, Column, Grid
 from ..evaluation.statistics import wilson
+from ..rollout.repair import TOGETHER
 from ..rollout.reward import score_texts
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES
 from ..runs.results import result_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.summary import Summary
 from ..runs.started import settings_here
-from .load import TOGETHER, build_defender, build_other_scorers, build_scorer
+from .load import build_defender, build_other_scorers, build_scorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ def check_resumable(settings: Settings, recorded: Settings) -> Settings:
     may = MAY_CHANGE | {"training.updates"} if longer and recorded.training.schedule == "constant" else MAY_CHANGE
     if recorded.training.best_by == "distinct" or recorded.novelty.weight:  # what is a failure decides what is learnt
         may -= {"evaluation.threshold"}
+    if recorded.training.objective == "harden":
+        may -= {"evaluation.threshold", "evaluation.scorers"}
     changed = [
         f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in old if key not in may and old[key] != new[key]
     ]

@@ -18,6 +18,7 @@ from ..base.protocols import Scorer, Speaker
 from ..config import Settings, dotted
 from ..evaluation.evaluate import config_of
 from ..evaluation.statistics import Estimate, Options, of_share, overall
+from ..rollout.repair import case_of
 from ..runs.directory import SUMMARY, TRAJECTORIES
 from ..runs.results import result_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow
@@ -108,10 +109,10 @@ def _cases_of(run: Path, *, every: bool) -> Iterator[Case]:
         if row.cluster is not None:
             seen.add(row.cluster)
         utterances = [turn.utterance for turn in path.until(row.turn)]
-        name = hashlib.sha256("\x1f".join([path.prefix, *utterances]).encode("utf-8", "surrogatepass")).hexdigest()[:12]
         yield Case(
-            case=name, prefix=path.prefix, utterances=utterances, found_reply=row.reply, adversary=row.adversary,
-            run=str(run), rank=row.rank, confirmed=row.confirmed, cluster=row.cluster, at_first=none,
+            case=case_of(path.prefix, utterances), prefix=path.prefix, utterances=utterances, found_reply=row.reply,
+            adversary=row.adversary, run=str(run), rank=row.rank, confirmed=row.confirmed, cluster=row.cluster,
+            at_first=none,
         )  # fmt: skip
 
 

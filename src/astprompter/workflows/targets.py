@@ -110,7 +110,7 @@ def measure_targets(
         )  # fmt: skip
 
     for path in defenders or [settings.defender.path]:
-        name = _name(path, found)
+        name = name_of(path, found)
         found[name] = written(path, _place(out / "against", name, found) if len(defenders) > 1 else out)
     Kept.close(later)
     return found
@@ -168,12 +168,12 @@ def _adversaries(
     scripts: dict[str, dict[str, Any]] = {}
     kept: list[str] = []
     if baseline:
-        found[UNTUNED] = _adversary(UNTUNED, None, settings, scripts)
+        found[UNTUNED] = adversary_of(UNTUNED, None, settings, scripts)
     for target in targets:
         if not (baseline and target == UNTUNED):
-            name = _name(target, found)
+            name = name_of(target, found)
             if (count := candidates_of(target)) is None:
-                found[name] = _adversary(target, runs.get(target), settings, scripts)
+                found[name] = adversary_of(target, runs.get(target), settings, scripts)
             else:
                 found[name] = _resampling(target, count, settings, defender, scorer)
             if target in runs and runs[target].kept_start():
@@ -181,9 +181,20 @@ def _adversaries(
     return found, scripts, kept
 
 
-def _adversary(
+def adversary_of(
     target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, dict[str, Any]]
 ) -> Speaker:
+    """The speaker that a target names.
+
+    Args:
+        target: What is named.
+        run: The run, where it is one.
+        settings: Settings of models and sampling.
+        scripts: Where it is put what is known of dialogues that are replayed.
+
+    Raises:
+        UserError: It cannot be loaded.
+    """
     if (source := dialogues_of(target)) is not None:
         bad = BadRows(settings.data.skip_bad_rows)
         dialogues = load_dialogues(source, bad=bad)
@@ -201,7 +212,7 @@ def _adversary(
 
 
 def _resampling(target: str, candidates: int, settings: Settings, defender: Speaker, scorer: Scorer) -> Resampling:
-    start, eta = _adversary(UNTUNED, None, settings, {}), settings.evaluation.eta
+    start, eta = adversary_of(UNTUNED, None, settings, {}), settings.evaluation.eta
     return Resampling(start, defender, scorer, settings.reward, candidates, eta, name=f"{target}, η {eta:g}")
 
 
@@ -213,8 +224,8 @@ def _note_repeats(name: str, usable: int, prefixes: int) -> None:
         )
 
 
-def _name(target: str, taken: Mapping[str, object]) -> str:
-    """Last part of the path (of a run's own ``best`` folder: the run's), made unique."""
+def name_of(target: str, taken: Mapping[str, object]) -> str:
+    """Name of a target: last part of the path (of a run's own ``best`` folder: the run's), made unique."""
     path = Path(target)
     if target.startswith(f"{HUMAN}:"):
         name = HUMAN

@@ -19,6 +19,7 @@ from ..runs.directory import RunDirectory, refuse_used, versions
 from ..runs.run import Run
 from ..runs.schema.run import ConfigFile, Skipped
 from ..runs.started import started_in
+from ..training.harden import HardenTrainer, RepairModels
 from ..training.preference import PreferenceTrainer
 from ..training.sft import SFTTrainer
 from ..training.sharding import check_shard
@@ -31,6 +32,8 @@ from .objects import ModelLike, ScorerLike, SettingsLike, Texts
 from .resume import check_resumable, refuse_changed, texts_hash
 
 _log = logging.getLogger(__package__)
+KINDS: dict[str, type[Trainer[Any]]] = {"preference": PreferenceTrainer, "sft": SFTTrainer, "harden": HardenTrainer}
+"""What trains by ``training.objective``."""
 _FEW = 32
 """Fewer prefixes in a set are told to be too few."""
 
@@ -192,9 +195,7 @@ def finish(trainer: Trainer[Any]) -> Run:
     trainer.run()
     out = trainer.directory.path
     if trainer.state.best_iteration < 0:
-        raise RunError(
-            f"no dev turn of '{out}' could be assessed, so no adversary was kept; log.jsonl counts the errors"
-        )
+        raise RunError(f"no dev turn of '{out}' could be assessed, so no model was kept; log.jsonl counts the errors")
     return Run(out)
 
 
@@ -209,14 +210,17 @@ def begin(
     _warn_of_splits(settings, texts.train, texts.dev)
     if settings.training.objective == "sft" and models.adversary.chat:
         raise UserError("training.objective=sft tunes on plain text; use adversary.chat=off")
-    for speaker in (models.adversary, models.defender):
+    kind: type[Trainer[Any]] = KINDS[settings.training.objective]
+    if (kind is HardenTrainer) != isinstance(models, RepairModels):
+        raise UserError("training.objective=harden repairs a defender; use 'astprompter harden RUN -o OUT'")
+    for speaker in models.speakers:
         speaker.check_room(settings.rollout.horizon)
     if models.defender.likelihood_proxy:
         _log.info(f"note: every nll is a {models.defender.likelihood_proxy}")
     config = ConfigFile(
         settings=settings.as_dict(),
         versions=versions(),
-        models_sha256={"adversary": models.adversary_sha256, "defender": models.defender_sha256},
+        models_sha256=models.hashes,
         data_counts={name: len(rows) for name, rows in texts.sets.items()},
         rows_skipped={name: Skipped.of(rows.facts()) for name, rows in texts.skipped.items()},
         data_sha256={name: texts_hash(rows) for name, rows in texts.sets.items()},
@@ -236,7 +240,6 @@ def begin(
         directory.lock()
         if resume and directory.settings().training.updates != settings.training.updates:
             directory.record(settings)
-    kind = SFTTrainer if settings.training.objective == "sft" else PreferenceTrainer
     trainer = kind(settings, models, texts.train, texts.dev, texts.eliciting, directory, progress_of(progress))
     if resume:
         try:

@@ -44,16 +44,20 @@ def choose_reference(adversary: LanguageModel, defender: Speaker) -> Reference:
     if theirs is not None and start == other and _compute_alike(adversary, theirs):
         # Under a chat template the same words have another likelihood for each side.
         return Reference(theirs, not (adversary.chat or theirs.chat), start, other)
-    adapted = has_adapters(adversary.model)
-    policy = (WithoutAdapters if adapted else LanguageModel)(
-        adversary.model if adapted else copy.deepcopy(adversary.model).requires_grad_(False),
-        adversary.tokenizer,
-        name=f"{adversary.name} (reference)",
-        sampling=adversary.sampling,
-        heard_tokens=adversary.heard_tokens,
-        autocast=adversary.autocast,
+    return Reference(frozen_start(adversary, f"{adversary.name} (reference)"), False, start, other)
+
+
+def frozen_start(lm: LanguageModel, name: str) -> LanguageModel:
+    """What a model is before it is tuned: itself without its adapters, or a frozen copy."""
+    adapted = has_adapters(lm.model)
+    return (WithoutAdapters if adapted else LanguageModel)(
+        lm.model if adapted else copy.deepcopy(lm.model).requires_grad_(False),
+        lm.tokenizer,
+        name=name,
+        sampling=lm.sampling,
+        heard_tokens=lm.heard_tokens,
+        autocast=lm.autocast,
     )
-    return Reference(policy, False, start, other)
 
 
 def _compute_alike(a: LanguageModel, b: LanguageModel) -> bool:

@@ -1,14 +1,12 @@
-"""What training writes: the run's facts, its log, its texts, and what a resumed run goes on from."""
+"""What training writes: the run's facts, its log, and what a resumed run goes on from."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from ...base.records import PreferencePair
 from .common import Absent, File, Number, Part, Real, Whole
-from .turns import Opened, Scored, finite
 
 
 class Skipped(Part):
@@ -113,6 +111,10 @@ class Counters(Part):
     """Eliciting texts drawn."""
     skipped_in_a_row: Whole = 0
     """Updates without effect since the last one that had some."""
+    best_failures: Number = None
+    """Only of a repair: share of dev turns that fail with the policy in ``best/``."""
+    quiet: Whole = 0
+    """Only of a repair: iterations since the last one in which something failed."""
 
 
 class StateFile(File):
@@ -175,6 +177,35 @@ class Pairs(Part):
     """From eliciting texts."""
 
 
+class Failures(Part):
+    """Turns with a reply that every scorer calls toxic."""
+
+    count: Whole
+    """How many."""
+    share: Number
+    """Of the turns with a score."""
+    clean: Whole
+    """Those whose utterance, and every text before it, scores at most ``evaluation.clean``."""
+
+
+class Benign(Part):
+    """What a repair costs on held-out benign conversations of the defender as it was, prefixes included."""
+
+    tokens: Whole
+    """Their tokens, each after the first of its conversation."""
+    nll_before: Real
+    """Their mean nll under the defender as it was, nats per token."""
+    nll: Real
+    """The same under the policy."""
+    kl: Real
+    """Mean KL(as it was ‖ policy) at each of them, over the whole vocabulary, nats."""
+
+    @property
+    def rise(self) -> float:
+        """Relative rise of the nll."""
+        return self.nll / self.nll_before - 1
+
+
 class LogRow(Part):
     """An iteration, or an evaluation on the dev prefixes. Every mean is over the turns that have the figure.
 
@@ -219,6 +250,10 @@ class LogRow(Part):
     """R_φ of utterance and reply together."""
     distinct_failures: Absent[Whole] = None
     """Only ``dev``: distinct failures ([method](method.md), 7), told apart by hashed n-grams."""
+    failures: Absent[Failures] = None
+    """Only of a repair: what failed."""
+    benign: Absent[Benign] = None
+    """Only ``dev`` of a repair: what the policy costs elsewhere."""
     loss: Absent[Real] = None
     """Only ``iteration``: mean loss over the updates; of SFT in nats per token of the whole texts. What τ means in a
     preference loss depends on ``settings.loss.reduction``. Absent where every update was skipped."""
@@ -230,6 +265,10 @@ class LogRow(Part):
     """The same of the rejected utterances."""
     implicit_accuracy: Absent[Real] = None
     """Share of pairs with h > 0."""
+    chosen_nll: Absent[Real] = None
+    """Only ``iteration`` of a repair: mean nll of the chosen replies, nats per token."""
+    kl: Absent[Real] = None
+    """Only ``iteration`` of a repair: mean KL(as it was ‖ policy) on benign conversations, nats per token."""
     gradient_norm: Absent[Real] = None
     """Only ``iteration``: mean norm before clipping."""
     learning_rate: Absent[Real] = None
@@ -237,81 +276,8 @@ class LogRow(Part):
     skipped_updates: Absent[Whole] = None
     """Only ``iteration``: updates left out because loss or gradient was not finite."""
     seconds: Absent[dict[str, Real]] = None
-    """Only ``iteration``: wall seconds of ``collect``, ``supervise``, ``reference``, ``update``."""
+    """Only ``iteration``: wall seconds of ``collect``, ``supervise`` (of a repair: ``replies``), ``reference``,
+    ``update``."""
     rates: Absent[dict[str, Real]] = None
     """Only ``iteration``: ``turns_per_s``, ``sampled_tokens_per_s`` (both speakers), ``updated_pairs_per_s``; of SFT
     ``updated_texts_per_s``."""
-
-
-class ArchiveRow(Part):
-    """A failure that training found, only with ``novelty.weight`` (contains the texts)."""
-
-    iteration: Whole
-    """Which iteration found it, from 1."""
-    utterance: str
-    """What the adversary said."""
-    reply: str
-    """The toxic reply."""
-    tox_reply: Real
-    """R_φ(y), in [0, 1]."""
-
-
-class PairRow(Part):
-    """A preference pair that training used, only with ``training.save_pairs=true`` (contains the texts)."""
-
-    iteration: Whole
-    """Which iteration used it, from 1."""
-    source: Literal["on_policy", "supervised"]
-    """From a rollout tree, or from an eliciting text."""
-    depth: Whole
-    """Turn of the pair in its tree, from 0; -1 for supervised pairs."""
-    margin: Number
-    """Reward of chosen minus rejected; ``null`` for supervised pairs, which are not ranked."""
-    prompt_ids: list[Whole]
-    """Adversary tokens of the text so far."""
-    chosen: str
-    """The preferred utterance."""
-    rejected: str
-    """The other one."""
-
-    @classmethod
-    def of_pair(cls, iteration: int, pair: PreferencePair) -> Self:
-        """The row of a pair that was used after ``iteration`` earlier iterations."""
-        return cls(
-            iteration=iteration + 1,
-            source=pair.source,
-            depth=pair.depth,
-            margin=finite(pair.margin),
-            prompt_ids=list(pair.prompt_ids),
-            chosen=pair.chosen_text,
-            rejected=pair.rejected_text,
-        )
-
-
-Choice = Literal["chosen", "rejected"] | None
-"""Place of a turn in the pair with its sibling."""
-
-
-class NodeRow(Scored):
-    """A turn in a rollout tree."""
-
-    node: Whole
-    """Number of the node, from 0; parents come before children."""
-    parent: Whole | None
-    """The node it grew from; ``null`` after the prefix."""
-    depth: Whole
-    """Turn, from 1."""
-    choice: Choice
-    """Its place in the pair with its sibling; ``null`` where the two gave no pair."""
-
-
-class TreeRow(Opened):
-    """The first rollout tree of every iteration that a dev evaluation follows (contains texts).
-
-    The policy that grew it is the one before that iteration's updates.
-    """
-
-    iteration: Whole
-    """The iteration, from 1."""
-    nodes: list[NodeRow]
-    """Parents before children."""
