@@ -13,12 +13,16 @@ import pytest
 from astprompter.base.errors import UserError
 from astprompter.base.protocols import Session, Speaker
 from astprompter.base.records import Keys, Speech
+from astprompter.config import Settings, settings_from
+from astprompter.rollout.repair import case_of
+from astprompter.runs.directory import ATTACKS, RunDirectory
+from astprompter.runs.schema.learnt import AttackRow
 from astprompter.runs.schema.suite import RetestFile, SuiteFile
 from astprompter.scorers.words import WordScorer
 from astprompter.workflows import suite as module
 from astprompter.workflows.suite import SUITE, compare, make_suite, retest
 from helpers.commands import call
-from helpers.files import read_rows
+from helpers.files import config_file, read_rows
 from helpers.report_runs import write_run
 
 
@@ -169,6 +173,36 @@ def test_cases_that_a_repair_was_trained_on_are_counted_apart(run: Path, tmp_pat
     assert found.trained_on is not None
     assert (found.trained_on.cases, found.trained_on.outcomes["fixed"]) == (1, 1)
     assert (found.totals.cases, found.totals.outcomes["still failing"]) == (3, 3)
+
+
+def repair(folder: Path, defender: str, *attacks: tuple[str, str]) -> Path:
+    """A repair that learnt from attacks, each the name of a conversation and of its opening."""
+    values = {"training": {"objective": "harden"}, "defender": {"path": defender}, "supervision": {"q": 0}}
+    made = RunDirectory.create(folder, config_file(settings_from(values)))
+    (folder / "best").mkdir()
+    known: Any = {"iteration": 1, "adversary": "x", "prefix_id": "p", "turn": 1, "clean": False, "margin": 0.5}
+    made.append(ATTACKS, [AttackRow(case=case, opening=opening, **known) for case, opening in attacks])
+    return folder
+
+
+def test_what_a_repair_learnt_from_is_known_by_its_file(run: Path, tmp_path: Path, against: Any) -> None:
+    against(always)
+    cases = make_suite([run], tmp_path / "suite", samples=1).cases
+    first = repair(tmp_path / "first", "m", (cases[0].case, "other"))
+    second = repair(tmp_path / "second", str(first / "best"), ("other", case_of(cases[2].prefix, ())))
+    known = [True, False, True, False]
+    found = retest(tmp_path / "suite", [f"defender.path={second / 'best'}"])  # and of the repair before it
+    assert [row.trained_on for row in found.cases] == known
+    assert found.trained_on is not None
+    assert (found.totals.cases, found.trained_on.cases) == (2, 2)
+    assert [row.trained_on for row in retest(tmp_path / "suite", repaired_by=[first]).cases] == [True] + [False] * 3
+    assert retest(tmp_path / "suite").trained_on is None
+    found.write(tmp_path / "a.json")
+    assert compare(tmp_path / "suite", tmp_path / "a.json", tmp_path / "a.json").trained_on == found.trained_on
+    marked = make_suite([run], tmp_path / "marked", samples=1, repaired_by=[second])
+    assert [case.trained_on for case in marked.cases] == known
+    with pytest.raises(UserError, match="is not a repair"):
+        retest(tmp_path / "suite", repaired_by=[RunDirectory.create(tmp_path / "x", config_file(Settings())).path])
 
 
 def test_other_suites_and_other_defenders_are_refused(run: Path, tmp_path: Path, against: Any) -> None:

@@ -176,7 +176,7 @@ class HardenSettings(Section):
 
     adversaries: list[str] = Field([])
     """who attacks: runs (their best adversary), model folders, hub names, 'untuned'; each prefix meets one of them"""
-    prefixes: int = Field(96, ge=1)
+    prefixes: int = Field(64, ge=1)
     """training prefixes that are attacked in an iteration"""
     samples: int = Field(8, ge=1)
     """new replies to an attack; the least toxic one is preferred to the most toxic one"""
@@ -184,7 +184,7 @@ class HardenSettings(Section):
     """weight of the nll of the preferred replies, nats per token"""
     keep: float = Field(100.0, ge=0)
     """weight of KL(as it was ‖ now) on benign conversations, nats per token"""
-    benign: int = Field(256, ge=1)
+    benign: int = Field(128, ge=1)
     """training prefixes from which benign conversations are drawn, once"""
     benign_batch: int = Field(4, ge=1)
     """benign conversations that an update is held to"""

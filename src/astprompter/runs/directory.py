@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..base.errors import RunError, UserError
 from ..base.files import append_rows, hold
 from ..config import Settings
 from .schema.common import Part, read_rows
-from .schema.learnt import ArchiveRow
+from .schema.learnt import ArchiveRow, AttackRow
 from .schema.run import ConfigFile, LogRow, StateFile
 from .started import settings_here
 
@@ -109,6 +110,25 @@ class RunDirectory:
             UserError: ``config.json`` is damaged or of another version, or an override does not fit.
         """
         return settings_here(self.config(), self.path, overrides, source=f"'{self.path / CONFIG}'")
+
+    def repairs(self) -> bool:
+        """Whether its ``best/`` is a repaired defender, not an adversary."""
+        return self.settings().training.objective == "harden"
+
+    def options_of_best(self) -> dict[str, Any]:
+        """How the model was loaded that ``best/`` is made of: of a repair the defender, else the adversary."""
+        settings = self.settings()
+        made_of = settings.defender if self.repairs() else settings.adversary
+        return made_of.model_dump(exclude={"path", "revision", "lora_rank", "lora_alpha"})
+
+    def attacks(self) -> list[AttackRow]:
+        """Attacks that a repair learnt from.
+
+        Raises:
+            UserError: A line is damaged.
+        """
+        path = self.path / ATTACKS
+        return read_rows(path, AttackRow) if path.is_file() else []
 
     def append(self, name: str, rows: Iterable[Part]) -> None:
         """Append rows to a JSON-lines file.

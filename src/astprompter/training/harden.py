@@ -22,7 +22,7 @@ from ..base.records import Keys, PreferencePair, Prefix, RolloutTree, Speech
 from ..rollout.distinct import distinct_in
 from ..rollout.failing import Failure, failures_in, in_turn
 from ..rollout.grow import turns_of
-from ..rollout.repair import Drawn, Repair, draw_replies, repairs
+from ..rollout.repair import Drawn, Repair, case_of, draw_replies, repairs
 from ..rollout.run import roll_out
 from ..runs.directory import ATTACKS, PAIRS
 from ..runs.schema.learnt import AttackRow, PairRow
@@ -123,8 +123,8 @@ class HardenTrainer(Trainer[PreferencePair]):
         state.quiet = 0 if found else state.quiet + 1
         rows = [
             AttackRow(
-                iteration=state.iteration + 1, case=one.case, adversary=one.adversary, prefix_id=one.prefix_id,
-                turn=one.turn, clean=one.clean, margin=pair.margin,
+                iteration=state.iteration + 1, case=one.case, opening=case_of(one.conversation.prefix, ()),
+                adversary=one.adversary, prefix_id=one.prefix_id, turn=one.turn, clean=one.clean, margin=pair.margin,
             )
             for one, pair in zip(chosen, pairs, strict=True)
             if pair is not None

@@ -1,12 +1,14 @@
-"""Lead the user's side of a case again and again: the samples that suites count."""
+"""What suites count: samples of a case, led by its user's side again and again, and which cases a repair knows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from ..base.errors import UserError
 from ..base.progress import Progress, Silent
 from ..base.protocols import Context, Scorer, Speaker
 from ..base.randomness import derive, key_of
@@ -16,7 +18,30 @@ from ..evaluation.statistics import wilson
 from ..rollout.grow import in_step
 from ..rollout.repair import TOGETHER
 from ..rollout.reward import score_texts
+from ..runs.directory import CONFIG, RunDirectory
 from ..runs.schema.suite import Case, Samples
+
+
+def learnt_from(repairs: Sequence[Path], defender: str = "") -> set[str]:
+    """Names of the conversations, and of their openings, that repairs learnt from, and those before them.
+
+    Args:
+        repairs: Run directories of ``astprompter harden``.
+        defender: A model; where it is the ``best`` of a repair, that one counts too.
+
+    Raises:
+        UserError: One is no repair.
+    """
+    found = set[str]()
+    own = RunDirectory(Path(defender).parent)
+    made = Path(defender).name == own.best.name and (own.path / CONFIG).is_file() and own.repairs()
+    for folder in [*repairs, *([own.path] if made else [])]:
+        run = RunDirectory.open(folder)
+        if not run.repairs():
+            raise UserError(f"'{folder}' is not a repair; name a folder that 'astprompter harden' wrote")
+        found |= {name for row in run.attacks() for name in (row.case, row.opening)}
+        found |= learnt_from([], run.settings().defender.path)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,14 @@ from ..data import load_prefixes, overlap
 from ..models.local.loading import check_folder
 from ..models.local.lora import add_adapters, check_no_adapters
 from ..models.local.reference import frozen_start
-from ..runs.directory import LOG, RunDirectory, refuse_used
+from ..runs.directory import RunDirectory, refuse_used
 from ..runs.run import Run
 from ..training.harden import RepairModels
 from ..training.trainer import Trainer
 from . import objects
 from .load import build_lm, build_other_scorers, build_scorer, defender_kind
 from .resume import check_resumable
-from .targets import adversary_of, name_of
+from .targets import adversary_of, name_of, runs_among
 from .train import RunTexts, begin, finish, load_texts
 
 _log = logging.getLogger(__package__)
@@ -70,8 +70,7 @@ def settings_of(
     if not runs:
         raise UserError("name the run whose defender is to be repaired, for instance astprompter harden runs/mine")
     recorded = RunDirectory.open(Path(runs[0])).settings()
-    if recorded.training.objective == "harden":
-        raise UserError(f"'{runs[0]}' is itself a repair; name a run that attacks, with defender.path={runs[0]}/best")
+    runs_among(runs)
     for name in runs:
         if candidates_of(name) is not None or dialogues_of(name) is not None:
             raise UserError(f"'{name}' cannot attack here; name runs, model folders or hub names")
@@ -135,7 +134,8 @@ def repair_models(settings: Settings) -> RepairModels:
     if not all(parameter.is_floating_point() for parameter in policy.model.parameters()):
         raise UserError(f"the weights of defender '{policy.name}' are quantised; name the model that it was made from")
     sha256 = policy.weights_sha256()
-    _check_attacked(settings, sha256)
+    runs = runs_among(settings.harden.adversaries)
+    _check_attacked(settings, runs, sha256)
     if settings.harden.lora_rank:
         harden = settings.harden
         add_adapters(policy.model, rank=harden.lora_rank, alpha=harden.lora_alpha, seed=settings.seed)
@@ -144,25 +144,19 @@ def repair_models(settings: Settings) -> RepairModels:
     start = frozen_start(policy, policy.name)
     attackers: dict[str, Speaker] = {}
     for name in settings.harden.adversaries:
-        run = RunDirectory.open(Path(name)) if _is_run(name) else None
-        attackers[name_of(name, attackers)] = adversary_of(name, run, settings, {})
+        attackers[name_of(name, attackers)] = adversary_of(name, runs.get(name), settings, {})
     return RepairModels(
         policy, start, start, scorer, free_reference=False, adversary_sha256=sha256, defender_sha256=sha256,
         attackers=attackers, speaker=attackers.get(UNTUNED) or adversary_of(UNTUNED, None, settings, {}), others=others,
     )  # fmt: skip
 
 
-def _is_run(name: str) -> bool:
-    return (Path(name) / LOG).is_file()
-
-
-def _check_attacked(settings: Settings, sha256: str) -> None:
+def _check_attacked(settings: Settings, runs: Mapping[str, RunDirectory], sha256: str) -> None:
     """Refuse a defender that changed since its run; tell of runs that attacked another one.
 
     Raises:
         UserError: The first run names this defender, and attacked other weights.
     """
-    runs = {name: RunDirectory.open(Path(name)) for name in settings.harden.adversaries if _is_run(name)}
     other = [name for name, run in runs.items() if run.config().models_sha256["defender"] != sha256]
     first = next(iter(runs), None)
     if first in other and runs[first].settings().defender.path == settings.defender.path:

@@ -23,6 +23,7 @@ from ..models.local.chat import speaker_from
 from ..models.local.lm import LanguageModel, Role
 from ..models.local.loading import check_folder
 from ..models.local.lora import add_adapters, check_no_adapters
+from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..scorers import load_scorer as scorer_of
 from ..scorers.function import FunctionScorer
@@ -64,7 +65,7 @@ def load_model(
         return DEFENDERS.get(kind)(str(path).partition(":")[2], as_settings(settings))
     named = isinstance(path, str | Path)
     if isinstance(model, Run):
-        options = model.settings.adversary.model_dump(exclude={"path", "revision", "lora_rank", "lora_alpha"}) | options
+        options = RunDirectory(model.path).options_of_best() | options
     if not named and (tokenizer is None or not hasattr(path, "get_output_embeddings")):
         raise UserError(
             f"{_kind(model)} is not a model that can be loaded; give a path, a hub name, or a transformers model with "

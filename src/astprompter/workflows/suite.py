@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import get_args
 
@@ -25,7 +25,7 @@ from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.suite import Case, CaseResult, Outcome, RetestFile, Samples, SuiteFile, Totals
 from ..runs.schema.summary import EvaluationConfig, Summary
 from ..runs.started import settings_here, started_in
-from .cases import Sampled, sample
+from .cases import Sampled, learnt_from, sample
 from .load import build_defender, build_other_scorers, build_scorer
 
 _log = logging.getLogger(__package__)
@@ -44,6 +44,7 @@ def make_suite(
     *,
     samples: int = 20,
     every: bool = False,
+    repaired_by: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> SuiteFile:
     """Keep the distinct failures of evaluations as a suite.
@@ -57,6 +58,7 @@ def make_suite(
         overrides: ``key=value`` settings.
         samples: Samples of each case.
         every: Keep every failure, not one of each cluster.
+        repaired_by: Repairs; cases that they learnt from are marked.
         progress: Where progress is shown.
 
     Raises:
@@ -81,10 +83,14 @@ def make_suite(
             f"the failures were found on '{first.defender}', and '{defender.name}' now has other weights or another "
             "name; make the suite with the model that failed, and test others with it: astprompter retest"
         )
+    learnt = learnt_from(repaired_by)
     found = sample(cases, defender, scorers, settings, samples, progress=progress)
     suite = SuiteFile(
         config=_config(settings, defender, scorers[0], out), runs=list(map(str, runs)), samples=samples,
-        cases=[case.model_copy(update={"at_first": one.samples}) for case, one in zip(cases, found, strict=True)],
+        cases=[
+            case.model_copy(update={"at_first": one.samples, "trained_on": _is_known(case, learnt)})
+            for case, one in zip(cases, found, strict=True)
+        ],
     )  # fmt: skip
     if never := sum(case.at_first.failed == 0 for case in suite.cases):
         _log.warning(f"{never} of {len(cases)} cases failed in none of {samples} samples: what was found there is rare")
@@ -122,6 +128,7 @@ def retest(
     *,
     samples: int | None = None,
     against: Path | None = None,
+    repaired_by: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> RetestFile:
     """Test a defender with a suite: every case's user side again, with fresh replies.
@@ -131,6 +138,8 @@ def retest(
         overrides: ``key=value`` settings, above all ``defender.path``.
         samples: Samples of each case; the suite's number when not given.
         against: A file of an earlier test to compare with; what the suite knows when not given.
+        repaired_by: Repairs; cases that they learnt from are counted apart, also those of the repair whose ``best`` is
+            tested.
         progress: Where progress is shown.
 
     Raises:
@@ -142,9 +151,12 @@ def retest(
     before = before_of(suite, earlier)
     _mind_judges(settings, settings_here((earlier or suite).config, folder))
     defender, scorers = build_defender(settings), [build_scorer(settings), *build_other_scorers(settings)]
-    count = samples or suite.samples
+    count, learnt = samples or suite.samples, learnt_from(repaired_by, settings.defender.path)
     found = sample(suite.cases, defender, scorers, settings, count, progress=progress)
-    results = [_result(case, one, before[case.case]) for case, one in zip(suite.cases, found, strict=True)]
+    results = [
+        _result(case, one, before[case.case]).model_copy(update={"trained_on": _is_known(case, learnt)})
+        for case, one in zip(suite.cases, found, strict=True)
+    ]
     return _retested(
         suite, results, settings, _config(settings, defender, scorers[0], folder), count,
         "the suite" if against is None else str(against),
@@ -208,6 +220,11 @@ def _function(spec: str) -> str:
     return f"python:{spec.rpartition('/')[2]}" if spec.startswith("python:") and "/" in spec else spec
 
 
+def _is_known(case: Case, learnt: Set[str]) -> bool:
+    """Whether a repair knows a case: learnt from it, or from another conversation after the same prefix."""
+    return case.trained_on or not learnt.isdisjoint({case.case, case_of(case.prefix, ())})
+
+
 def _result(case: Case, found: Sampled, before: float | None) -> CaseResult:
     score, reply = found.worst or (None, None)
     return CaseResult(
@@ -229,7 +246,7 @@ def _retested(
     suite: SuiteFile, results: Sequence[CaseResult], settings: Settings, config: EvaluationConfig, samples: int,
     against: str,
 ) -> RetestFile:  # fmt: skip
-    trained = {case.case for case in suite.cases if case.trained_on}
+    trained = {case.case for case in suite.cases if case.trained_on} | {row.case for row in results if row.trained_on}
     options = Options.of(settings.evaluation, seed=settings.seed)
     return RetestFile(
         suite_sha256=_hash(suite), config=config, against=against, samples=samples,

@@ -86,7 +86,7 @@ def measure_targets(
         UserError: Bad targets, settings or data.
     """
     # A model folder has a config.json too; only a run's has settings beside a log.
-    runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
+    runs = runs_among(targets)
     first, odd = settings_of_first(runs, overrides)
     settings = first or load_settings(preset, overrides)
     if out is None:
@@ -114,6 +114,22 @@ def measure_targets(
         found[name] = written(path, _place(out / "against", name, found) if len(defenders) > 1 else out)
     Kept.close(later)
     return found
+
+
+def runs_among(targets: Sequence[str]) -> dict[str, RunDirectory]:
+    """The runs of adversaries among targets, by name.
+
+    Raises:
+        UserError: One is a repair, whose best is a defender.
+    """
+    runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
+    for name, run in runs.items():
+        if run.repairs():
+            raise UserError(
+                f"'{name}' is a repair: its best/ is a defender, and attacks nobody; name a run of an adversary, with "
+                f"defender.path={name}/best to attack what was repaired"
+            )
+    return runs
 
 
 def _written(load: Callable[[], Parts], folder: Path, **options: Any) -> Written:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 _RETEST = "retest.json"
 _SURPRISING = 0.05
+RepairedBy = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--repaired-by", metavar="REPAIR",
+        help="A folder of 'harden': cases that it learnt from are counted apart; may be repeated.",
+    ),
+]  # fmt: skip
 Samples = Annotated[int, typer.Option("--samples", "-m", min=1, help="Samples of each case.")]
 
 
@@ -27,6 +35,7 @@ def suite(
     sets: Set = None,
     samples: Samples = 20,
     every: Annotated[bool, typer.Option("--every", help="Keep every failure, not one of each cluster.")] = False,
+    repaired_by: RepairedBy = None,
 ) -> None:
     """Keep the distinct failures of evaluations as a suite for the next version of the model.
 
@@ -39,7 +48,9 @@ def suite(
 
     warn()
     quiet_libraries()
-    made = make_suite(runs, out, given(None, sets), samples=samples, every=every, progress=bars())
+    made = make_suite(
+        runs, out, given(None, sets), samples=samples, every=every, repaired_by=repaired_by or [], progress=bars()
+    )
     OUT.print(terminal(_of_suite(made), OUT.width))
     say(f"\nSuite: {out / SUITE}. It holds texts that are offensive.")
     say(f"Test:  astprompter retest {out} defender.path=NEW --fail-over 0.05")
@@ -69,12 +80,14 @@ def retest(
         Path | None, typer.Option(metavar="FILE", help="Compare this finished result --against another; draw nothing.")
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the cases as JUnit XML, masked.")] = None,
+    repaired_by: RepairedBy = None,
     show_text: ShowText = False,
 ) -> None:
     """Test a model with a suite: what is fixed, what still fails, what fails newly?
 
     The user's side of every case is said again, and all replies are fresh. A sample fails when any of its replies is
-    toxic. The defender is that of the suite unless defender.path=… names another.
+    toxic. The defender is that of the suite unless defender.path=… names another. Cases that its repair learnt from are
+    counted apart: the share, the gate and the exit code are those of the others.
 
     Example: astprompter retest suite defender.path=models/new --fail-over 0.05 --junit retest.xml
     """
@@ -88,27 +101,33 @@ def retest(
     if results is not None:
         if against is None:
             raise UserError("--results compares two finished results; name the earlier one with --against")
-        if samples or given(overrides, sets):
-            raise UserError("--results draws nothing, so it takes neither settings nor --samples")
+        if samples or repaired_by or given(overrides, sets):
+            raise UserError("--results draws nothing, so it takes neither settings nor --samples, nor --repaired-by")
         found = compare(folder, results, against)
     else:
-        found = tested(folder, given(overrides, sets), samples=samples, against=against, progress=bars())
+        found = tested(
+            folder, given(overrides, sets), samples=samples, against=against, repaired_by=repaired_by or [],
+            progress=bars(),
+        )  # fmt: skip
         out = out or folder / _RETEST
     if out is not None:
         found.write(out)
     OUT.print(terminal(_of_retest(found), OUT.width))
-    cases = {case.case: case for case in SuiteFile.read(folder / SUITE).cases}
-    show = plain if show_text else masked
-    for row in found.cases:
-        if row.outcome in ("still failing", "newly failing"):
-            say(f"{row.outcome}: case {row.case}, {row.failed} of {row.assessed} samples")
-            say(f"  {show(cases[row.case].utterances[-1])} → {show(row.worst_reply or '')}")
+    _say_failing(found, SuiteFile.read(folder / SUITE), plain if show_text else masked)
     if junit is not None:
         write_retest(junit, found)
     if out is not None:
         say(f"\nResults: {out}")
     _tell_of_chance(found)
     _end(found, fail_over)
+
+
+def _say_failing(found: RetestFile, suite: SuiteFile, show: Callable[[str], str]) -> None:
+    cases = {case.case: case for case in suite.cases}
+    for row in found.cases:
+        if row.outcome in ("still failing", "newly failing"):
+            say(f"{row.outcome}: case {row.case}, {row.failed} of {row.assessed} samples")
+            say(f"  {show(cases[row.case].utterances[-1])} → {show(row.worst_reply or '')}")
 
 
 def _tell_of_chance(found: RetestFile) -> None:

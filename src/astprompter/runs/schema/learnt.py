@@ -29,6 +29,8 @@ class AttackRow(Part):
     """Which iteration learnt from it, from 1."""
     case: str
     """Name of the conversation: a hash of what its user says, as in ``suite.json``."""
+    opening: str
+    """The same of its prefix alone."""
     adversary: str
     """Who led it."""
     prefix_id: str

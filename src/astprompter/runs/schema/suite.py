@@ -58,7 +58,7 @@ class Case(Part):
     cluster: Absent[Whole] = None
     """Its cluster there: cases are one of each."""
     trained_on: bool = False
-    """Whether a repair was trained on it: it is counted apart."""
+    """Whether a repair learnt from it, or from an attack after the same prefix: it is counted apart."""
     at_first: Samples
     """How often it failed when the suite was made."""
 
@@ -83,6 +83,8 @@ class CaseResult(Samples):
 
     case: str
     """Its name."""
+    trained_on: bool = False
+    """Whether a repair of the tested model learnt from it, or from an attack after the same prefix."""
     outcome: Outcome
     """``fixed``: failed before, no sample does now; ``still failing``: fails now, and failed before or nothing is known
     of before; ``newly failing``: only now; ``passing``: neither, as far as is known; ``unassessed``: no sample failed,

@@ -1,0 +1,123 @@
+"""``astprompter harden`` on tiny models: what it refuses, what it may not see, the whole command and its model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import astprompter as ap
+from astprompter.base.errors import UserError
+from astprompter.runs.directory import ATTACKS, RunDirectory
+from astprompter.workflows import harden as module
+from astprompter.workflows.harden import check_tunable, new_repair, settings_of
+from helpers.commands import SMALL, call
+from helpers.files import config_file, read_rows
+from helpers.tiny import PREFIXES, write_models
+
+FEW = [
+    "harden.prefixes=8", "harden.samples=6", "harden.benign=4", "harden.benign_batch=2", "harden.budget=0.5",
+    "harden.keep=1", "evaluation.clean=0.99", "training.updates=4", "training.pairs_per_iteration=8",
+    "training.batch_size=4", "training.learning_rate=1e-3", "training.dev_every=1", "training.dev_prefixes=4",
+]  # fmt: skip
+
+
+def prepared(folder: Path) -> list[str]:
+    """Tiny models and texts; settings that name them, with a test set of its own."""
+    write_models(folder, adversary=1, defender=0)
+    (folder / "test.jsonl").write_text(
+        "".join(json.dumps({"id": f"t{i}", "text": text}) + "\n" for i, text in enumerate(["It is late.", PREFIXES[2]]))
+    )
+    texts = dict.fromkeys(("train", "dev", "eliciting"), folder / "texts.jsonl") | {"test": folder / "test.jsonl"}
+    models = {f"{name}.path": folder / name for name in ("adversary", "defender")}
+    named = {f"data.{name}": path for name, path in texts.items()} | models
+    return [*(f"{key}={path}" for key, path in named.items()), *SMALL[:-2], SMALL[-1],
+            "scorer.spec=python:helpers.functions:often"]  # fmt: skip
+
+
+def a_run(folder: Path, **changed: Any) -> Path:
+    """A run directory that nobody trained, as far as settings go."""
+    values = {"training.objective": "preference", **changed}
+    settings = ap.load_settings("embedded", [f"{key}={value}" for key, value in values.items()])
+    made = RunDirectory.create(folder, config_file(settings))
+    (folder / "log.jsonl").write_text("")
+    return made.path
+
+
+def test_the_settings_are_the_runs_with_the_preset_on_top(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", **{"rollout.horizon": 2, "training.updates": 999, "training.batching": "trees"})
+    chosen = settings_of([str(run)], ["harden.samples=5"])
+    assert (chosen.training.objective, chosen.supervision.q, chosen.rollout.horizon) == ("harden", 0.0, 2)
+    assert (chosen.training.updates, chosen.training.batching, chosen.harden.samples) == (20, "trees", 5)
+    assert chosen.harden.adversaries == [str(run), "untuned"]
+    assert settings_of([str(run)], untuned=False).harden.adversaries == [str(run)]
+
+
+def test_what_cannot_attack_or_be_repaired_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    run, repair = a_run(tmp_path / "run"), a_run(tmp_path / "repair", **{"training.objective": "harden"})
+    for names, said in (
+        ([], "name the run"), ([str(tmp_path / "nothing")], "is not a run directory"),
+        ([str(repair)], r"is a repair: its best/ is a defender.*defender.path=.*repair/best"),
+        ([str(run), "human:x.jsonl"], "cannot attack here"), ([str(run), "resample:4"], "cannot attack here"),
+        ([str(run), "./nowhere"], "does not exist"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            settings_of(names)
+    for override, said in (
+        ("defender.path=openai:m", "is served.*export RUN --to hardening"), ("defender.dtype=bfloat16", "lora_rank"),
+        ("training.shard=true", "lora_rank"), ("loss.kind=margin", "ipo or dpo"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            check_tunable(settings_of([str(run)], [override]))
+    check_tunable(settings_of([str(run)], ["defender.dtype=bfloat16", "harden.lora_rank=4"]))
+
+
+@pytest.mark.slow
+def test_test_prefixes_are_left_out_and_a_changed_defender_is_refused(
+    tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    chosen = dict(word.split("=", 1) for word in prepared(tmp_path))
+    run = a_run(tmp_path / "run", **chosen)
+    settings = settings_of([str(run)], ["harden.adversaries=[untuned]", *FEW])
+    trainer, out = new_repair(settings, tmp_path / "out"), tmp_path / "second"
+    seen = {prefix.text for prefix in (*trainer.prefixes, *trainer.dev)}
+    assert len(trainer.prefixes) == len(PREFIXES) - 1
+    assert PREFIXES[2] not in seen
+    assert "1 prefixes of data.train stand in data.test too and are left out" in caplog.text
+    trainer.directory.unlock()
+    with pytest.raises(UserError, match=r"all prefixes of data.train stand in data.test"):
+        new_repair(ap.load_settings("harden", [*prepared(tmp_path), f"data.test={tmp_path / 'texts.jsonl'}"]), out)
+    again = settings_of([str(run)], FEW)
+    with pytest.raises(UserError, match=r"are not those that '.*run' was trained against"):
+        module.repair_models(again)
+
+
+@pytest.mark.slow
+def test_the_whole_command_its_model_and_what_it_learnt_from(tmp_path: Path, capsys: Any) -> None:
+    run, out = str(tmp_path / "run"), tmp_path / "repaired"
+    assert call(capsys, "train", "-o", run, *prepared(tmp_path))[0] == 0
+    code, said, err = call(capsys, "harden", run, "-o", str(out), *FEW)
+    assert code == 0, err
+    assert "Repaired defender:" in said
+    assert f"astprompter evaluate {run} defender.path={out / 'best'}" in said
+    rows = read_rows(out / "log.jsonl")
+    assert [row["type"] for row in rows][:2] == ["dev", "iteration"]
+    assert {row["adversary"] for row in read_rows(out / ATTACKS)} <= {"run", "untuned"}
+    card = (out / "best" / "README.md").read_text()
+    assert all(text in card for text in ("# Repaired:", "python:helpers.functions:often", "attacks.jsonl"))
+    assert call(capsys, "harden", run, "-o", str(out), *FEW, "--resume")[0] == 0  # nothing is left to do
+    assert call(capsys, "harden", run, "-o", str(out), *FEW)[0] == 2
+    code, _, err = call(capsys, "harden", run, "-o", str(out), *FEW, "--resume", "harden.samples=3")
+    assert (code, "harden.samples: 6 in the run, 3 now" in err) == (2, True)
+    assert call(capsys, "evaluate", run, f"defender.path={out / 'best'}", "-o", str(tmp_path / "after"))[0] == 0
+    code, _, err = call(capsys, "evaluate", str(out))
+    assert (code, "is a repair" in err) == (2, True)
+    code, _, err = call(capsys, "train", "-o", str(tmp_path / "x"), "training.objective=harden", *prepared(tmp_path))
+    assert (code, "use 'astprompter harden" in err) == (2, True)
+    again = ap.harden(run, out=tmp_path / "adapters", untuned=False, settings={
+        "harden.lora_rank": 2, "evaluation.scorers": ["word:a"], **dict(word.split("=") for word in FEW),
+    })  # fmt: skip
+    assert read_rows(again.path / "log.jsonl")[0]["failures"]["count"] <= rows[0]["failures"]["count"]
+    assert ap.load_model(again).local is not None
