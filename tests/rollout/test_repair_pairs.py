@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
+from astprompter.models.local.chat import ChatModel
 from astprompter.rollout.failing import Failure, failures_in, in_turn
 from astprompter.rollout.repair import Conversation, Drawn, Repair, case_of, draw_replies, repairs
-from helpers.tiny import PREFIXES
+from helpers.tiny import PREFIXES, SHORT, make_chat_tokenizer, make_model
 
 TABLE = {" plum": 0.0, " so-so": 0.4, " pear": 0.9, " odd": math.nan}
 
@@ -111,3 +112,15 @@ def test_replies_answer_exactly_what_was_heard(make_lm: Any) -> None:
     assert [list(one.prompt_ids or ()) for one in whole] == [list(row) for row in expected * 2]
     assert [len(one.replies) for one in whole] == [4, 4]
     assert whole[0] == draw_replies([attack], lm, samples=3, seed=0, trees_per_batch=1)[0]
+
+
+def test_a_chat_defender_learns_under_its_template() -> None:
+    tokenizer = make_chat_tokenizer()
+    lm = ChatModel(make_model("llama", len(tokenizer)), tokenizer, role="defender", sampling=SHORT, name="chat")
+    said, replied = (Speech(" and so"), Speech(" well")), (Speech(" Hm."), Speech(" no"))
+    (found,) = draw_replies([Conversation(("a",), PREFIXES[0], said, replied)], lm, samples=2, seed=0)
+    messages = [{"role": "user", "content": PREFIXES[0] + " and so"}, {"role": "assistant", "content": "Hm."},
+                {"role": "user", "content": "well"}]  # fmt: skip
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert list(found.prompt_ids or ()) == rendered
+    assert all(reply.token_ids for reply in found.replies[1:])

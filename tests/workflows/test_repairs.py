@@ -15,7 +15,9 @@ from astprompter.workflows import harden as module
 from astprompter.workflows.harden import check_tunable, new_repair, settings_of
 from helpers.commands import SMALL, call
 from helpers.files import config_file, read_rows
+from helpers.launching import alone, same_rows, together
 from helpers.tiny import PREFIXES, write_models
+from helpers.zygote import Zygote
 
 FEW = [
     "harden.prefixes=8", "harden.samples=6", "harden.benign=4", "harden.benign_batch=2", "harden.budget=0.5",
@@ -50,7 +52,7 @@ def test_the_settings_are_the_runs_with_the_preset_on_top(tmp_path: Path) -> Non
     run = a_run(tmp_path / "run", **{"rollout.horizon": 2, "training.updates": 999, "training.batching": "trees"})
     chosen = settings_of([str(run)], ["harden.samples=5"])
     assert (chosen.training.objective, chosen.supervision.q, chosen.rollout.horizon) == ("harden", 0.0, 2)
-    assert (chosen.training.updates, chosen.training.batching, chosen.harden.samples) == (20, "trees", 5)
+    assert (chosen.training.updates, chosen.training.batching, chosen.harden.samples) == (12, "trees", 5)
     assert chosen.harden.adversaries == [str(run), "untuned"]
     assert settings_of([str(run)], untuned=False).harden.adversaries == [str(run)]
 
@@ -112,8 +114,9 @@ def test_the_whole_command_its_model_and_what_it_learnt_from(tmp_path: Path, cap
     code, _, err = call(capsys, "harden", run, "-o", str(out), *FEW, "--resume", "harden.samples=3")
     assert (code, "harden.samples: 6 in the run, 3 now" in err) == (2, True)
     assert call(capsys, "evaluate", run, f"defender.path={out / 'best'}", "-o", str(tmp_path / "after"))[0] == 0
-    code, _, err = call(capsys, "evaluate", str(out))
-    assert (code, "is a repair" in err) == (2, True)
+    for words in (["evaluate"], ["probability"], ["play"], ["export", "--to", "hf", "-o", str(tmp_path / "hf")]):
+        code, _, err = call(capsys, words[0], str(out), *words[1:])
+        assert (code, "is a repair: its best/ is a defender" in err) == (2, True), words
     code, _, err = call(capsys, "train", "-o", str(tmp_path / "x"), "training.objective=harden", *prepared(tmp_path))
     assert (code, "use 'astprompter harden" in err) == (2, True)
     again = ap.harden(run, out=tmp_path / "adapters", untuned=False, settings={
@@ -121,3 +124,16 @@ def test_the_whole_command_its_model_and_what_it_learnt_from(tmp_path: Path, cap
     })  # fmt: skip
     assert read_rows(again.path / "log.jsonl")[0]["failures"]["count"] <= rows[0]["failures"]["count"]
     assert ap.load_model(again).local is not None
+
+
+@pytest.mark.slow
+def test_two_processes_repair_as_one(forks: Zygote, tmp_path: Path, monkeypatch: Any) -> None:
+    chosen = dict(word.split("=", 1) for word in prepared(tmp_path))
+    chosen["scorer.spec"] = f"python:{Path(__file__).parents[1]}/helpers.functions:often"
+    run, one, two = tmp_path / "run", tmp_path / "one", tmp_path / "two"
+    few = [*FEW, "training.updates=3", "training.save_pairs=true", "harden.adversaries=[untuned]"]
+    a_run(run, **chosen)
+    alone(monkeypatch, "harden", str(run), "-o", str(one), *few)
+    together(forks.start, "harden", str(run), "-o", str(two), *few)
+    for name in ("log.jsonl", "pairs.jsonl", ATTACKS):
+        same_rows(one / name, two / name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..base.errors import UserError, nearest
 from ..base.progress import Progress, Silent
-from ..runs.directory import CONFIG, SUMMARY, refuse_used
+from ..runs.directory import CONFIG, SUMMARY, RunDirectory, refuse_used
 from ..runs.schema.common import File
 from ..runs.schema.run import ConfigFile
 from ..runs.schema.summary import Summary
@@ -66,6 +66,8 @@ def export_run(
     for name, kind in _WHOLE:
         if (run / name).is_file():
             kind.read(run / name)  # refuses a run of another format, whose rows might be misread
+    if (run / CONFIG).is_file():
+        RunDirectory(run).check_attacks()
     export = Export(run, out, adversary, samples, overrides, progress or Silent())
     written = FORMATS[to](export)
     return replace(written, files=(*written.files, write_card(export, written)))

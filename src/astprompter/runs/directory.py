@@ -115,6 +115,18 @@ class RunDirectory:
         """Whether its ``best/`` is a repaired defender, not an adversary."""
         return self.settings().training.objective == "harden"
 
+    def check_attacks(self) -> None:
+        """Refuse a repair where the run of an adversary is asked for.
+
+        Raises:
+            UserError: It is one.
+        """
+        if self.repairs():
+            raise UserError(
+                f"'{self.path}' is a repair: its best/ is a defender, and attacks nobody; name a run of an adversary, "
+                f"with defender.path={self.path}/best to attack what was repaired"
+            )
+
     def options_of_best(self) -> dict[str, Any]:
         """How the model was loaded that ``best/`` is made of: of a repair the defender, else the adversary."""
         settings = self.settings()

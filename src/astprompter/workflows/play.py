@@ -42,8 +42,9 @@ def set_table(run: RunDirectory, settings: Settings) -> Table:
     """Load a run's best adversary, its defender and its scorer.
 
     Raises:
-        UserError: The run has no best adversary yet, or something cannot be loaded.
+        UserError: The run has no best adversary yet or is a repair, or something cannot be loaded.
     """
+    run.check_attacks()
     model = settings.adversary.model_copy(update={"path": str(Run(run.path).best), "revision": None})
     adversary = build_lm(model, settings.rollout, partners=[settings.defender])
     return Table(adversary, build_defender(settings), build_scorer(settings), settings)

@@ -22,7 +22,7 @@ from ..models.local.lm import LanguageModel
 from ..models.local.loading import check_folder
 from ..probability.measure import Effort, measure
 from ..probability.results import Measurement, as_judged
-from ..runs.directory import LOG, SUMMARY, RunDirectory, results_folder, versions
+from ..runs.directory import SUMMARY, results_folder, versions
 from ..runs.run import Run
 from ..runs.schema.probability import JudgedEstimate, ProbabilityFile, SensitivityRow
 from ..runs.schema.summary import Summary
@@ -30,6 +30,7 @@ from .evaluate import settings_of_first, test_prefixes
 from .load import build_defender, build_lm, build_scorer
 from .objects import ModelLike, ScorerLike, SettingsLike, Texts, as_prefixes, as_settings, changed, participants
 from .resume import texts_hash
+from .targets import runs_among
 
 _log = logging.getLogger(__package__)
 Natural = Literal["untuned", "defender"]
@@ -175,7 +176,7 @@ def probability_of_targets(
     Raises:
         UserError: Bad targets, settings or data.
     """
-    runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
+    runs = runs_among(targets)
     first, _ = settings_of_first(runs, overrides)
     settings, home = first or load_settings(preset, overrides), next(iter(runs.values())).path if runs else None
     folder = out or home

@@ -120,15 +120,11 @@ def runs_among(targets: Sequence[str]) -> dict[str, RunDirectory]:
     """The runs of adversaries among targets, by name.
 
     Raises:
-        UserError: One is a repair, whose best is a defender.
+        UserError: One is a repair.
     """
     runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
-    for name, run in runs.items():
-        if run.repairs():
-            raise UserError(
-                f"'{name}' is a repair: its best/ is a defender, and attacks nobody; name a run of an adversary, with "
-                f"defender.path={name}/best to attack what was repaired"
-            )
+    for run in runs.values():
+        run.check_attacks()
     return runs
 
 
