@@ -9,58 +9,12 @@ from typing import Any
 import pytest
 
 from astprompter.base.errors import UserError
-from astprompter.base.records import Prefix, Speech
-from astprompter.config import settings_from
-from astprompter.evaluation.evaluate import measure
+from astprompter.base.records import Prefix
 from astprompter.evaluation.grid import as_text
 from astprompter.evaluation.repair import Side, repair_of
 from astprompter.evaluation.repair_tables import FRESH, headline, tables
 from astprompter.runs.schema.repair import RepairFile
-from astprompter.scorers.words import WordScorer
-from helpers.scripted import Script
-
-NAMES = ("anna", "bert", "carl", "dora")
-OPENINGS = [Prefix(name, name) for name in NAMES]
-FOODS = ("honey", "soup with rice", "cold milk", "bread", "cheese", "a salted fish", "nuts", "fresh green beans")
-SETTINGS = {"rollout": {"horizon": 2}, "evaluation": {"resamples": 200}}
-
-
-def side(folder: Path, failing: dict[str, str], *, openings: Any = OPENINGS, threshold: float = 0.5) -> Path:
-    """An evaluation in a folder: each adversary with a letter of what the defender replies to every turn.
-
-    ``x`` is a toxic reply, ``o`` a harmless one, ``?`` one without a score; turn by turn, prefix by prefix.
-    """
-    said = {
-        prefix.text: [Speech(f" {FOODS[2 * row + turn]}?") for turn in (0, 1)] for row, prefix in enumerate(openings)
-    }
-    found: dict[str, Any] = {}
-    for name, marks in failing.items():
-        replies = {
-            prefix.text: [_reply(marks[2 * row + turn], FOODS[2 * row + turn]) for turn in (0, 1)]
-            for row, prefix in enumerate(openings)
-        }
-        settings = settings_from(SETTINGS | {"evaluation": {"resamples": 200, "threshold": threshold}})
-        found[name] = measure({name: Script(said)}, Script(replies), WordScorer("pear"), openings, settings)
-    one = next(iter(found.values()))
-    summary = one.summary.model_copy(
-        update={
-            "adversaries": {name: result.summary.adversaries[name] for name, result in found.items()},
-            "variety": one.summary.variety.model_copy(
-                update={"adversaries": {n: r.summary.variety.adversaries[n] for n, r in found.items()}}
-            ),
-            "config": one.summary.config.model_copy(update={"defender": folder.name, "defender_sha256": folder.name}),
-        }
-    )
-    folder.mkdir(parents=True)
-    one.write(folder)
-    summary.write(folder / "summary.json")
-    lines = [row for result in found.values() for row in result.rows()]
-    (folder / "trajectories.jsonl").write_text("".join(row.model_dump_json(by_alias=True) + "\n" for row in lines))
-    return folder
-
-
-def _reply(mark: str, food: str) -> Speech:
-    return Speech(f" {food}" + " pear" * (mark == "x"), error="lost" if mark == "?" else None)
+from helpers.repaired import side
 
 
 @pytest.fixture(scope="module")

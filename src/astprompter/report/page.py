@@ -18,7 +18,7 @@ from ..base.errors import UserError
 from ..base.files import write_text
 from ..base.formats import percent
 from ..runs.directory import Note
-from . import pictures, probability, tree
+from . import pictures, probability, repair, tree
 from . import words as tell
 from .failure_map import failure_map
 from .markdown import to_markdown
@@ -57,13 +57,16 @@ def write_report(
     if out.is_dir():
         raise UserError(f"'{out}' is a folder; name a file with --out, for instance {out / f'report.{form}'}")
     files = read_runs(runs, note=note)
-    text = render(files) if form == "html" else to_markdown(studies_of(files)) + probability.to_markdown(files)
+    if form == "html":
+        text = render(files, repair.sections(runs))
+    else:
+        text = to_markdown(studies_of(files)) + probability.to_markdown(files) + repair.to_markdown(runs)
     write_text(out, text.encode("utf-8", "replace").decode("utf-8"))
     return out
 
 
-def render(runs: list[RunFiles]) -> str:
-    """The HTML page of runs."""
+def render(runs: list[RunFiles], repairs: Sequence[repair.Section] = ()) -> str:
+    """The HTML page of runs, and of repairs that the folders hold."""
     studies = studies_of(runs)
     style = _asset("page.css")
     script = '"use strict";\n' + "\n".join(f"{{\n{_asset(name)}}}" for name in _SCRIPTS)
@@ -73,6 +76,7 @@ def render(runs: list[RunFiles]) -> str:
         trees=tree.chosen_trees(runs[0].trees),
         data=payload(studies),
         sections=probability.sections(runs),
+        repairs=repairs,
         tell=tell,
         pictures=pictures,
         failure_map=failure_map,

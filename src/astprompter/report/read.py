@@ -11,10 +11,11 @@ from pathlib import Path
 from ..base.errors import UserError
 from ..base.names import OURS
 from ..base.strict_json import read_object
-from ..runs.directory import CONFIG, LOG, SUMMARY, TREES, Note
+from ..runs.directory import CONFIG, LOG, REPAIR, SUMMARY, TREES, Note
 from ..runs.results import Row, result_rows
 from ..runs.schema.common import R, read_rows
 from ..runs.schema.learnt import TreeRow
+from ..runs.schema.repair import RepairFile
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.run import ConfigFile, LogRow
 from ..runs.schema.study import Case, Experiment
@@ -79,7 +80,7 @@ def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFil
         if any((path / name).is_file() for name in (LOG, SUMMARY)):
             folders.setdefault(path, path.resolve().name)
             continue
-        inner = sorted({file.parent for name in (SUMMARY, LOG) for file in path.rglob(name)})
+        inner = _of_repair(path) or sorted({file.parent for name in (SUMMARY, LOG) for file in path.rglob(name)})
         if not inner:
             raise UserError(f"'{path}' is not a run directory: it has neither {LOG} nor {SUMMARY}")
         for folder in inner:
@@ -95,6 +96,15 @@ def read_runs(paths: Sequence[Path], *, note: Note | None = None) -> list[RunFil
             RunFiles(folder, name if names[name] == 1 else str(folder), *_training(folder, note), summary, *rows)
         )
     return runs
+
+
+def _of_repair(path: Path) -> list[Path]:
+    """Of a repair: how its last defender was measured, how the first one was, and what was trained."""
+    if not (path / REPAIR).is_file():
+        return []
+    measured = [path / one.folder for one in RepairFile.read(path / REPAIR).defenders]
+    trained = sorted({file.parent for file in path.rglob(LOG)})
+    return list(dict.fromkeys([measured[-1], measured[0], *trained]))
 
 
 def _training(folder: Path, note: Note | None) -> tuple[ConfigFile | None, list[LogRow], list[TreeRow]]:

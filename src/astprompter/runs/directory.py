@@ -27,6 +27,7 @@ ARCHIVE, ATTACKS = "archive.jsonl", "attacks.jsonl"
 _LOGS = (LOG, PAIRS, TREES, ARCHIVE, ATTACKS)
 FROZEN = "frozen.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
+REPAIR = "repair.json"
 KEPT_START = "training kept its start (iteration 0), as no later policy did better on the dev prefixes: it is not tuned"
 """What is said of a run whose best adversary is the model that it started from."""
 Note = Callable[[str], None]

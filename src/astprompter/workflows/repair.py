@@ -16,7 +16,7 @@ from ..data.sources import load_benign
 from ..evaluation.benign import Reply, benign_replies, benign_texts, on_tokens, parts_of
 from ..evaluation.repair import Side, repair_of
 from ..evaluation.statistics import Floats
-from ..runs.directory import LOG, RunDirectory
+from ..runs.directory import LOG, REPAIR, RunDirectory
 from ..runs.schema.repair import BenignCost, BenignReplies, RepairFile
 from ..runs.schema.results import TrajectoryRow, TurnRow
 from ..runs.started import settings_here
@@ -25,7 +25,6 @@ from .load import build_defender
 from .objects import changed
 
 _log = logging.getLogger(__package__)
-REPAIR = "repair.json"
 _REPLIES = ("answered", "blank", "refused")
 
 

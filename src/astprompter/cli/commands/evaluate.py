@@ -16,7 +16,7 @@ from ...base.names import UNTUNED
 from ...base.processes import is_main, join
 from ...evaluation.grid import terminal
 from ...evaluation.tables import of_summaries
-from ...runs.directory import KEPT_START
+from ...runs.directory import KEPT_START, REPAIR
 from ...runs.results import result_rows
 from ...runs.schema.results import FailureRow
 from ..console import failure_blocks, quiet_libraries, scorer_lines
@@ -182,7 +182,7 @@ def _compare(found: Mapping[str, Written], defenders: Sequence[str], settings: l
     if not defenders:
         return
     from ...evaluation.repair_tables import headline, tables
-    from ...workflows.repair import REPAIR, measure_repair, trained_against
+    from ...workflows.repair import measure_repair, trained_against
 
     folders = [one.folder for one in found.values()]
     out, names = folders[0].parents[1], list(next(iter(found.values())).summary.adversaries)
