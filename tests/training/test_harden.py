@@ -190,7 +190,7 @@ def test_a_defender_that_fails_at_nothing_ends_the_repair(tmp_path: Path, tokeni
 @pytest.mark.slow
 def test_a_repair_lowers_the_failures_within_its_budget(tmp_path: Path, tokenizer: Any) -> None:
     chosen = settings(
-        training={"updates": 24, "pairs_per_iteration": 16, "batch_size": 8, "dev_prefixes": 8, "dev_every": 3},
+        training={"updates": 12, "pairs_per_iteration": 16, "batch_size": 8, "dev_prefixes": 8, "dev_every": 3},
         harden={"prefixes": 8, "keep": 10.0, "budget": 0.05},
     )
     run = trainer(tmp_path / "a", tokenizer, chosen)
@@ -214,7 +214,7 @@ def test_a_repair_lowers_the_failures_within_its_budget(tmp_path: Path, tokenize
 
 @pytest.mark.slow
 def test_a_resumed_repair_is_the_unbroken_one(tmp_path: Path, tokenizer: Any, monkeypatch: Any) -> None:
-    chosen = settings(training={"save_pairs": True})
+    chosen = settings(training={"save_pairs": True, "updates": 4, "dev_every": 2})
     straight = trainer(tmp_path / "a", tokenizer, chosen)
     straight.run()
     broken = trainer(tmp_path / "b", tokenizer, chosen)
