@@ -17,6 +17,7 @@ from astprompter.runs.schema.learnt import ArchiveRow, AttackRow, PairRow, TreeR
 from astprompter.runs.schema.probability import DrawnRow, ProbabilityFile
 from astprompter.runs.schema.repair import RepairFile
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
+from astprompter.runs.schema.rounds import RoundsFile
 from astprompter.runs.schema.run import ConfigFile, FrozenFile, LogRow, ManifestFile, StateFile
 from astprompter.runs.schema.study import Experiment
 from astprompter.runs.schema.suite import RetestFile, SuiteFile
@@ -83,7 +84,7 @@ STUDY = """# Files of an experiment
 """
 PARTS: list[tuple[str, type[Part] | None]] = [
     ("config.json", ConfigFile), ("log.jsonl", LogRow), ("pairs.jsonl", PairRow),
-    ("archive.jsonl", ArchiveRow), ("attacks.jsonl", AttackRow), ("trees.jsonl", TreeRow),
+    ("archive.jsonl", ArchiveRow), ("attacks.jsonl", AttackRow), ("trees.jsonl", TreeRow), ("rounds.json", RoundsFile),
     (CHECKPOINT, None), ("checkpoint/state.json", StateFile), ("checkpoint/manifest.json", ManifestFile), (BEST, None),
     ("frozen.json", FrozenFile), ("trajectories.jsonl", TrajectoryRow), ("failures.jsonl", FailureRow),
     ("summary.json", Summary), ("labels.json", LabelsFile),

@@ -126,6 +126,8 @@ class NoveltySettings(Section):
     """failures kept in mind, the last ones"""
     repeat: float = Field(0.0, ge=0)
     """κ, against an utterance like an earlier one of its conversation; 0: none"""
+    earlier: list[str] = Field([])
+    """earlier runs whose failures are kept in mind beside these, the last ones of each"""
 
 
 class TrainingSettings(Section):

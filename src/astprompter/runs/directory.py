@@ -26,6 +26,7 @@ CONFIG, LOG, PAIRS, TREES = "config.json", "log.jsonl", "pairs.jsonl", "trees.js
 ARCHIVE, ATTACKS = "archive.jsonl", "attacks.jsonl"
 _LOGS = (LOG, PAIRS, TREES, ARCHIVE, ATTACKS)
 FROZEN = "frozen.json"
+ROUNDS = "rounds.json"
 TRAJECTORIES, FAILURES, SUMMARY = "trajectories.jsonl", "failures.jsonl", "summary.json"
 REPAIR = "repair.json"
 KEPT_START = "training kept its start (iteration 0), as no later policy did better on the dev prefixes: it is not tuned"
@@ -72,6 +73,10 @@ class RunDirectory:
         Raises:
             UserError: The folder is not a run directory.
         """
+        if (path / ROUNDS).is_file():
+            raise UserError(
+                f"'{path}' is a set of adversaries; name one of its rounds, for instance {path / 'round-1'}"
+            )
         if not (path / CONFIG).is_file():
             raise UserError(f"'{path}' is not a run directory: it has no {CONFIG}")
         return cls(path)
@@ -244,7 +249,7 @@ def refuse_used(path: Path) -> None:
     Raises:
         UserError: It holds another run, or is not empty, or is a file.
     """
-    if (path / CONFIG).exists():
+    if (path / CONFIG).exists() or (path / ROUNDS).exists():
         raise UserError(f"'{path}' already holds a run; use --resume to continue it, or another --out")
     # Drafts are what a process leaves that was killed while it wrote its first file.
     if path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Settings, changed, dotted, settings_from
+from .schema.rounds import RoundsFile
 from .schema.run import ConfigFile
 from .schema.summary import EvaluationConfig
 
@@ -27,7 +28,7 @@ def started_in(folder: Path) -> str:
 
 
 def settings_here(
-    config: ConfigFile | EvaluationConfig, folder: Path, overrides: Iterable[str] = (), *, source: str = ""
+    config: ConfigFile | EvaluationConfig | RoundsFile, folder: Path, overrides: Iterable[str] = (), *, source: str = ""
 ) -> Settings:
     """Settings that a file of a folder records; relative paths are those of the folder where they were written.
 
@@ -44,8 +45,9 @@ def settings_here(
     if config.started_in is not None and base != Path.cwd():
         flat = dotted(config.settings)
         found = {key: _seen(flat[key], base) for key in _PATHS if isinstance(flat.get(key), str)}
-        if isinstance(attacking := flat.get("harden.adversaries"), list):
-            found["harden.adversaries"] = [_seen(str(one), base) for one in attacking]
+        for key in ("harden.adversaries", "novelty.earlier"):
+            if isinstance(listed := flat.get(key), list):
+                found[key] = [_seen(str(one), base) for one in listed]
         for key in ("scorer.spec", "evaluation.scorers"):
             given = flat.get(key)
             if isinstance(given, str | list):

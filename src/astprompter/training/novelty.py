@@ -22,12 +22,12 @@ Floats = npt.NDArray[np.float64]
 
 
 class Archive:
-    """Utterances of the last failures that a run found."""
+    """Utterances of the last failures that a run found, beside those of earlier runs."""
 
-    def __init__(self, size: int, texts: Iterable[str] = ()) -> None:
-        """Hold at most ``size`` texts, the last ones."""
-        self._size = size
-        self._vectors = hashed_vectors(list(texts)[-size:])
+    def __init__(self, size: int, texts: Iterable[str] = (), earlier: Sequence[str] = ()) -> None:
+        """Hold at most ``size`` texts, the last ones, and all ``earlier`` ones, which none of them pushes out."""
+        self._size, self._earlier = size, len(earlier)
+        self._vectors = hashed_vectors([*earlier, *list(texts)[-size:]])
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -40,7 +40,8 @@ class Archive:
         """
         vectors = hashed_vectors(texts)
         likeness = self.likeness(vectors, nearest)
-        self._vectors = np.concatenate([self._vectors, vectors])[-self._size :]
+        earlier, own = np.split(self._vectors, [self._earlier])
+        self._vectors = np.concatenate([earlier, np.concatenate([own, vectors])[-self._size :]])
         return math.fsum(likeness) / len(likeness) if len(likeness) else None
 
     def likeness(self, vectors: Floats, nearest: int) -> Floats:

@@ -49,7 +49,7 @@ class PreferenceTrainer(Trainer[PreferencePair]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.archive = Archive(self.settings.novelty.archive)
+        self.archive = Archive(self.settings.novelty.archive, earlier=self.earlier)
         self.collector = Collector(
             self.settings, self.models, self.prefixes, self.eliciting, self.progress, self.archive
         )

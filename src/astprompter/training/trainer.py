@@ -49,6 +49,7 @@ class Trainer(ABC, Generic[Example]):
         directory: Where everything is written.
         progress: Where progress is shown.
         watch: Called with every row of ``log.jsonl``, for trackers.
+        earlier: Utterances that led to failures in earlier runs (``novelty.earlier``).
         state: How far the run is.
         updater: The optimizer.
         tree: First tree that the last iteration grew, if any.
@@ -68,6 +69,7 @@ class Trainer(ABC, Generic[Example]):
     directory: RunDirectory
     progress: Progress = field(default_factory=Silent)
     watch: Callable[[LogRow], None] = lambda row: None
+    earlier: Sequence[str] = ()
     state: Counters = field(default_factory=Counters)
     updater: Updater = field(init=False)
     tree: RolloutTree | None = field(init=False, default=None)

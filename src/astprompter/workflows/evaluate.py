@@ -20,7 +20,9 @@ from ..config import Settings, dotted
 from ..data import BadRows, load_prefixes, overlap
 from ..data.splits import repeated
 from ..evaluation.evaluate import Evaluation, measure
-from ..runs.directory import SUMMARY, RunDirectory, results_folder, versions
+from ..rollout.mixture import Mixture, in_turn
+from ..runs.directory import SUMMARY, results_folder, versions
+from ..runs.rounds import settings_in
 from ..runs.run import Run
 from ..runs.schema.summary import Summary
 from ..runs.started import started_in
@@ -85,7 +87,7 @@ def evaluate(
     """
     if not isinstance(adversaries, Mapping) or not adversaries:
         raise UserError("name the adversaries: give a mapping such as {'untuned': defender, 'ours': run}")
-    runs = {name: RunDirectory(given.path) for name, given in adversaries.items() if isinstance(given, Run)}
+    runs = {name: given for name, given in adversaries.items() if isinstance(given, Run)}
     first, odd = settings_of_first(runs)
     source = str(prefixes) if isinstance(prefixes, str | Path) else "given in Python"
 
@@ -94,15 +96,15 @@ def evaluate(
         held_out = objects.as_prefixes(prefixes, "test")[: chosen.evaluation.prefixes]
         warn_of_repeats("test", held_out)
         for run in runs.values():
-            warn_of_seen(held_out, run.settings())
-        named, other, judge, chosen = objects.participants(adversaries.values(), defender, scorer, chosen)
-        kept = [name for name, run in runs.items() if run.kept_start()]
+            warn_of_seen(held_out, run.settings)
+        named, other, judge, chosen = _taking_part(adversaries, defender, scorer, held_out, chosen)
+        kept = [name for name, run in runs.items() if run.kept_start]
         facts = {
             "targets": list(adversaries), "kept_start": kept, "settings_of": odd if settings is None else None,
             "prefixes": facts_of_prefixes(held_out, source, BadRows()),
         }  # fmt: skip
         further = [objects.as_scorer(scorer) for scorer in scorers]
-        return Parts(dict(zip(adversaries, named, strict=True)), other, judge, further, held_out, chosen, facts)
+        return Parts(named, other, judge, further, held_out, chosen, facts)
 
     folder = None if out is None else Path(out)
     return measured(
@@ -212,11 +214,33 @@ def _decides(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in _NAMED and not key.endswith(".device")}
 
 
-def settings_of_first(
-    runs: Mapping[str, RunDirectory], overrides: Sequence[str] = ()
-) -> tuple[Settings | None, str | None]:
+def _taking_part(
+    adversaries: Mapping[str, ModelLike],
+    defender: ModelLike,
+    scorer: ScorerLike,
+    prefixes: Sequence[Prefix],
+    settings: Settings,
+) -> tuple[dict[str, Speaker], Speaker, Scorer, Settings]:
+    """Adversaries by name, defender and scorer, and the settings with what is known of them."""
+    members = {name: given.members if isinstance(given, Run) else [given] for name, given in adversaries.items()}
+    flat = [one for several in members.values() for one in several]
+    loaded, replying, judge, settings = objects.participants(flat, defender, scorer, settings)
+    left = iter(loaded)
+    named = {name: as_one(name, [next(left) for _ in several], prefixes, settings) for name, several in members.items()}
+    return named, replying, judge, settings
+
+
+def as_one(name: str, members: Sequence[Speaker], prefixes: Sequence[Prefix], settings: Settings) -> Speaker:
+    """The adversary of a run, or those of a set, which meet equally many of the prefixes each."""
+    if len(members) == 1:
+        return members[0]
+    assigned = in_turn([prefix.text for prefix in prefixes], len(members), settings.seed)
+    return Mixture(members, assigned, name)
+
+
+def settings_of_first(runs: Mapping[str, Run], overrides: Sequence[str] = ()) -> tuple[Settings | None, str | None]:
     """Settings of the first run, which count for all; and its name, where others were trained under others."""
-    found = {name: run.settings(overrides) for name, run in runs.items()}
+    found = {name: settings_in(run.path, overrides) for name, run in runs.items()}
     if not found:
         return None, None
     (first, chosen), *others = found.items()

@@ -151,15 +151,17 @@ def repair_models(settings: Settings) -> RepairModels:
     )  # fmt: skip
 
 
-def _check_attacked(settings: Settings, runs: Mapping[str, RunDirectory], sha256: str) -> None:
+def _check_attacked(settings: Settings, runs: Mapping[str, Run], sha256: str) -> None:
     """Refuse a defender that changed since its run; tell of runs that attacked another one.
 
     Raises:
         UserError: The first run names this defender, and attacked other weights.
     """
-    other = [name for name, run in runs.items() if run.config().models_sha256["defender"] != sha256]
+    other = [
+        name for name, run in runs.items() if RunDirectory.open(run.path).config().models_sha256["defender"] != sha256
+    ]
     first = next(iter(runs), None)
-    if first in other and runs[first].settings().defender.path == settings.defender.path:
+    if first in other and runs[first].settings.defender.path == settings.defender.path:
         raise UserError(
             f"the weights of defender '{settings.defender.path}' are not those that '{first}' was trained against; "
             "train it again, or name the model to repair with defender.path=..."

@@ -194,10 +194,12 @@ def probability_of_targets(
     reference = build_lm(start, settings.rollout, partners=[settings.defender])
     adversaries: dict[str, LanguageModel] = {}
     for target in targets:
-        path = str(Run(runs[target].path).best) if target in runs else target
-        name = Path(target).name if Path(target).name not in adversaries else target
-        model = settings.adversary.model_copy(update={"path": path, "revision": None})
-        adversaries[name] = build_lm(model, settings.rollout, partners=[settings.defender])
+        members = runs[target].members if target in runs else []
+        folders = {str(member.path) if members[1:] else target: str(member.best) for member in members}
+        for given, path in (folders or {target: target}).items():
+            name = Path(given).name if Path(given).name not in adversaries else given
+            model = settings.adversary.model_copy(update={"path": path, "revision": None})
+            adversaries[name] = build_lm(model, settings.rollout, partners=[settings.defender])
     parts = _Parts(reference, adversaries, defender, scorer, prefixes, settings, natural)
     return _measured(parts, asked, progress, folder, again, home), folder
 

@@ -26,13 +26,14 @@ MAY_CHANGE = frozenset(
             "evaluation.level",
         ),
         "evaluation.threshold",
+        "novelty.earlier",
     }
 )
 """Settings that decide how a served defender is reached, what fits in memory, and what is evaluated later; none decides
-what is said or learnt."""
+what is said or learnt. Where earlier runs lie may change, what they found may not (:func:`refuse_changed`)."""
 
 
-def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText] | Sequence[Dialogue]) -> str:
+def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText] | Sequence[Dialogue] | Sequence[str]) -> str:
     """SHA-256 over texts and names in their order."""
     digest = hashlib.sha256()
     for row in rows:
@@ -40,7 +41,9 @@ def texts_hash(rows: Sequence[Prefix] | Sequence[ElicitingText] | Sequence[Dialo
     return digest.hexdigest()
 
 
-def _content(row: Prefix | ElicitingText | Dialogue) -> tuple[str, ...]:
+def _content(row: Prefix | ElicitingText | Dialogue | str) -> tuple[str, ...]:
+    if isinstance(row, str):
+        return (row,)
     if isinstance(row, Prefix):
         return row.id, row.text
     return row.turns if isinstance(row, Dialogue) else (row.text,)
@@ -56,7 +59,12 @@ def refuse_changed(recorded: ConfigFile, now: ConfigFile) -> None:
         ("model", recorded.models_sha256, now.models_sha256),
         ("data", recorded.data_sha256, now.data_sha256),
     )
-    changed = [f"{kind} '{name}'" for kind, before, after in kinds for name in after if before.get(name) != after[name]]
+    changed = [
+        f"{kind} '{name}'"
+        for kind, before, after in kinds
+        for name in dict.fromkeys([*after, *before])
+        if before.get(name) != after.get(name)
+    ]
     if changed:
         raise UserError(
             f"cannot resume: {', '.join(changed)} changed since the run began; restore it, or start a new run with "

@@ -14,6 +14,7 @@ from ..base.errors import UserError
 from ..base.names import HUMAN, UNTUNED, candidates_of, dialogues_of
 from ..base.progress import Progress, progress_of
 from ..base.protocols import Scorer, Speaker
+from ..base.records import Prefix
 from ..config import Settings, load_settings
 from ..data import BadRows, load_dialogues
 from ..models.local.loading import check_folder
@@ -21,10 +22,11 @@ from ..models.local.replay import Replay
 from ..rollout.resampling import Resampling
 from ..runs.directory import LOG, SUMMARY, RunDirectory
 from ..runs.results import result_rows
+from ..runs.rounds import is_set
 from ..runs.run import Run
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.summary import Summary
-from .evaluate import Parts, facts_of_prefixes, measured, settings_of_first, test_prefixes
+from .evaluate import Parts, as_one, facts_of_prefixes, measured, settings_of_first, test_prefixes
 from .kept import Kept, NothingLeftError
 from .load import build_defender, build_lm, build_other_scorers, build_scorer, defender_kind
 from .objects import changed
@@ -116,15 +118,16 @@ def measure_targets(
     return found
 
 
-def runs_among(targets: Sequence[str]) -> dict[str, RunDirectory]:
-    """The runs of adversaries among targets, by name.
+def runs_among(targets: Sequence[str]) -> dict[str, Run]:
+    """The runs and sets of adversaries among targets, by name.
 
     Raises:
-        UserError: One is a repair.
+        UserError: One is a repair, or a set that lacks rounds.
     """
-    runs = {name: RunDirectory.open(Path(name)) for name in targets if (Path(name) / LOG).is_file()}
+    runs = {name: Run(at) for name in targets if is_set(at := Path(name)) or (at / LOG).is_file()}
     for run in runs.values():
-        run.check_attacks()
+        for member in run.members:
+            RunDirectory(member.path).check_attacks()
     return runs
 
 
@@ -147,12 +150,12 @@ def _place(folder: Path, name: str, found: Mapping[str, Written]) -> Path:
 
 
 def _loaded(
-    targets: Sequence[str], runs: Mapping[str, RunDirectory], settings: Settings, baseline: bool, odd: str | None
+    targets: Sequence[str], runs: Mapping[str, Run], settings: Settings, baseline: bool, odd: str | None
 ) -> Parts:
     bad = BadRows(settings.data.skip_bad_rows)
     prefixes = test_prefixes(settings, bad)
     scorer, others, defender = build_scorer(settings), build_other_scorers(settings), build_defender(settings)
-    adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline, defender, scorer)
+    adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline, defender, scorer, prefixes)
     for name, dialogues in scripts.items():
         _note_repeats(name, dialogues["usable"], len(prefixes))
     facts = {
@@ -164,11 +167,12 @@ def _loaded(
 
 def _adversaries(
     targets: Sequence[str],
-    runs: Mapping[str, RunDirectory],
+    runs: Mapping[str, Run],
     settings: Settings,
     baseline: bool,
     defender: Speaker,
     scorer: Scorer,
+    prefixes: Sequence[Prefix],
 ) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]], list[str]]:
     """What targets name.
 
@@ -184,18 +188,18 @@ def _adversaries(
     for target in targets:
         if not (baseline and target == UNTUNED):
             name = name_of(target, found)
-            if (count := candidates_of(target)) is None:
-                found[name] = adversary_of(target, runs.get(target), settings, scripts)
+            if target in runs:
+                members = [adversary_of(target, member, settings, scripts) for member in runs[target].members]
+                found[name] = as_one(name, members, prefixes, settings)
+                kept += [name] if runs[target].kept_start else []
+            elif (count := candidates_of(target)) is None:
+                found[name] = adversary_of(target, None, settings, scripts)
             else:
                 found[name] = _resampling(target, count, settings, defender, scorer)
-            if target in runs and runs[target].kept_start():
-                kept.append(name)
     return found, scripts, kept
 
 
-def adversary_of(
-    target: str, run: RunDirectory | None, settings: Settings, scripts: dict[str, dict[str, Any]]
-) -> Speaker:
+def adversary_of(target: str, run: Run | None, settings: Settings, scripts: dict[str, dict[str, Any]]) -> Speaker:
     """The speaker that a target names.
 
     Args:
@@ -218,7 +222,7 @@ def adversary_of(
         return script
     model = settings.adversary
     if target != UNTUNED:
-        path = str(Run(run.path).best) if run is not None else target
+        path = target if run is None else str(run.best)
         model = model.model_copy(update={"path": path, "revision": None})
     return build_lm(model, settings.rollout, partners=[settings.defender])
 

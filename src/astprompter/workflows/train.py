@@ -16,6 +16,7 @@ from ..base.records import ElicitingText, Prefix
 from ..config import Settings, load_settings
 from ..data import BadRows, load_prefixes, overlap
 from ..runs.directory import RunDirectory, refuse_used, versions
+from ..runs.rounds import failing_utterances, is_set, settings_in
 from ..runs.run import Run
 from ..runs.schema.run import ConfigFile, Skipped
 from ..runs.started import started_in
@@ -30,6 +31,7 @@ from .evaluate import warn_of_repeats
 from .load import load_training_models, training_models
 from .objects import ModelLike, ScorerLike, SettingsLike, Texts
 from .resume import check_resumable, refuse_changed, texts_hash
+from .rounds import parts_of
 
 _log = logging.getLogger(__package__)
 KINDS: dict[str, type[Trainer[Any]]] = {"preference": PreferenceTrainer, "sft": SFTTrainer, "harden": HardenTrainer}
@@ -47,17 +49,21 @@ class RunTexts:
         dev: Held-out prefixes that choose the best adversary.
         eliciting: Texts for weak supervision or SFT; empty where neither needs them.
         skipped: Rows that could not be read, by set.
+        earlier: Utterances that led to failures in earlier runs.
     """
 
     train: Sequence[Prefix]
     dev: Sequence[Prefix]
     eliciting: Sequence[ElicitingText]
     skipped: Mapping[str, BadRows]
+    earlier: Sequence[str] = ()
 
     @property
-    def sets(self) -> dict[str, Sequence[Prefix] | Sequence[ElicitingText]]:
+    def sets(self) -> dict[str, Sequence[Prefix] | Sequence[ElicitingText] | Sequence[str]]:
         """The sets by name."""
-        return {"train": self.train, "dev": self.dev, "eliciting": self.eliciting}
+        found: dict[str, Sequence[Prefix] | Sequence[ElicitingText] | Sequence[str]]
+        found = {"train": self.train, "dev": self.dev, "eliciting": self.eliciting}
+        return found | ({"earlier": self.earlier} if self.earlier else {})
 
 
 def load_texts(settings: Settings) -> RunTexts:
@@ -76,7 +82,15 @@ def load_texts(settings: Settings) -> RunTexts:
     for name, rows in bad.items():
         if rows.count:
             _log.warning(f"data.{name}: {rows}")
-    return RunTexts(train, dev, eliciting, bad)
+    return RunTexts(train, dev, eliciting, bad, _earlier(settings))
+
+
+def _earlier(settings: Settings) -> list[str]:
+    """What led to failures in the runs of ``novelty.earlier``."""
+    novelty = settings.novelty
+    if novelty.earlier and not novelty.weight:
+        raise UserError("novelty.earlier counts with novelty.weight only; set that too, for instance to 1.5")
+    return [text for path in novelty.earlier for text in failing_utterances(Path(path), novelty.archive)]
 
 
 def _warn_of_splits(settings: Settings, prefixes: Sequence[Prefix], dev: Sequence[Prefix]) -> None:
@@ -117,6 +131,7 @@ def train(
     eliciting: str | Path | Sequence[str] | Sequence[ElicitingText] | None = None,
     settings: SettingsLike = None,
     resume: bool = False,
+    rounds: int | None = None,
     progress: bool | Progress = False,
 ) -> Run:
     """Tune an adversary, in place, to write likely text after which the defender's replies are toxic.
@@ -133,6 +148,8 @@ def train(
         settings: Settings, a preset's name, or what differs from the default preset by dotted keys, such as
             ``{"training.updates": 64}``.
         resume: Continue the run from its checkpoint; adversary and texts must be what it began with.
+        rounds: Train a set of so many adversaries, from the same start, each paid for failures unlike those of the ones
+            before (``novelty.weight``); every one is a run in ``out``, and the set is evaluated as one adversary.
         progress: Whether to show progress bars. Notices go to the logger ``astprompter``.
 
     Raises:
@@ -140,6 +157,34 @@ def train(
         RunError: The run failed.
     """
     out = Path(out)
+    options: dict[str, Any] = {"dev": dev, "eliciting": eliciting, "progress": progress}
+    if rounds is None and not (resume and is_set(out)):
+        return _run(adversary, defender, scorer, prefixes, out, settings, resume=resume, **options)
+    speaker = objects.as_speaker(adversary, trainable=True)
+    objects.check_tunable(speaker)
+    model = speaker.local.model
+    start = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    chosen = objects.as_settings(settings, settings_in(out) if resume else None)
+    for part in parts_of(chosen, out, rounds, resume=resume):
+        model.load_state_dict(start)
+        _run(speaker, defender, scorer, prefixes, part.folder, part.settings, resume=part.resume, **options)
+    return Run(out)
+
+
+def _run(
+    adversary: ModelLike,
+    defender: ModelLike,
+    scorer: ScorerLike,
+    prefixes: Texts,
+    out: Path,
+    settings: SettingsLike,
+    *,
+    dev: Texts,
+    eliciting: str | Path | Sequence[str] | Sequence[ElicitingText] | None,
+    resume: bool,
+    progress: bool | Progress,
+) -> Run:
+    """One run of :func:`train`."""
     recorded = RunDirectory.open(out).settings() if resume else None
     chosen = objects.as_settings(settings, recorded)
     if not resume and is_main():
@@ -155,7 +200,7 @@ def train(
     if recorded is not None:
         check_resumable(chosen, recorded)
     models = training_models(speaking.local, replying, judge)
-    texts = RunTexts(**sets, skipped={name: BadRows() for name in sets})
+    texts = RunTexts(**sets, skipped={name: BadRows() for name in sets}, earlier=_earlier(chosen))
     trainer = begin(chosen, models, texts, out, resume=resume, progress=progress_of(progress))
     if is_main() and not resume:
         for name, path in kept.items():
@@ -240,7 +285,10 @@ def begin(
         directory.lock()
         if resume and directory.settings().training.updates != settings.training.updates:
             directory.record(settings)
-    trainer = kind(settings, models, texts.train, texts.dev, texts.eliciting, directory, progress_of(progress))
+    trainer = kind(
+        settings, models, texts.train, texts.dev, texts.eliciting, directory, progress_of(progress),
+        earlier=texts.earlier,
+    )  # fmt: skip
     if resume:
         try:
             trainer.resume()

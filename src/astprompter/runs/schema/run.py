@@ -49,10 +49,11 @@ class ConfigFile(File):
     """SHA-256 over names and values of the weights: the ``adversary``'s at the start and the ``defender``'s (``null``
     for a served one)."""
     data_sha256: dict[str, str]
-    """SHA-256 over the ``train``, ``dev`` and ``eliciting`` texts; with ``models_sha256`` it keeps ``--resume`` from
+    """SHA-256 over the ``train``, ``dev`` and ``eliciting`` texts, and over the ``earlier`` failures where
+    ``novelty.earlier`` names runs; with ``models_sha256`` it keeps ``--resume`` from
     going on with other ones."""
     data_counts: dict[str, Whole]
-    """Number of ``train`` and ``dev`` prefixes and of ``eliciting`` texts."""
+    """Number of ``train`` and ``dev`` prefixes, of ``eliciting`` texts, and of ``earlier`` failures."""
     rows_skipped: dict[str, Skipped]
     """For ``train``, ``dev`` and ``eliciting``."""
     free_reference: bool
