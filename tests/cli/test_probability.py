@@ -14,7 +14,9 @@ from astprompter.probability import words
 from astprompter.probability.results import as_judged
 from astprompter.runs.schema.labels import JudgedAdversary
 from astprompter.runs.schema.probability import DrawnRow, Limits, ProbabilityFile
+from astprompter.workflows.probability import _judged
 from helpers.commands import call, settings
+from helpers.report_runs import write_probability, write_run
 from helpers.tiny import PREFIXES, WordScorer
 
 SMALL = ["--budget", "200", "--within", "2", "--no-splitting"]
@@ -140,6 +142,39 @@ def test_the_library_measures_and_writes_the_same(files: dict[str, str], tmp_pat
     assert found == ProbabilityFile.read(tmp_path / "b" / "probability.json")
     with pytest.raises(ap.UserError, match="name the adversaries"):
         ap.failure_probability({}, model, model, WordScorer(), prefixes)
+
+
+@pytest.mark.slow
+def test_nothing_assessed_is_1_and_passes_no_gate(files: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "nothing.py").write_text("def scores(texts):\n    return [float('nan')] * len(texts)\n")
+    changes = {"scorer.spec": f"python:{tmp_path}/nothing:scores"}
+    more = [f"{key}={value}" for key, value in changes.items()]
+    for gate in ([], ["--fail-over", "1"]):
+        code, out, err = call(
+            capsys, "probability", files["model"], "-o", str(tmp_path / "a"), *SMALL, *settings(files), *more, *gate
+        )
+        assert (code, "replies could be assessed" in err) == (1, True)
+        assert "No reply could be assessed" in out
+
+
+def test_labels_of_another_scorer_or_defender_are_not_carried_in(tmp_path: Path) -> None:
+    run, share = write_run(tmp_path / "mine"), {"value": 0.8, "ci": [0.7, 0.9]}
+    summary = json.loads((run / "summary.json").read_text())
+    judged = {"labels": 200, "raw": share, "share": share, "precision": share, "recall": share, "power": 1.0}
+    summary["labels"] = {
+        "source": "l.json", "sha256": "", "threshold": 0.5, "adversaries": {"untuned": judged | {"strata": []}},
+    }  # fmt: skip
+    (run / "summary.json").write_text(json.dumps(summary))
+    write_probability(run)
+    found = ProbabilityFile.read(run / "probability.json")
+
+    def judged_with(**changes: str) -> Any:
+        config = {"scorer": "word banana", "defender": "tiny", "defender_sha256": None} | changes
+        return _judged(found.model_copy(update={"config": config}), run)
+
+    assert judged_with().estimate == pytest.approx(found.limits.estimate)
+    assert judged_with(scorer="another") is None
+    assert judged_with(defender="another") is None
 
 
 def test_how_rarely_something_fails_is_told_by_three_digits() -> None:

@@ -111,8 +111,11 @@ def test_power_of_the_natural_check() -> None:
 
 def test_openings_that_differ_widen_the_interval_over_openings() -> None:
     values = np.repeat([0.0, 1.0], 500)
+    values[:3] = 1.0  # so that some openings differ a little
     alike, apart = np.tile(np.arange(20), 50), np.repeat(np.arange(20), 50)
     narrow = bootstrap_over_prefixes(values, alike, seed=0, level=0.95)
     wide = bootstrap_over_prefixes(values, apart, seed=0, level=0.95)
+    assert narrow is not None and wide is not None
     assert narrow[1] - narrow[0] < 0.2 * (wide[1] - wide[0])
     assert wide == bootstrap_over_prefixes(values, apart, seed=0, level=0.95)
+    assert bootstrap_over_prefixes(values, np.zeros(1000, dtype=int), seed=0, level=0.95) is None

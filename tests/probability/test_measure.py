@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from astprompter.base.errors import UserError
 from astprompter.base.progress import Silent
 from astprompter.base.records import Prefix
 from astprompter.config import SamplingSettings
+from astprompter.probability import words
 from astprompter.probability.measure import Effort, measure
 from astprompter.probability.pilot import BLOCK
 from astprompter.probability.results import Measurement
@@ -22,14 +25,22 @@ SAMPLING = SamplingSettings(max_new_tokens=2, min_new_tokens=1, temperature=1.0,
 PREFIXES = [Prefix("a", "4 5"), Prefix("b", "3 3"), Prefix("c", "2 4")]
 
 
-def run(*, effort: Effort | None = None, kept: Path | None = None, adversary: int = 1, **changes: Any) -> Any:
+def speaker(model: int) -> Any:
+    found: Any = TabularSpeaker(SAMPLING, [], adversaries=0)
+    found.members = (member := TabularModel(model, SAMPLING),)
+    found.logits = member.logits
+    return found
+
+
+def run(
+    *, effort: Effort | None = None, kept: Path | None = None, adversaries: dict[str, int] | None = None,
+    scorer: Any = None, prefixes: Sequence[Prefix] = PREFIXES, **changes: Any,
+) -> Any:  # fmt: skip
     asked = {"within": 2, "threshold": 0.5, "replies": 1, "level": 0.95, "seed": 0, "natural": "untuned"}
     reference: Any = TabularSpeaker(SAMPLING, [], adversaries=0)
-    other: Any = TabularSpeaker(SAMPLING, [], adversaries=0)
-    other.members = (member := TabularModel(adversary, SAMPLING),)
-    other.logits = member.logits
+    others = {name: speaker(model) for name, model in (adversaries or {"ours": 1}).items()}
     return measure(
-        reference, {"ours": other}, TabularDefender(), TabularScorer(), PREFIXES,  # type: ignore[arg-type]
+        reference, others, TabularDefender(), scorer or TabularScorer(), prefixes,  # type: ignore[arg-type]
         Measurement(**(asked | {"watched": False} | changes)), effort or Effort(3000, None, second=True),
         progress=Silent(), config={"x": 1}, kept=kept,
     )  # fmt: skip
@@ -100,6 +111,52 @@ def test_several_replies_to_an_utterance_tell_the_same() -> None:
     found = run(effort=Effort(1000, None, second=False), replies=3)
     assert found.limits.interval[0] < exact() < found.limits.interval[1]
     assert found.cost.replies == 3 * found.cost.utterances
+
+
+@pytest.mark.slow
+def test_adversaries_in_another_order_are_another_measurement(tmp_path: Path) -> None:
+    """Rows hold ratios by the number of the adversary, so those of another order would be taken for its neighbour's."""
+    effort, kept = Effort(400, None, second=False), tmp_path / "rows.jsonl"
+    run(effort=effort, kept=kept, adversaries={"a": 1, "b": 2})
+    order = {"b": 2, "a": 1}
+    assert run(effort=effort, kept=kept, adversaries=order) == run(effort=effort, adversaries=order)
+
+
+class Scores(TabularScorer):
+    """The same score for every reply."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def score(self, texts: Sequence[str], contexts: Any = None) -> list[float]:
+        return [self.value for _ in texts]
+
+
+@pytest.mark.slow
+def test_where_no_reply_could_be_assessed_nothing_is_known() -> None:
+    found = run(effort=Effort(200, None, second=True), scorer=Scores(math.nan))
+    assert words.nothing_assessed(found)
+    assert words.headline(found).startswith("No reply could be assessed")
+    assert (found.verdict, found.second.interval, found.limits.proven) == ("lower limit only", None, 0.0)
+    assert found.worst.conservative == 1.0
+    assert "unassessed replies may hide more than the interval allows" in found.reasons
+
+
+@pytest.mark.slow
+def test_where_everything_fails_no_limit_is_above_1_and_no_interval_claims_certainty() -> None:
+    found = run(effort=Effort(200, None, second=True), scorer=Scores(1.0))
+    assert (found.limits.estimate, found.limits.interval[1], found.worst.conservative) == (1.0, 1.0, 1.0)
+    assert found.limits.interval[0] < 1.0
+    assert (found.openings_like_these, found.second.interval) == (None, None)
+    assert not words.nothing_assessed(found)
+    assert (found.cost.counting, found.cost.gain) == (None, None)  # the run counted
+
+
+@pytest.mark.slow
+def test_one_opening_tells_nothing_of_others() -> None:
+    found = run(effort=Effort(200, None, second=False), prefixes=PREFIXES[:1])
+    assert 0.0 < found.limits.estimate < 1.0
+    assert found.openings_like_these is None
 
 
 def test_a_budget_that_tells_nothing_is_refused() -> None:

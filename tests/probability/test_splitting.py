@@ -85,7 +85,9 @@ def test_islands_do_not_depend_on_their_batch() -> None:
         for size in (20, 3)
     ]
     assert both[0].islands.tolist() == both[1].islands.tolist()
-    low, high = both[0].interval(0.95)
+    ends = both[0].interval(0.95)
+    assert ends is not None
+    low, high = ends
     assert low <= both[0].estimate <= high
 
 

@@ -160,10 +160,13 @@ def pareto_shape(weights: Floats) -> float | None:
     return float(np.log1p(-theta * excess).mean())
 
 
-def bootstrap_over_prefixes(values: Floats, prefix: np.ndarray, *, seed: int, level: float) -> tuple[float, float]:
+def bootstrap_over_prefixes(
+    values: Floats, prefix: np.ndarray, *, seed: int, level: float
+) -> tuple[float, float] | None:  # fmt: skip
     """Percentile interval for openings like these: prefixes are drawn again with all their conversations.
 
-    More conversations do not shrink it below what so few openings can tell.
+    More conversations do not shrink it below what so few openings can tell. ``None`` where they do not differ, as with
+    one opening.
 
     Args:
         values: Z [n].
@@ -177,4 +180,4 @@ def bootstrap_over_prefixes(values: Floats, prefix: np.ndarray, *, seed: int, le
     drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=2000)
     means = (drawn @ sums) / (drawn @ counts)
     low, high = np.quantile(means, [0.5 * (1 - level), 0.5 * (1 + level)])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else None

@@ -68,7 +68,10 @@ def interval(values: Floats, bound: float, level: float) -> tuple[float, float]:
         level: Confidence level.
     """
     n, largest = len(values), float(values.max(initial=0.0))
-    return weighted_limits(float(values.sum()) / n, float((values**2).sum()) / n**2, (largest or bound) / n, level)
+    low, high = weighted_limits(
+        float(values.sum()) / n, float((values**2).sum()) / n**2, (largest or bound) / n, level
+    )  # fmt: skip
+    return low, min(1.0, high)
 
 
 def conservative(values: Floats, bound: float, level: float) -> float:
@@ -77,7 +80,7 @@ def conservative(values: Floats, bound: float, level: float) -> float:
     It allows for failures that only natural draws can meet: with none seen it is −log(α/2)·bound/n.
     """
     n = len(values)
-    return weighted_limits(float(values.sum()) / n, float((values**2).sum()) / n**2, bound / n, level)[1]
+    return min(1.0, weighted_limits(float(values.sum()) / n, float((values**2).sum()) / n**2, bound / n, level)[1])
 
 
 def proven(values: Floats, bound: float, level: float, *, planned: int, guess: tuple[float, float, int]) -> float:

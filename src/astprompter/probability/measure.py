@@ -175,7 +175,7 @@ def measure(
     proposals = [Proposal(place, gamma) for place in range(len(adversaries)) for gamma in CANDIDATES]
     speaker = BlendedModel(reference, list(adversaries.values()), proposals)
     pilot_blocks, main_blocks = effort.blocks()
-    decides = [config, asdict(asked), effort.budget, effort.relative]  # splitting changes no conversation
+    decides = [config, list(adversaries), asdict(asked), effort.budget, effort.relative]  # not whether splitting runs
     of = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
     places = {prefix.id: place for place, prefix in enumerate(prefixes)}
     with progress.task("conversations", (pilot_blocks + main_blocks) * BLOCK, "conversations") as advance:

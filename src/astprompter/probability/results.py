@@ -153,14 +153,20 @@ def file_of(
         found, counting=len(plan.components) == 1, interval=tuple(limits.interval or (0.0, math.inf)),  # type: ignore[arg-type]
         second=second.interval(asked.level) if second else None,
     )  # fmt: skip
+    if limits.interval and bad.estimate > limits.interval[1]:
+        verdict, reasons = (
+            "lower limit only",
+            [*reasons, "unassessed replies may hide more than the interval allows"],
+        )
     if asked.watched and verdict == "reliable":
         verdict, reasons = "lower limit only", ["the run was watched, and only the proven limit may be"]
+    others = bootstrap_over_prefixes(values, draws.prefix, seed=asked.seed, level=asked.level)
     estimate, error = with_control_variates(values, ratios, np.array(plan.coefficients))
     return ProbabilityFile(
         within=asked.within, threshold=asked.threshold, level=asked.level, natural=asked.natural,
         verdict=verdict, reasons=reasons, limits=limits, worst=bad,
         unassessed=sum(score is None for row in (*pilot, *rows) for turn in row.turns for score in turn.scores),
-        openings_like_these=list(bootstrap_over_prefixes(values, draws.prefix, seed=asked.seed, level=asked.level)),
+        openings_like_these=others and list(others),
         control_variates=ControlVariates(estimate=estimate, standard_error=error),
         second=None if second is None else _second(second, asked.level),
         per_turn=[TurnShare(turn=turn + 1, estimate=float(own)) for turn, own in enumerate(by_turn.mean(axis=0))],
@@ -172,7 +178,7 @@ def file_of(
             tail_shape=found.tail_shape,
             natural=NaturalDraws(**{name: getattr(found.natural, name) for name in NaturalDraws.model_fields}),
         ),
-        cost=_cost(rows, pilot, limits), sensitivity=[],
+        cost=_cost(rows, pilot, limits, counted=len(plan.components) == 1), sensitivity=[],
         expected_gain=plan.gain, config=dict(config),
     )  # fmt: skip
 
@@ -201,10 +207,12 @@ def _shown(turn: SaidRow, threshold: float) -> tuple[str, str]:
     return turn.utterance, turn.replies[failing[0] if failing else turn.goes_on or 0]
 
 
-def _cost(rows: Sequence[DrawnRow], pilot: Sequence[DrawnRow], limits: Limits) -> Cost:
-    """What was spent, and how many conversations counting alone would take for the same standard error."""
+def _cost(rows: Sequence[DrawnRow], pilot: Sequence[DrawnRow], limits: Limits, *, counted: bool) -> Cost:
+    """What was spent, and how many conversations counting alone would take, where it was not what the run did."""
     said = [turn for row in (*pilot, *rows) for turn in row.turns]
-    counting = limits.estimate * (1 - limits.estimate) / limits.standard_error**2 if limits.standard_error else None
+    counting = None
+    if limits.standard_error and not counted:
+        counting = limits.estimate * (1 - limits.estimate) / limits.standard_error**2
     return Cost(
         conversations=len(rows),
         pilot=len(pilot),
@@ -216,8 +224,9 @@ def _cost(rows: Sequence[DrawnRow], pilot: Sequence[DrawnRow], limits: Limits) -
 
 
 def _second(second: Splitting, level: float) -> SecondEstimate:
+    ends = second.interval(level)
     return SecondEstimate(
-        estimate=second.estimate, worst=float(second.worst.mean()), interval=list(second.interval(level)),
+        estimate=second.estimate, worst=float(second.worst.mean()), interval=ends and list(ends),
         islands=len(second.islands), particles=second.particles,
     )  # fmt: skip
 
@@ -290,6 +299,6 @@ def as_judged(limits: Limits, judged: JudgedAdversary, name: str) -> JudgedEstim
         ends = [-math.hypot(*map(math.log, low)), math.hypot(*map(math.log, high))]
     estimate = limits.estimate * precision.value / recall.value
     return JudgedEstimate(
-        estimate=estimate, interval=ends and [estimate * math.exp(end) for end in ends], precision=precision.value,
-        recall=recall.value, labels=name,
+        estimate=min(1.0, estimate), interval=ends and [min(1.0, estimate * math.exp(end)) for end in ends],
+        precision=precision.value, recall=recall.value, labels=name,
     )  # fmt: skip

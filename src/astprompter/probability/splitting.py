@@ -47,11 +47,13 @@ class Splitting:
         """Mean of the islands."""
         return float(self.islands.mean())
 
-    def interval(self, level: float) -> tuple[float, float]:
-        """Student's interval of the mean of islands, cut at 0."""
+    def interval(self, level: float) -> tuple[float, float] | None:
+        """Student's interval of the mean of islands, cut at 0 and 1; ``None`` where they do not differ."""
         count = len(self.islands)
+        if np.ptp(self.islands) == 0.0:
+            return None
         half = student_quantile(0.5 * (1 + level), count - 1) * float(self.islands.std(ddof=1)) / math.sqrt(count)
-        return max(0.0, self.estimate - half), self.estimate + half
+        return max(0.0, self.estimate - half), min(1.0, self.estimate + half)
 
 
 def level_of(scores: Floats) -> Floats:

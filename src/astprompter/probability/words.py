@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..base.display import plain
 from ..runs.schema.probability import ComponentRow, JudgedEstimate, Limits, ProbabilityFile, SecondEstimate
 
 _SPEAKS = {"untuned": "the untuned adversary", "defender": "the defender itself"}
@@ -41,7 +42,15 @@ def headline(found: ProbabilityFile) -> str:
     """How likely failure is, in one sentence."""
     if found.limits.estimate > 0.0:
         return f"A conversation of {turns_of(found)} fails {_about(found.limits)}"
-    return f"No conversation of {turns_of(found)} failed"
+    if nothing_assessed(found):
+        return f"No reply could be assessed, so nothing is known of how often a conversation of {turns_of(found)} fails"
+    missing = f", as far as {found.cost.replies - found.unassessed:,} of {found.cost.replies:,} replies tell"
+    return f"No conversation of {turns_of(found)} failed{missing if found.unassessed else ''}"
+
+
+def nothing_assessed(found: ProbabilityFile) -> bool:
+    """Whether no reply has a score, so that the estimate says nothing."""
+    return found.unassessed == found.cost.replies
 
 
 def rows_of(found: ProbabilityFile) -> list[tuple[str, str]]:
@@ -97,7 +106,7 @@ def who(row: ComponentRow) -> str:
     if row.adversary is None:
         return "natural speech"
     turns = "turn" if len(row.turns) == 1 else "turns"
-    return f"{row.adversary}, γ {row.gamma:g}, {turns} {', '.join(map(str, row.turns))}"
+    return f"{plain(row.adversary)}, γ {row.gamma:g}, {turns} {', '.join(map(str, row.turns))}"
 
 
 def reach(found: ProbabilityFile) -> str:
@@ -107,7 +116,7 @@ def reach(found: ProbabilityFile) -> str:
         return ""
     best, row = max(known, key=lambda pair: pair[0])
     return (
-        f"{row.adversary} at γ {row.gamma:g} makes {best:.0%} of natural failures likelier, the most of "
+        f"{plain(row.adversary)} at γ {row.gamma:g} makes {best:.0%} of natural failures likelier, the most of "
         f"{len(known)} proposals; a large gain needs about 95%"
     )
 

@@ -254,11 +254,14 @@ def _once(parts: _Parts, asked: Asked, progress: Progress, kept: Path | None) ->
 
 
 def _judged(found: ProbabilityFile, run: Path | None) -> JudgedEstimate | None:
-    """The estimate by what people said of a run's replies, where its results hold that; of untuned ones first."""
+    """The estimate by what people said of the same scorer, on replies of the same defender; of untuned ones first."""
     if run is None or not (run / SUMMARY).is_file():
         return None
-    labels = Summary.read(run / SUMMARY).labels
-    if labels is None or labels.threshold != found.threshold:
+    summary = Summary.read(run / SUMMARY)
+    labels, of, config = summary.labels, summary.config, found.config
+    if labels is None or (labels.threshold, of.scorer) != (found.threshold, config["scorer"]):
+        return None
+    if not of.measured_on(config["defender"], config["defender_sha256"]):
         return None
     rows = {name: row for name, row in labels.adversaries.items() if row.precision and row.recall}
     name = UNTUNED if UNTUNED in rows else next(iter(rows), None)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from ...base.display import masked, plain
-from ...base.errors import UserError
+from ...base.errors import RunError, UserError
 from ...base.formats import percent
 from ...probability import words
 from ...runs.schema.probability import ProbabilityFile
@@ -99,6 +99,8 @@ def probability(
     for line in lines_of(found, top=top, show_text=show_text):
         say(line)
     say(f"\nResults: {folder} (probability.json, probability.jsonl)")
+    if words.nothing_assessed(found):
+        raise RunError(f"none of {found.cost.replies:,} replies could be assessed, so the figures say nothing")
     limit = found.worst.conservative
     if fail_over is not None and limit is not None:
         if limit > fail_over:

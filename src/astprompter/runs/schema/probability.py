@@ -173,7 +173,7 @@ class SecondEstimate(Part):
     worst: Real
     """The same with unassessed replies as failures."""
     interval: Interval
-    """Student's interval over islands."""
+    """Student's interval over islands; ``null`` where they do not differ."""
     islands: Whole
     """Independent repetitions."""
     particles: Whole
@@ -221,7 +221,8 @@ class Cost(Part):
     replies: Whole
     """Replies of the defender to them, each scored."""
     counting: Number
-    """Conversations that counting alone would need for the same standard error; ``null`` without failures."""
+    """Conversations that counting alone would need for the same standard error; ``null`` without failures, and where
+    the run itself counted."""
     gain: Number
     """Those over the conversations of the estimate."""
 
@@ -251,7 +252,7 @@ class ProbabilityFile(File):
     """Replies that could not be assessed."""
     openings_like_these: Interval
     """Interval for other openings of the same kind: a bootstrap over prefixes, which no number of conversations
-    shrinks."""
+    shrinks; ``null`` where they do not differ, as with one opening."""
     control_variates: ControlVariates
     """A second figure of the same conversations."""
     second: Absent[SecondEstimate] = None
@@ -269,7 +270,7 @@ class ProbabilityFile(File):
     diagnostics: Diagnosis
     """What is known of the weights."""
     judged: Absent[JudgedEstimate] = None
-    """Only where the first run's ``summary.json`` has labels."""
+    """Only where the first run's ``summary.json`` has labels of the same scorer, threshold and defender."""
     sensitivity: list[SensitivityRow]
     """At temperature 1 and at top-p 1; empty where it was not asked for."""
     cost: Cost
