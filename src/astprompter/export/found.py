@@ -13,6 +13,7 @@ from ..base.progress import Progress
 from ..config import Settings
 from ..runs.directory import FAILURES, SUMMARY, TRAJECTORIES, RunDirectory
 from ..runs.results import Row, result_rows
+from ..runs.rounds import is_set
 from ..runs.schema.results import FailureRow, TrajectoryRow, TurnRow
 from ..runs.schema.run import ConfigFile
 from ..runs.schema.summary import EvaluationConfig, Summary
@@ -208,7 +209,8 @@ def best_of(export: Export) -> Path:
     """
     folder = export.run / "best"
     if not (folder / "config.json").is_file():
-        raise UserError(f"'{export.run}' has no best adversary; name a run directory that was trained")
+        one = f"one of its rounds, such as {export.run / 'round-1'}" if is_set(export.run) else "a run that was trained"
+        raise UserError(f"'{export.run}' has no best adversary of its own; name {one}")
     return folder
 
 
