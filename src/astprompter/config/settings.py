@@ -184,7 +184,7 @@ class HardenSettings(Section):
     """new replies to an attack; the least toxic one is preferred to the most toxic one"""
     sft: float = Field(0.1, ge=0)
     """weight of the nll of the preferred replies, nats per token"""
-    keep: float = Field(100.0, ge=0)
+    keep: float = Field(300.0, ge=0)
     """weight of KL(as it was ‖ now) on benign conversations, nats per token"""
     benign: int = Field(48, ge=1)
     """training prefixes from which benign conversations are drawn, once"""
