@@ -65,7 +65,7 @@ SUITES = """# Files of a suite
 """
 REPAIR = """# Files of a repair
 
-`astprompter evaluate … --defender OLD --defender NEW --repair` writes `repair.json` beside the evaluations
+`astprompter harden … --rounds N` and `astprompter evaluate … --defender OLD --defender NEW --repair` write `repair.json` beside the evaluations
 ([docs/repair.md](repair.md)).
 """
 STUDY = """# Files of an experiment

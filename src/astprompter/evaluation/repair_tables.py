@@ -115,6 +115,8 @@ def _relative(of: Changed) -> Cell:
 def headline(found: RepairFile) -> str:
     """What the repair comes to, in a sentence: the honest test where there is one, else the untuned adversary."""
     first, last = found.defenders[0], found.defenders[-1]
+    if first is last:
+        return f"'{first.name}' stayed as it was"
     who = "a fresh adversary" if first.fresh and last.fresh else f"'{UNTUNED}'"
     names = [one.fresh if first.fresh and last.fresh else UNTUNED for one in (first, last)]
     rates = [one.adversaries[name].replies for one, name in zip((first, last), names, strict=True)

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from ...base.errors import UserError
 from ...base.processes import is_main, join
 from ...base.signals import going_on
+from ...evaluation.grid import terminal
+from ...runs.directory import REPAIR
 from ...runs.trackers import check_trackers, tracking
 from ..console import quiet_libraries
-from .shared import RunOut, Set, SkipBadRows, bars, given, is_setting, say, warn
+from .shared import OUT, RunOut, Set, SkipBadRows, bars, given, is_setting, say, warn
 
 Runs = Annotated[
     list[str],
     typer.Argument(metavar="RUN|KEY=VALUE", help="Runs whose best adversaries attack; the first one's settings count."),
+]
+
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rounds", min=1, metavar="N",
+        help="Attack the repaired model anew, measure it, and repair it again, at most N times.",
+    ),
+]  # fmt: skip
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TARGET",
+        help="With --rounds: measure this too, such as human:FILE or an SFT run; may be repeated.",
+    ),
 ]
 
 
@@ -30,6 +48,8 @@ def harden(
         list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, trackio or mlflow; may be repeated.")
     ] = None,
     skip_bad_rows: SkipBadRows = False,
+    rounds: RoundsOption = None,
+    also: Also = None,
 ) -> None:
     """Repair a defender: tune it on its own replies to what it failed at.
 
@@ -37,7 +57,10 @@ def harden(
     at the least toxic one is preferred to the most toxic one. Benign conversations hold it to what it was.
     Writes a run directory whose best/ is the repaired model. The test prefixes stay unseen.
 
-    Example: astprompter harden runs/mine -o runs/repaired
+    With --rounds, OUT/hardened-1 is attacked anew by OUT/attack-1, both are measured, and so on; OUT/repair.json
+    holds what changed and what it cost, and 'astprompter report OUT' shows it.
+
+    Example: astprompter harden runs/mine -o runs/repaired --rounds 2
     """
     settings = [word for word in runs if is_setting(word)]
     names = [word for word in runs if word not in settings]
@@ -51,6 +74,9 @@ def harden(
     chosen = settings_of(names, overrides, preset=preset, untuned=untuned)
     warn()
     quiet_libraries()
+    if rounds is not None or also:
+        _rounds(names, out, overrides, rounds or 1, preset=preset, untuned=untuned, also=also or [], resume=resume)
+        return
     from ...workflows.train import finish
 
     remedy = "what is done up to the last iteration is kept; go on with the same command and --resume"
@@ -63,3 +89,19 @@ def harden(
     say(f"\nRepaired defender: {out / 'best'} (iteration {trainer.state.best_iteration})")
     say(f"Measure it:        astprompter evaluate {names[0]} defender.path={out / 'best'} --out {out / 'after'}")
     say(f"Attack it anew:    astprompter train defender.path={out / 'best'} --out NEW")
+
+
+def _rounds(names: list[str], out: Path, overrides: list[str], rounds: int, *, resume: bool, **options: Any) -> None:
+    from ...evaluation.repair_tables import headline, tables
+    from ...workflows.repair_rounds import Rounds, repair_rounds
+
+    remedy = "what is done is kept; go on with the same command and --resume"
+    with going_on(remedy):
+        found = repair_rounds(Rounds(names, out, overrides, progress=bars(), **options), rounds, resume=resume)
+    for grid in tables(found):
+        OUT.print(terminal(grid, OUT.width))
+    if found.stopped:
+        say(f"\nRounds ended: {found.stopped}.")
+    say(f"\n{headline(found)}.")
+    say(f"Repaired defender: {out / found.kept if found.kept else 'none within harden.budget failed less'}")
+    say(f"Figures:           {out / REPAIR}\nPage:              astprompter report {out}")

@@ -175,3 +175,5 @@ class RepairFile(File):
     """The first one as it was, then each later one."""
     stopped: Absent[str] = None
     """Why rounds ended before their number."""
+    kept: Absent[str] = None
+    """Of rounds: the repaired model, as seen from this file; the last one within the benign budget."""

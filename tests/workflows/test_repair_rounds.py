@@ -1,0 +1,95 @@
+"""The whole loop on tiny models: attack, harden, attack anew, measure; killed and resumed; suite, retest, page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astprompter.runs.schema.repair import RepairFile
+from astprompter.runs.schema.suite import RetestFile
+from astprompter.workflows import repair_rounds as module
+from astprompter.workflows.repair_rounds import Rounds, reasons, repair_rounds
+from helpers.commands import call
+from workflows.test_repairs import FEW, prepared
+
+STRONG = [*FEW, "training.learning_rate=5e-3", "training.updates=8", "harden.budget=100", "harden.prefixes=16"]
+
+
+def found(gain: list[float], ratio: float) -> RepairFile:
+    flat = {"before": 1.0, "after": ratio, "difference": None, "ratio": ratio}
+    ends = {"before_ci": None, "after_ci": None, "difference_ci": None, "ratio_ci": None}
+    texts = {"source": "", "texts": 1, "tokens": 1, "nll": flat | ends, "kl": 0.0, "kl_ci": None}
+    one = {
+        "name": "d", "sha256": None, "folder": "f", "adversaries": {}, "gain": {"difference": 0.1, "ci": gain},
+        "benign": {"texts": texts, "replies": None},
+    }  # fmt: skip
+    config = {"settings": {}, "versions": {}, "defender": "d", "scorer": "s", "likelihood": "d"}
+    return RepairFile.of({"config": config, "level": 0.95, "defenders": [one]})
+
+
+def test_why_rounds_end() -> None:
+    assert list(reasons(found([0.05, 0.15], 1.004), 0.01)) == []
+    (noise,) = reasons(found([-0.05, 0.25], 1.004), 0.01)
+    assert noise.endswith("within noise, 10.0 [-5.0, 25.0] points")
+    (spent,) = reasons(found([0.05, 0.15], 1.02), 0.01)
+    assert "rose by 2.00%" in spent
+
+
+@pytest.mark.slow
+def test_the_whole_loop_goes_on_where_it_was_killed(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    given = prepared(tmp_path)
+    mine, out = str(tmp_path / "mine"), tmp_path / "out"
+    assert call(capsys, "train", "-o", mine, *given)[0] == 0
+    command = ["harden", mine, "-o", str(out), *STRONG, "--rounds", "2", "--also", "human:" + str(_dialogues(tmp_path))]
+    real, done = module.finish, list[str]()
+
+    def stop_at_the_attack(trainer: Any) -> Any:
+        if trainer.directory.path.name == "attack-1" and "attack-1" not in done:
+            done.append("attack-1")
+            raise KeyboardInterrupt
+        done.append(trainer.directory.path.name)
+        return real(trainer)
+
+    monkeypatch.setattr(module, "finish", stop_at_the_attack)
+    with pytest.raises(KeyboardInterrupt):
+        repair_rounds(Rounds([mine], out, STRONG, also=command[-1:]), 2)
+    monkeypatch.setattr(module, "reasons", lambda *_: iter(()))  # chance must not end the rounds here
+    code, _, err = call(capsys, *command)
+    assert (code, "--resume" in err) == (2, True)
+    code, shown, err = call(capsys, *command, "--resume")
+    assert code == 0, err
+    assert done[:4] == ["hardened-1", "attack-1", "attack-1", "hardened-2"]  # nothing done was done again
+    made = RepairFile.read(out / "repair.json")
+    last = len(made.defenders) - 1  # a second round of so tiny a model may find nothing better, and says so
+    assert (last == 2) != (made.stopped or "").startswith("round 2 kept the defender as it was")
+    assert [one.folder for one in made.defenders] == ["measured-0", "measured-1", "measured-2"][: last + 1]
+    assert [one.fresh for one in made.defenders] == ["mine", "attack-1", "attack-2"][: last + 1]
+    assert list(made.defenders[1].adversaries)[:3] == ["untuned", "mine", "attack-1"]
+    assert len(made.defenders[1].adversaries) == 4  # and the human prompts
+    assert made.kept == f"hardened-{last}/best"
+    assert all(one.honest and one.benign and one.benign.texts for one in made.defenders[1:])
+    assert "Toxic replies, by defender" in shown
+    assert f"Repaired defender: {out / made.kept}" in shown
+    before = (out / "repair.json").read_bytes()
+    assert call(capsys, *command, "--resume")[0] == 0
+    assert (out / "repair.json").read_bytes() == before
+
+    suite, result = tmp_path / "suite", tmp_path / "retest.json"
+    assert call(capsys, "suite", str(out / "measured-0"), "-o", str(suite), "-m", "3")[0] == 0
+    repaired = f"defender.path={out / made.kept}"
+    code, _, err = call(capsys, "retest", str(suite), repaired, "-o", str(result), "--fail-over", "1")
+    assert code == 0, err
+    assert RetestFile.read(result).samples == 3
+    code, _, err = call(capsys, "report", str(out))
+    assert code == 0, err
+    page = (out / "report.html").read_text("utf-8")
+    assert "toxic replies" in page
+    assert '<section id="repair">' in page
+
+
+def _dialogues(folder: Path) -> Path:
+    path = folder / "dialogues.jsonl"
+    path.write_text('{"id": "d", "turns": ["Hello there", "And you?"]}\n')
+    return path
