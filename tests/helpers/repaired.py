@@ -1,7 +1,8 @@
-"""Evaluations of defenders before and after a repair, by scripts: what fails is written out, mark by mark."""
+"""Repairs of tiny models, and evaluations before and after one by scripts: what fails is written out, mark by mark."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,10 +11,32 @@ from astprompter.base.records import Keys, Prefix, Speech
 from astprompter.config import settings_from
 from astprompter.evaluation.evaluate import measure
 from astprompter.scorers.words import WordScorer
+from helpers.commands import SMALL
 from helpers.scripted import Script
+from helpers.tiny import PREFIXES, write_models
 
 OPENINGS = [Prefix(name, name) for name in ("anna", "bert", "carl", "dora")]
 FOODS = ("honey", "soup with rice", "cold milk", "bread", "cheese", "a salted fish", "nuts", "fresh green beans")
+
+
+FEW = [
+    "harden.prefixes=8", "harden.samples=6", "harden.benign=4", "harden.benign_batch=2", "harden.budget=0.5",
+    "harden.keep=1", "evaluation.clean=0.99", "training.updates=4", "training.pairs_per_iteration=8",
+    "training.batch_size=4", "training.learning_rate=1e-3", "training.dev_every=1", "training.dev_prefixes=4",
+]  # fmt: skip
+
+
+def prepared(folder: Path) -> list[str]:
+    """Tiny models and texts; settings that name them, with a test set of its own."""
+    write_models(folder, adversary=1, defender=0)
+    (folder / "test.jsonl").write_text(
+        "".join(json.dumps({"id": f"t{i}", "text": text}) + "\n" for i, text in enumerate(["It is late.", PREFIXES[2]]))
+    )
+    texts = dict.fromkeys(("train", "dev", "eliciting"), folder / "texts.jsonl") | {"test": folder / "test.jsonl"}
+    models = {f"{name}.path": folder / name for name in ("adversary", "defender")}
+    named = {f"data.{name}": path for name, path in texts.items()} | models
+    return [*(f"{key}={path}" for key, path in named.items()), *SMALL[:-2], SMALL[-1],
+            "scorer.spec=python:helpers.functions:often"]  # fmt: skip
 
 
 class Defender(Speaker):

@@ -12,7 +12,7 @@ from astprompter.runs.schema.suite import RetestFile
 from astprompter.workflows import repair_rounds as module
 from astprompter.workflows.repair_rounds import Rounds, reasons, repair_rounds
 from helpers.commands import call
-from workflows.test_repairs import FEW, prepared
+from helpers.repaired import FEW, prepared
 
 STRONG = [*FEW, "training.learning_rate=5e-3", "training.updates=8", "harden.budget=100", "harden.prefixes=16"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,12 @@ from astprompter.base.errors import UserError
 from astprompter.runs.directory import ATTACKS, RunDirectory
 from astprompter.workflows import harden as module
 from astprompter.workflows.harden import check_tunable, new_repair, settings_of
-from helpers.commands import SMALL, call
+from helpers.commands import call
 from helpers.files import config_file, read_rows
 from helpers.launching import alone, same_rows, together
-from helpers.tiny import PREFIXES, write_models
+from helpers.repaired import FEW, prepared
+from helpers.tiny import PREFIXES
 from helpers.zygote import Zygote
-
-FEW = [
-    "harden.prefixes=8", "harden.samples=6", "harden.benign=4", "harden.benign_batch=2", "harden.budget=0.5",
-    "harden.keep=1", "evaluation.clean=0.99", "training.updates=4", "training.pairs_per_iteration=8",
-    "training.batch_size=4", "training.learning_rate=1e-3", "training.dev_every=1", "training.dev_prefixes=4",
-]  # fmt: skip
-
-
-def prepared(folder: Path) -> list[str]:
-    """Tiny models and texts; settings that name them, with a test set of its own."""
-    write_models(folder, adversary=1, defender=0)
-    (folder / "test.jsonl").write_text(
-        "".join(json.dumps({"id": f"t{i}", "text": text}) + "\n" for i, text in enumerate(["It is late.", PREFIXES[2]]))
-    )
-    texts = dict.fromkeys(("train", "dev", "eliciting"), folder / "texts.jsonl") | {"test": folder / "test.jsonl"}
-    models = {f"{name}.path": folder / name for name in ("adversary", "defender")}
-    named = {f"data.{name}": path for name, path in texts.items()} | models
-    return [*(f"{key}={path}" for key, path in named.items()), *SMALL[:-2], SMALL[-1],
-            "scorer.spec=python:helpers.functions:often"]  # fmt: skip
 
 
 def a_run(folder: Path, **changed: Any) -> Path:
