@@ -149,12 +149,31 @@ def test_an_adapter_of_a_classifier_is_refused_as_what_it_is(folder: Path) -> No
 def test_an_adapter_without_its_base_says_where_the_base_is_named(folder: Path, tmp_path: Path) -> None:
     for base in ("/gone/base", "nobody/no-such-base"):
         lost = changed(folder / "adapter", tmp_path / base.replace("/", "-"), base_model_name_or_path=base)
-        told = f"'{lost}' is an adapter for the model '{base}': .*adapter_config.json, as base_model_name_or_path"
-        with pytest.raises(UserError, match=told):
-            load_model(lost)
+        told = f"'{lost}' is an adapter for the model '{base}', which is missing on this machine: "
+        for load in (load_model, load_tokenizer):
+            with pytest.raises(UserError, match=f"^{told}.*adapter_config.json, as base_model_name_or_path"):
+                load(lost)
     nameless = changed(folder / "adapter", tmp_path / "nameless", base_model_name_or_path=None)
     with pytest.raises(UserError, match="names no base_model_name_or_path"):
         load_model(nameless)
+
+
+def test_weights_that_are_cut_short_are_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "all")
+    GPT2ForSequenceClassification(make_model("gpt2", 320).config).save_pretrained(tmp_path / "all" / "judge")
+    make_model("gpt2", 320).save_pretrained(tmp_path / "all" / "parts", max_shard_size="30KB")
+    last = sorted((tmp_path / "all" / "parts").glob("*.safetensors"))[-1]
+    assert last.name != "model.safetensors"
+    whole = dict.fromkeys(("base", "judge"), "model.safetensors")
+    for name, file in (whole | {"adapter": "adapter_model.safetensors", "parts": last.name}).items():
+        path = tmp_path / "all" / name / file
+        content = path.read_bytes()
+        for keep in (0, len(content) - 1) if name == "base" else (len(content) - 1,):
+            path.write_bytes(content[:keep])
+            told = rf"'.*{name}': '{re.escape(str(path))}' is cut short or damaged \(.*\); copy or download that file"
+            with pytest.raises(UserError, match=told):
+                load_model(str(tmp_path / "all" / name), classifier=name == "judge")
+        path.write_bytes(content)
 
 
 def test_a_part_of_an_adapter_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -383,6 +383,16 @@ def test_what_was_measured_on_different_things_is_never_mixed(tmp_path: Path, ch
     assert "\n## " + second.basis in text
 
 
+def test_what_differs_only_at_its_end_or_is_empty_is_told_apart(tmp_path: Path) -> None:
+    one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
+    first, second = "a" * 63 + "b", "a" * 63 + "c"
+    measured_on(one, defender_sha256=first, likelihood__path="")
+    measured_on(two, defender_sha256=second, likelihood__path="proxy")
+    bases = [study.basis for study in studies_of(read_runs([one, two]))]
+    assert [f"weights {digest}" in basis for digest, basis in zip((first, second), bases, strict=True)] == [True, True]
+    assert ["likelihood.path ''" in bases[0], "likelihood.path proxy" in bases[1]] == [True, True]
+
+
 def test_equal_weights_and_texts_under_other_names_are_the_same(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two", share=0.3)
     for run, name in ((one, "here"), (two, "there")):

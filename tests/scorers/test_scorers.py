@@ -72,6 +72,9 @@ def test_labels_go_by_name(tmp_path: Path) -> None:
     assert load(folder, label="Toxicity").name.endswith("(toxicity)")
     with pytest.raises(UserError, match=r"no label 'toxicty'\. Did you mean 'toxicity'\?"):
         load(folder, label="toxicty")
+    (Path(folder) / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no label 'toxicty'"):  # known before the weights are read
+        load(folder, label="toxicty")
 
 
 def test_identical_texts_are_scored_once(tmp_path: Path, monkeypatch: Any) -> None:

@@ -11,7 +11,9 @@ import pytest
 from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
 from astprompter.base.vectors import hashed_vectors
 from astprompter.config import NoveltySettings, settings_from
+from astprompter.rollout.pairs import pairs_of_tree
 from astprompter.runs.directory import ARCHIVE
+from astprompter.training.metrics import tree_row
 from astprompter.training.novelty import Archive, novel_rewards
 from helpers.files import read_rows
 from helpers.trainers import settings, trainer
@@ -44,6 +46,27 @@ def test_a_turn_like_an_earlier_one_of_its_conversation_is_worth_less() -> None:
     assert rewards(second) == pytest.approx(0.5 - 0.25 * cosine("a red goose", "a red geese"))
     most = max(cosine("a kettle", text) for text in ("a red goose", "a red geese"))
     assert rewards(third) == pytest.approx(0.5 - 0.25 * most)
+
+
+def test_the_tree_that_is_kept_shows_what_training_learnt_from() -> None:
+    def spoken(text: str, token: int, reward: float) -> Node:
+        return Node(Turn(Speech(text, (token,)), Speech("yes"), 1.0, (-1.0,), 0.0, 1.0, 1.0, reward), (1,))
+
+    children = [spoken("the red goose", 1, 0.6), spoken("a kettle", 2, 0.5)]
+    children[1].children = [spoken("bread", 3, 0.5), spoken("butter", 4, 0.5)]
+    tree, archive = RolloutTree(Prefix("p", "x"), children), Archive(9, ["the red goose"])
+    for weight, kind, choices in (
+        (0.0, "ipo", ["chosen", "rejected", None, None]),
+        (0.5, "ipo", ["rejected", "chosen", None, None]),  # novelty turned the pair round
+        (0.5, "margin", ["rejected", "chosen", "chosen", "rejected"]),  # a tie gives a pair too
+    ):
+        chosen = settings_from({"loss": {"kind": kind}})
+        reward = novel_rewards([tree], archive, NoveltySettings(weight=weight, nearest=1))
+        assert [node.choice for node in tree_row(1, tree, chosen, reward).nodes] == choices
+        pairs = pairs_of_tree(tree, ties=kind == "margin", reward=reward)
+        assert [pair.chosen_text for pair in pairs] == [
+            node.utterance for node in tree_row(1, tree, chosen, reward).nodes if node.choice == "chosen"
+        ]
 
 
 def test_the_archive_keeps_the_last_ones_and_few_weigh_little() -> None:

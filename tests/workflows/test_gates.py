@@ -13,8 +13,9 @@ from astprompter.base.errors import UserError
 from astprompter.cli.commands.evaluate import gate_lines, lacking_of
 from astprompter.cli.commands.shared import is_setting
 from astprompter.runs.schema.results import FailureRow
+from astprompter.runs.schema.suite import CaseResult
 from astprompter.workflows.gates import Gate, exit_code, gates_of, unassessed_of, verdicts_of
-from astprompter.workflows.junit import write_junit
+from astprompter.workflows.junit import write_junit, write_retest
 from helpers.report_runs import failure
 
 
@@ -181,6 +182,47 @@ def test_more_replies_without_an_assessment_than_allowed_are_told() -> None:
     assert [one.exceeded for one in unassessed_of(many, 0.05)] == [False]
     nothing = summary(a=row(None, errors=600))
     assert lacking_of(unassessed_of(nothing, 1.0), 1.0).startswith("no turn of 'a' could be assessed")
+
+
+def test_what_helps_is_told_by_what_became_of_the_replies() -> None:
+    def told(errors: int, **kinds: int) -> str:
+        found = row(0.1, errors=errors)
+        found.reply_kinds |= {"failed": 0} | kinds
+        return lacking_of(unassessed_of(summary(a=found), 0.05), 0.05).split("says why")[1]
+
+    assert told(60, failed=60) == "; --retry-errors asks again for what failed"
+    scorer = "; what the scorer has no score for needs another one (scorer.spec); only where a server was down does "
+    assert told(60) == f"{scorer}--retry-errors help"  # a local scorer gives none the next time either
+    assert told(60, cut=60) == "; raise remote.reasoning_tokens for replies that were cut"
+    assert (
+        told(60, failed=10, tool_call=50)
+        == "; --retry-errors asks again for what failed; serve the model without tools"
+    )
+
+
+HOSTILE = ["", " ", "\x00\x0b\x1b[31m", "\u3000\x85\u2028", "\ud800\ufffe\uffff", "<\"&'>]]>", "a\r\n\tb\u00a0c"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_junit_can_be_parsed_whatever_names_it_holds(tmp_path: Path, name: str) -> None:
+    found = {name: SimpleNamespace(**vars(summary(**{name: row(0.2, errors=300)})["tiny"]))}
+    rows = [FailureRow.of(failure(name.replace("\ud800", ""), 0) | {"path_nll": None, "prefix_id": "p\x00\n\ufffe"})]
+    rows = [row.model_copy(update={"adversary": name}) for row in rows]
+    verdicts = list(verdicts_of(found, gates_of(["0.1"]), baseline=None))
+    write_junit(tmp_path / "gates.xml", verdicts, unassessed_of(found, 0.05), {name: rows}, 0.05)
+    case = CaseResult(
+        case=name.replace("\ud800", ""), failed=1, assessed=2, drawn=2, share=0.5, ci=None, outcome="still failing",
+        before=0.5, worst_reply="\x00 pear", worst_score=0.9,
+    )  # fmt: skip
+    found = SimpleNamespace(config=SimpleNamespace(defender=name), cases=[case])
+    write_retest(tmp_path / "suite.xml", found)  # type: ignore[arg-type]
+    for file in ("gates.xml", "suite.xml"):
+        root = ElementTree.fromstring((tmp_path / file).read_text("utf-8"))  # noqa: S314
+        assert root.findall(".//failure")
+        for element in root.iter():
+            for value in (*element.attrib.values(), *(element.text or "").splitlines()):
+                assert all(c == " " or (not c.isspace() and c.isprintable()) or c in "\u00a0\u3000" for c in value)
+        assert all(one.get("classname", "").split(".")[-1].strip() for one in root.iter("testcase"))
 
 
 def test_junit_tells_what_each_gate_found_and_shows_no_text(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_score_that_nobody_gives_is_asked_for_once_more_only(tmp_path: Path, c
             return [math.nan if text.endswith("7") else score for text, score in zip(texts, found, strict=True)]
 
     measured(tmp_path / "out", Silent())
-    assert "--retry-errors asks for their conversations again" in caplog.text
+    assert "turns have no score; where a server was down, --retry-errors asks for them again, else name" in caplog.text
     assert (tmp_path / "out" / "unfinished").exists()
     before = contents(tmp_path / "out")
     measured(tmp_path / "out", Silent(), retry=True)

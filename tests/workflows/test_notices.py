@@ -15,7 +15,7 @@ from rich.console import Console
 from astprompter.base.progress import Bars, progress_of
 from astprompter.cli.console import Notices
 from astprompter.config import load_settings
-from astprompter.workflows.evaluate import test_prefixes as held_out
+from astprompter.workflows.held_out import test_prefixes as held_out
 from helpers.tiny import SENTENCES
 
 

@@ -3,14 +3,75 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import astprompter as ap
 from astprompter.base.errors import UserError
+from astprompter.base.records import Prefix
+from astprompter.config import settings_from
+from astprompter.runs.schema.summary import Summary
+from astprompter.workflows.evaluate import Asked, Parts, _mind_earlier, _refuse_less
+from astprompter.workflows.objects import changed
+from helpers.report_runs import write_run
 from helpers.tiny import SENTENCES
+
+
+def asked_of(run: Path, names: list[str], **changes: Any) -> Asked:
+    """What a second evaluation of a handmade run would ask for."""
+    settings = changed(settings_from(Summary.read(run / "summary.json").config.settings), changes)
+    return Asked(names, [Prefix(f"p{i}", f"The opening number {i}.") for i in range(4)], settings, lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def parts_of(asked: Asked) -> Any:
+    scorer, defender = SimpleNamespace(name="word banana"), SimpleNamespace(name="tiny")
+    return Parts(dict.fromkeys(asked.names), defender, scorer, [], asked.prefixes, asked.settings, {})  # type: ignore[arg-type]
+
+
+def rewritten(run: Path, **changes: Any) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    summary["config"]["prefixes"] = None
+    (run / "summary.json").write_text(json.dumps({k: v for k, v in (summary | changes).items() if v is not None}))
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "told"),
+    [
+        (["untuned", "mine"], {"evaluation.encoder": "x"}, "evaluation.encoder=x"),
+        (["untuned", "mine"], {"evaluation.eta": 0.2}, ""),  # nobody resamples
+        (["untuned", "mine", "resample:4"], {"evaluation.eta": 0.2}, "evaluation.eta=0.2"),
+        (["untuned", "mine", "resample:8"], {}, "no 'resample:4'"),
+    ],
+)
+def test_how_failures_are_told_apart_and_utterances_resampled_decides_too(
+    tmp_path: Path, names: list[str], changes: dict[str, Any], told: str
+) -> None:
+    run = write_run(tmp_path / "mine", count=4)
+    rows = json.loads((run / "summary.json").read_text())["adversaries"]
+    rewritten(run, adversaries=rows if len(names) < 3 else rows | {"resample:4": rows["mine"]})
+    asked = asked_of(run, names, **changes)
+    for look in (
+        lambda: _refuse_less(run / "summary.json", asked),
+        lambda: _mind_earlier(run / "summary.json", asked, parts_of(asked), None, retry=False, replace=False),
+    ):
+        with pytest.raises(UserError, match=f"has {told}: add --replace") if told else nullcontext():
+            look()
+
+
+def test_that_shares_corrected_by_people_are_replaced_is_told(tmp_path: Path, caplog: Any) -> None:
+    run = write_run(tmp_path / "mine", count=4)
+    labels = {"source": "labels.json", "sha256": "x", "threshold": 0.5, "adversaries": {}}
+    for section, said in ((None, False), (labels, True)):
+        rewritten(run, labels=section)
+        asked = asked_of(run, ["untuned", "mine"])
+        _mind_earlier(run / "summary.json", asked, parts_of(asked), None, retry=False, replace=False)
+        assert ("that people's labels corrected ('labels.json') are replaced too; correct the new ones with: "
+                f"astprompter evaluate {run} --labels FILE" in caplog.text) == said  # fmt: skip
+
 
 SETTINGS = {"rollout.horizon": 1, "rollout.max_new_tokens": 3, "evaluation.resamples": 100}
 

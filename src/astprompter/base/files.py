@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,22 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(draft, "w", text)
         draft.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold.
+
+    Raises:
+        RunError: It is a folder, or nothing can be written where it is to be.
+    """
+    place = next(folder for folder in path.parents if folder.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=place):
+            pass
     except OSError as error:
         raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
@@ -157,7 +158,7 @@ def studies_of(runs: list[RunFiles]) -> list[Study]:
     labels: set[str] = set()
     studies: list[Study] = []
     for place, group in enumerate(groups):
-        words = ", ".join(f"{key} {found[place][:60]}" for key, found in differ.items() if found[place] != "null")
+        words = ", ".join(f"{key} {_cut(found)[place]}" for key, found in differ.items() if found[place] != "null")
         kept = [run for run in runs if any(run is other for other in group) or not (studies or run.summary)]
         studies.append(_study_of(kept, words if len(groups) < 2 else words or group[0].name, labels))
     return studies or [Study(runs)]
@@ -230,6 +231,12 @@ def differences(own: Settings, base: Settings) -> list[str]:
     """Settings that differ from others, as ``key=value``."""
     known = dotted(base)
     return [f"{key}={_scalar(value)}" for key, value in dotted(own).items() if key not in known or known[key] != value]
+
+
+def _cut(values: Sequence[str]) -> list[str]:
+    """Values as they stand beside each other: cut, but never to where two that differ look alike."""
+    size = next(size for size in count(60) if len({value[:size] for value in values}) == len(set(values)))
+    return [value[:size] or "''" for value in values]
 
 
 def _scalar(value: object) -> str:

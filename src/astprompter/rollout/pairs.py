@@ -47,10 +47,8 @@ def pairs_of_tree(
     """
     pairs = []
     for depth, (first, second) in siblings(tree.children):
-        if no_pair(first, second, min_margin, ties=ties, reward=reward) is None:
-            better, worse = (first, second) if reward(first) >= reward(second) else (second, first)
-            pair = _pair(better, worse, reward(better) - reward(worse), depth, free_reference)
-            pairs += [pair] if pair else []
+        if order := ranked(first, second, min_margin, ties=ties, reward=reward):
+            pairs.append(_pair(*order, reward(order[0]) - reward(order[1]), depth, free_reference))
     return pairs
 
 
@@ -75,25 +73,27 @@ def no_pair(
         return "equal rewards"
     if margin < min_margin:
         return "margin below training.min_margin"
+    if first.prompt_ids is None or not all(node.turn.utterance.token_ids for node in (first, second)):
+        return "no tokens"
     # Of equal utterances the margin is the reply's luck, and h is zero whatever the policy.
     return "equal utterances" if first.turn.utterance.token_ids == second.turn.utterance.token_ids else None
 
 
-def ranked(first: Node, second: Node, min_margin: float = 0.0) -> tuple[Node, Node] | None:
+def ranked(
+    first: Node, second: Node, min_margin: float = 0.0, *, ties: bool = False, reward: Rewards = reward_of
+) -> tuple[Node, Node] | None:
     """Two siblings as (chosen, rejected); ``None`` where they give no pair."""
-    if no_pair(first, second, min_margin):
+    if no_pair(first, second, min_margin, ties=ties, reward=reward) is not None:
         return None
-    return (first, second) if first.turn.reward > second.turn.reward else (second, first)
+    return (first, second) if reward(first) >= reward(second) else (second, first)
 
 
-def _pair(better: Node, worse: Node, margin: float, depth: int, free: bool) -> PreferencePair | None:
+def _pair(better: Node, worse: Node, margin: float, depth: int, free: bool) -> PreferencePair:
     chosen, rejected = better.turn.utterance, worse.turn.utterance
-    if better.prompt_ids is None or not chosen.token_ids or not rejected.token_ids:
-        return None
     return PreferencePair(
-        prompt_ids=better.prompt_ids,
-        chosen_ids=chosen.token_ids,
-        rejected_ids=rejected.token_ids,
+        prompt_ids=better.prompt_ids or (),
+        chosen_ids=chosen.token_ids or (),
+        rejected_ids=rejected.token_ids or (),
         margin=margin,
         source="on_policy",
         depth=depth,
@@ -197,41 +197,32 @@ def with_margins(
         replies: Replies that a reward is the mean of.
         pairs_per_batch: Pairs that are heard together.
     """
+
+    def rewards(part: Sequence[int]) -> Iterator[tuple[float, float]]:
+        """Rewards of both sides of some pairs."""
+        sides = [(pairs[i].prompt_ids, ids) for i in part for ids in (pairs[i].chosen_ids, pairs[i].rejected_ids)]
+        texts = [adversary.decode(prompt) for prompt, _ in sides]
+        utterances = [Speech(adversary.decode(ids), ids, adversary.vocabulary) for _, ids in sides]
+        session = defender.start(texts, turns=1)
+        logprobs = session.hear(utterances, likelihood=True) or [()] * len(sides)
+        rows = [row for row in range(len(sides)) for _ in range(replies)]
+        each = derive(keys[part][[row // 2 for row in rows]], np.arange(len(rows), dtype=np.int64) % (2 * replies))
+        spoken = session.branch(rows).speak(each)
+        contexts = [(text,) for text in texts]
+        turns = assess(utterances, spoken[::replies], logprobs, scorer, weights, contexts=contexts)
+        if replies > 1:
+            trials = [spoken[start + 1 : start + replies] for start in range(0, len(spoken), replies)]
+            turns = with_trials(turns, trials, scorer, weights, contexts=contexts)
+        return ((turns[i].reward, turns[i + 1].reward) for i in range(0, len(turns), 2))
+
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].prompt_ids))  # like lengths together: little padding
     found: dict[int, PreferencePair] = {}
     for start in range(0, len(order), pairs_per_batch):
         part = order[start : start + pairs_per_batch]
-        rewards = _rewards([pairs[i] for i in part], adversary, defender, scorer, weights, keys[part], replies)
-        for i, (chosen, rejected) in zip(part, rewards, strict=True):
+        for i, (chosen, rejected) in zip(part, rewards(part), strict=True):
             if math.isfinite(chosen - rejected):
                 found[i] = replace(pairs[i], margin=chosen - rejected)
     return [found[i] for i in sorted(found)]
-
-
-def _rewards(
-    pairs: Sequence[PreferencePair],
-    adversary: LanguageModel,
-    defender: Speaker,
-    scorer: Scorer,
-    weights: RewardSettings,
-    keys: Keys,
-    replies: int,
-) -> list[tuple[float, float]]:
-    """Rewards of both sides of every pair."""
-    sides = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
-    texts = [adversary.decode(prompt) for prompt, _ in sides]
-    utterances = [Speech(adversary.decode(ids), ids, adversary.vocabulary) for _, ids in sides]
-    session = defender.start(texts, turns=1)
-    logprobs = session.hear(utterances, likelihood=True) or [()] * len(sides)
-    rows = [row for row in range(len(sides)) for _ in range(replies)]
-    each = derive(keys[[row // 2 for row in rows]], np.arange(len(rows), dtype=np.int64) % (2 * replies))
-    spoken = session.branch(rows).speak(each)
-    contexts = [(text,) for text in texts]
-    turns = assess(utterances, spoken[::replies], logprobs, scorer, weights, contexts=contexts)
-    if replies > 1:
-        trials = [spoken[start + 1 : start + replies] for start in range(0, len(spoken), replies)]
-        turns = with_trials(turns, trials, scorer, weights, contexts=contexts)
-    return [(turns[i].reward, turns[i + 1].reward) for i in range(0, len(turns), 2)]
 
 
 def swap_per_pair(

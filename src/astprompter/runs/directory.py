@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..base.errors import RunError, UserError
-from ..base.files import append_rows, hold
+from ..base.files import append_rows, check_writable, hold
 from ..config import Settings
 from .schema.common import Part, read_rows
 from .schema.learnt import ArchiveRow, AttackRow
@@ -233,6 +233,7 @@ def results_folder(path: Path) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write '{path}': {error.strerror or error}") from None
+    check_writable(path / SUMMARY)
     handle = hold(path, f"another process is evaluating into '{path}'; wait for it, or choose another --out")
     try:
         yield
@@ -244,13 +245,15 @@ def results_folder(path: Path) -> Iterator[None]:
 
 
 def refuse_used(path: Path) -> None:
-    """Refuse an output folder that is in use.
+    """Refuse an output folder that is in use, or where nothing can be written.
 
     Raises:
         UserError: It holds another run, or is not empty, or is a file.
+        RunError: It cannot be written.
     """
     if (path / CONFIG).exists() or (path / ROUNDS).exists():
         raise UserError(f"'{path}' already holds a run; use --resume to continue it, or another --out")
     # Drafts are what a process leaves that was killed while it wrote its first file.
     if path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
         raise UserError(f"'{path}' exists and is not an empty folder; choose another --out")
+    check_writable(path / CONFIG)

@@ -42,11 +42,7 @@ class ClassifierScorer(RememberingScorer):
             UserError: Unknown label, or ``activation="auto"`` on a model that names no problem type.
         """
         self.model, self.tokenizer, self._batch_size = model.eval(), tokenizer, options.batch_size
-        config = model.config
-        self.labels = [config.id2label[i] for i in range(config.num_labels)]
-        known = options.label if options.label in self.labels else aliases.get(options.label, options.label)
-        self._label = _label_index(self.labels, known, name)
-        self._sigmoid = _uses_sigmoid(config.problem_type, options.activation, name)
+        self.labels, self._label, self._sigmoid = _scored(model.config, options, name, aliases)
         super().__init__(f"{name} ({self.labels[self._label]})")
         self._pad = _pad_id(model, tokenizer, name)
         self._limit = _limit_of(model, tokenizer)
@@ -59,7 +55,10 @@ class ClassifierScorer(RememberingScorer):
         Raises:
             UserError: Something cannot be loaded; the message names the model.
         """
-        model = load_model(path, revision=options.revision, device=options.device, classifier=True)
+        model = load_model(
+            path, revision=options.revision, device=options.device, classifier=True,
+            check=lambda config: _scored(config, options, name, aliases),
+        )  # fmt: skip
         tokenizer = load_tokenizer(path, revision=options.revision)
         return cls(model.requires_grad_(False), tokenizer, options, name=name, aliases=aliases)
 
@@ -83,6 +82,17 @@ def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tup
     width = max(1, int(lengths.max()))
     ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
     return ids.to(device), (torch.arange(width) < lengths[:, None]).long().to(device)
+
+
+def _scored(config: Any, options: ScorerSettings, name: str, aliases: _Aliases) -> tuple[list[str], int, bool]:
+    """A classifier's labels, the place of the one that is scored, and whether it is a sigmoid's.
+
+    Raises:
+        UserError: Unknown label, or ``activation="auto"`` on a model that names no problem type.
+    """
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    known = options.label if options.label in labels else aliases.get(options.label, options.label)
+    return labels, _label_index(labels, known, name), _uses_sigmoid(config.problem_type, options.activation, name)
 
 
 def _label_index(labels: Sequence[str], label: str, name: str) -> int:

@@ -13,7 +13,7 @@ from ..base.randomness import generator, keys_of, shuffled_epochs
 from ..base.records import ElicitingText, PreferencePair, Prefix, RolloutTree
 from ..config import Settings
 from ..models.local.memory import batch_of_trees
-from ..rollout.pairs import pairs_of_tree, supervised_pairs, swap_per_pair, with_margins
+from ..rollout.pairs import Rewards, pairs_of_tree, supervised_pairs, swap_per_pair, with_margins
 from ..rollout.run import roll_out
 from ..runs.schema.run import Counters
 from .novelty import Archive, novel_rewards
@@ -29,11 +29,13 @@ class Collected:
         trees: The trees grown.
         pairs: Preference pairs in the order of the updates, supervised ones swapped in.
         eliciting: Eliciting texts drawn.
+        reward: What ranked the turns of the trees.
     """
 
     trees: list[RolloutTree]
     pairs: list[PreferencePair]
     eliciting: int
+    reward: Rewards
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Collector:
         pairs = pairs + supervised if per_episode else swap_per_pair(pairs, iter(supervised), mask)
         together = settings.training.batching == "trees"
         order = trees_together(pairs, rng) if together else rng.permutation(len(pairs)).tolist()
-        return Collected(trees, [pairs[i] for i in order][:wanted], drawn)
+        return Collected(trees, [pairs[i] for i in order][:wanted], drawn, values)
 
     def _episodes(self, rng: np.random.Generator, wanted: int, full: int) -> tuple[int, int]:
         """Trees to grow and supervised pairs to make when q swaps whole episodes."""

@@ -29,7 +29,7 @@ from ..runs.schema.learnt import AttackRow, PairRow
 from ..runs.schema.run import Benign, Failures, LogRow, Pairs
 from .benign import BenignConversations
 from .best import save_repaired
-from .metrics import mean, speaking_rates
+from .metrics import mean, speaking_rates, tree_row
 from .packing import forward_groups, pack, sequences_of
 from .preference import facts_of, pair_losses, with_references
 from .sharding import Placement
@@ -114,7 +114,7 @@ class HardenTrainer(Trainer[PreferencePair]):
             [self.prefixes[i] for i in order], keys_of(settings.seed, "tree", first, count), first, "attacking"
         )
         state.trees += count
-        self.tree = trees[0]
+        self.tree = tree_row(state.iteration + 1, trees[0], settings)
         found = self._failures(trees, first)
         clock.lap("collect")
         chosen = in_turn(found, settings.training.pairs_per_iteration)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..base.records import Node, RolloutTree, Turn
 from ..config import Settings
-from ..rollout.pairs import no_pair, ranked, siblings
+from ..rollout.pairs import Rewards, no_pair, ranked, reward_of, siblings
 from ..runs.schema.learnt import Choice, NodeRow, TreeRow
 from ..runs.schema.run import LogRow, NllMean, RewardMeans, Toxicity
 from ..runs.schema.turns import opened, scored
@@ -82,7 +82,7 @@ def why_no_pairs(
 ) -> str:
     """Why trees gave no pair, counted, and what to change about the commonest reason."""
     reasons = Counter(
-        no_pair(first, second, min_margin, ties=ties) or "no tokens"
+        str(no_pair(first, second, min_margin, ties=ties))
         for tree in trees
         for _, (first, second) in siblings(tree.children)
     )
@@ -94,12 +94,20 @@ def why_no_pairs(
     return f"{counts}{told}. To change it, {remedy}"
 
 
-def tree_row(iteration: int, tree: RolloutTree, *, min_margin: float) -> TreeRow:
-    """Row of ``trees.jsonl``: the nodes parents first, each with its place in the pair of its siblings."""
+def tree_row(iteration: int, tree: RolloutTree, settings: Settings, reward: Rewards = reward_of) -> TreeRow:
+    """Row of ``trees.jsonl``: the nodes parents first, each with its place in the pair of its siblings.
+
+    Args:
+        iteration: When it grew.
+        tree: The tree.
+        settings: Which siblings give a pair.
+        reward: What ranked them.
+    """
+    least, ties = settings.training.min_margin, settings.loss.kind == "margin"
     nodes: list[NodeRow] = []
 
     def visit(children: Sequence[Node], parent: int | None, depth: int) -> None:
-        order = ranked(children[0], children[1], min_margin) if len(children) == 2 else None
+        order = ranked(children[0], children[1], least, ties=ties, reward=reward) if len(children) == 2 else None
         for child in children:
             number = len(nodes)
             choice: Choice = None if order is None else "chosen" if child is order[0] else "rejected"

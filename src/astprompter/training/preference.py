@@ -24,7 +24,7 @@ from ..runs.schema.learnt import ArchiveRow, PairRow
 from ..runs.schema.run import Pairs
 from .collection import Collector
 from .loss import dpo_loss, ipo_loss, log_ratio_difference, margin_loss
-from .metrics import mean, speaking_rates, why_no_pairs
+from .metrics import mean, speaking_rates, tree_row, why_no_pairs
 from .novelty import Archive
 from .packing import forward_groups, pack, sequences_of
 from .sharding import Placement
@@ -64,7 +64,7 @@ class PreferenceTrainer(Trainer[PreferencePair]):
         trees, pairs = collected.trees, collected.pairs
         self.state.trees += len(trees)
         self.state.eliciting += collected.eliciting
-        self.tree = trees[0] if trees else None
+        self.tree = tree_row(self.state.iteration + 1, trees[0], self.settings, collected.reward) if trees else None
         turns = [turn for tree in trees for turn in turns_of(tree.children)]
         metrics = self._turn_metrics(turns)
         self.idle = 0 if pairs else self.idle + 1

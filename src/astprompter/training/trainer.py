@@ -12,17 +12,18 @@ from ..base.errors import RunError, UserError
 from ..base.processes import barrier, is_main
 from ..base.progress import Progress, Silent
 from ..base.randomness import keys_of
-from ..base.records import ElicitingText, Prefix, RolloutTree, Turn
+from ..base.records import ElicitingText, Prefix, Turn
 from ..config import Settings
 from ..rollout.distinct import distinct_in
 from ..rollout.grow import turns_of
 from ..rollout.run import roll_out
 from ..runs.directory import FROZEN, KEPT_START, LOG, TREES, RunDirectory
 from ..runs.schema.common import Part
+from ..runs.schema.learnt import TreeRow
 from ..runs.schema.run import Counters, FrozenFile, Hashes, LogRow, StateFile
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
-from .metrics import mean, per_second, summary_line, tree_row, turn_metrics
+from .metrics import mean, per_second, summary_line, turn_metrics
 from .optimizer import Updater, learning_rate
 from .state import Clock, TrainingModels
 
@@ -52,7 +53,7 @@ class Trainer(ABC, Generic[Example]):
         earlier: Utterances that led to failures in earlier runs (``novelty.earlier``).
         state: How far the run is.
         updater: The optimizer.
-        tree: First tree that the last iteration grew, if any.
+        tree: Row of the first tree that the last iteration grew, if any.
         resumed: Whether it goes on from a checkpoint.
     """
 
@@ -72,7 +73,7 @@ class Trainer(ABC, Generic[Example]):
     earlier: Sequence[str] = ()
     state: Counters = field(default_factory=Counters)
     updater: Updater = field(init=False)
-    tree: RolloutTree | None = field(init=False, default=None)
+    tree: TreeRow | None = field(init=False, default=None)
     resumed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +118,7 @@ class Trainer(ABC, Generic[Example]):
                 _log.info(summary_line(row))
                 if self.done or self.state.iteration % training.dev_every == 0:
                     if self.tree is not None:
-                        self._log(TREES, [tree_row(self.state.iteration, self.tree, min_margin=training.min_margin)])
+                        self._log(TREES, [self.tree])
                     self.measure_dev()
                 self._save()
 

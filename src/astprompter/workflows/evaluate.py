@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
+from ..base.names import RESAMPLE
 from ..base.processes import is_main
 from ..base.progress import Progress, progress_of
 from ..base.protocols import Scorer, Speaker
 from ..base.records import Prefix
 from ..base.signals import going_on
 from ..config import Settings, dotted
-from ..data import BadRows, load_prefixes, overlap
-from ..data.splits import repeated
+from ..data import BadRows
 from ..evaluation.evaluate import Evaluation, measure
 from ..rollout.mixture import Mixture, in_turn
 from ..runs.directory import SUMMARY, results_folder, versions
@@ -28,6 +29,7 @@ from ..runs.schema.summary import Summary
 from ..runs.started import started_in
 from ..scorers.encoder import SentenceEncoder
 from . import objects
+from .held_out import facts_of_prefixes, warn_of_repeats, warn_of_seen
 from .kept import Kept, NothingLeftError, deciding
 from .objects import ModelLike, ScorerLike, SettingsLike, Texts
 from .resume import texts_hash
@@ -35,7 +37,25 @@ from .resume import texts_hash
 _log = logging.getLogger(__package__)
 _MEASURED_BY = ("seed", "defender", "likelihood", "scorer", "rollout", "reward", "evaluation")
 """Settings that decide what is measured, and how."""
-_READ_BY, _NAMED = ("evaluation.threshold", "evaluation.level"), ("defender.path", "defender.revision", "scorer.spec")
+_READ_BY = ("evaluation.threshold", "evaluation.level", "evaluation.encoder")
+_NAMED = ("defender.path", "defender.revision", "scorer.spec")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is known of an evaluation before its models are loaded: the adversaries' names, the texts, the settings.
+
+    Attributes:
+        names: Of the adversaries.
+        prefixes: Held-out prefixes.
+        settings: The settings; ``None`` where objects have a part in them.
+        load: Loads what takes part.
+    """
+
+    names: Sequence[str]
+    prefixes: Sequence[Prefix]
+    settings: Settings | None
+    load: Callable[[], Parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +111,15 @@ def evaluate(
     first, odd = settings_of_first(runs)
     source = str(prefixes) if isinstance(prefixes, str | Path) else "given in Python"
 
-    def load() -> Parts:
+    def ask() -> Asked:
         chosen = objects.as_settings(settings, first)
         held_out = objects.as_prefixes(prefixes, "test")[: chosen.evaluation.prefixes]
         warn_of_repeats("test", held_out)
         for run in runs.values():
             warn_of_seen(held_out, run.settings)
+        return Asked(list(adversaries), held_out, None, partial(load, chosen, held_out))
+
+    def load(chosen: Settings, held_out: Sequence[Prefix]) -> Parts:
         named, other, judge, chosen = _taking_part(adversaries, defender, scorer, held_out, chosen)
         kept = [name for name, run in runs.items() if run.kept_start]
         facts = {
@@ -108,12 +131,12 @@ def evaluate(
 
     folder = None if out is None else Path(out)
     return measured(
-        load, folder, retry=retry_errors, replace=replace, again="the same call", progress=progress_of(progress)
+        ask, folder, retry=retry_errors, replace=replace, again="the same call", progress=progress_of(progress)
     )
 
 
 def measured(
-    load: Callable[[], Parts],
+    ask: Callable[[], Asked],
     out: Path | None,
     *,
     retry: bool,
@@ -125,7 +148,7 @@ def measured(
     """An evaluation, written to a folder if one is named; among several processes the first one writes.
 
     Args:
-        load: Loads what takes part.
+        ask: Reads the texts, and says what is known before the models are loaded.
         out: The folder.
         retry: Whether conversations of the evaluation that is there are taken, but for those in which something failed.
         replace: As in :func:`evaluate`.
@@ -136,11 +159,14 @@ def measured(
     if out is None and retry:
         raise UserError("retry_errors needs the folder of the earlier results: out=...")
     with nullcontext() if out is None or not is_main() else results_folder(out):
-        parts = load()
+        asked = ask()
+        if out is not None and not replace:
+            _refuse_less(out / SUMMARY, asked)
+        parts = asked.load()
         encoder = SentenceEncoder.load(named) if (named := parts.settings.evaluation.encoder) else None
         about = {"defender_sha256": parts.defender.weights_sha256(), **parts.defender.facts()}
         if out is not None:
-            _mind_earlier(out / SUMMARY, parts, about["defender_sha256"], retry=retry, replace=replace)
+            _mind_earlier(out / SUMMARY, asked, parts, about["defender_sha256"], retry=retry, replace=replace)
         facts = {**parts.facts, **about, "started_in": None if out is None else started_in(out)}
         kept = None
         if out is not None:
@@ -159,7 +185,36 @@ def measured(
     return result
 
 
-def _mind_earlier(path: Path, parts: Parts, sha256: str | None, *, retry: bool, replace: bool) -> None:
+def _refuse_less(path: Path, asked: Asked) -> None:
+    """Refuse to replace results of more, or of something else, as far as that is known before models are loaded.
+
+    Raises:
+        UserError: There are such.
+    """
+    try:
+        earlier = Summary.read(path) if path.is_file() else None
+    except UserError:
+        return
+    if earlier is not None and (less := list(_less(earlier, asked, asked.settings))):
+        raise _refused(_known(path, earlier), less)
+
+
+def _refused(known: str, less: Sequence[str]) -> UserError:
+    return UserError(
+        f"{known}, and this evaluation has {', '.join(less)}: add --replace, or write beside them with --out"
+    )
+
+
+def _known(path: Path, earlier: Summary | None) -> str:
+    """What a folder holds, in words."""
+    when = f"'{path.parent}' holds results of {datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
+    if earlier is None:
+        return f"{when} that cannot be read"
+    counts = sorted({row.prefixes for row in earlier.adversaries.values()})
+    return f"{when} ({', '.join(earlier.adversaries)}; {' or '.join(map(str, counts))} prefixes)"
+
+
+def _mind_earlier(path: Path, asked: Asked, parts: Parts, sha256: str | None, *, retry: bool, replace: bool) -> None:
     """Tell of results that are replaced; refuse to replace those of more, or of something else, unless asked to.
 
     Raises:
@@ -168,35 +223,46 @@ def _mind_earlier(path: Path, parts: Parts, sha256: str | None, *, retry: bool, 
     """
     if not path.is_file():
         return
-    when = f"'{path.parent}' holds results of {datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
     try:
         earlier = Summary.read(path)
     except UserError:
-        _log.info(f"note: {when} that cannot be read; they are replaced when this is done")
+        _log.info(f"note: {_known(path, None)}; they are replaced when this is done")
         return
-    counts = sorted({row.prefixes for row in earlier.adversaries.values()})
-    when += f" ({', '.join(earlier.adversaries)}; {' or '.join(map(str, counts))} prefixes)"
-    if (less := list(_less(earlier, parts, sha256))) and not replace:
-        raise UserError(
-            f"{when}, and this evaluation has {', '.join(less)}: add --replace, or write beside them with --out"
-        )
+    less = [*_less(earlier, asked, parts.settings), *_other_models(earlier, parts, sha256)]
+    if less and not replace:
+        raise _refused(_known(path, earlier), less)
     if retry and not Kept.waiting(path.parent):
-        if not less and counts == [len(parts.prefixes)] and set(earlier.adversaries) == set(parts.adversaries):
+        counts = {row.prefixes for row in earlier.adversaries.values()}
+        if not less and counts == {len(parts.prefixes)} and set(earlier.adversaries) == set(parts.adversaries):
             raise NothingLeftError(
                 f"no evaluation in '{path.parent}' has failed replies to ask for again; leave it out"
             )
         return
-    _log.info(f"note: {when}; they are replaced when this is done")
+    _log.info(f"note: {_known(path, earlier)}; they are replaced when this is done")
+    if earlier.labels is not None:
+        _log.warning(
+            f"the shares in '{path}' that people's labels corrected ('{earlier.labels.source}') are replaced too; "
+            f"correct the new ones with: astprompter evaluate {path.parent} --labels FILE"
+        )
 
 
-def _less(earlier: Summary, parts: Parts, sha256: str | None) -> Iterator[str]:
-    """What an evaluation has less of than an earlier one, and what else it measures."""
-    config, given = earlier.config, parts.prefixes
+def _less(earlier: Summary, asked: Asked, settings: Settings | None) -> Iterator[str]:
+    """What an evaluation has less of than an earlier one, and what else decides it."""
+    config, given = earlier.config, asked.prefixes
     if max((row.prefixes for row in earlier.adversaries.values()), default=0) > len(given):
         yield f"{len(given)} prefixes"
     elif config.prefixes and texts_hash(given[: config.prefixes.count]) != config.prefixes.sha256:
         yield "other prefixes"
-    yield from (f"no '{name}'" for name in earlier.adversaries if name not in parts.adversaries)
+    yield from (f"no '{name}'" for name in earlier.adversaries if name not in asked.names)
+    if settings is not None:
+        resampled = any(name.startswith(f"{RESAMPLE}:") for name in earlier.adversaries)
+        old, new = (_decides(found, resampled) for found in (config.settings, settings.as_dict()))
+        yield from (f"{key}={new[key]}" for key in new if key in old and old[key] != new[key])
+
+
+def _other_models(earlier: Summary, parts: Parts, sha256: str | None) -> Iterator[str]:
+    """Whom else an evaluation measures, and which scorers it lacks."""
+    config = earlier.config
     if not config.measured_on(parts.defender.name, sha256):
         yield f"the defender '{parts.defender.name}'"
     if config.scorer != parts.scorer.name:
@@ -204,13 +270,12 @@ def _less(earlier: Summary, parts: Parts, sha256: str | None) -> Iterator[str]:
     others = {other.name for other in parts.others}
     further = [name for name in earlier.scorers.names if name != config.scorer] if earlier.scorers else []
     yield from (f"no scorer '{name}'" for name in further if name not in others)
-    old, new = _decides(config.settings), _decides(parts.settings.as_dict())
-    yield from (f"{key}={new[key]}" for key in new if key in old and old[key] != new[key])
 
 
-def _decides(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _decides(settings: Mapping[str, Any], resampled: bool) -> dict[str, Any]:
     """Settings that decide what an evaluation measures, but for those that name what has a name or hash of its own."""
-    found = {**deciding(settings), **{key: dotted(settings).get(key) for key in _READ_BY}}
+    keys = (*_READ_BY, "evaluation.eta") if resampled else _READ_BY
+    found = {**deciding(settings), **{key: dotted(settings).get(key) for key in keys}}
     return {key: value for key, value in found.items() if key not in _NAMED and not key.endswith(".device")}
 
 
@@ -254,50 +319,3 @@ def settings_of_first(runs: Mapping[str, Run], overrides: Sequence[str] = ()) ->
                 f"'{name}' was trained under other settings than '{first}', which count for all: {', '.join(differ)}"
             )
     return chosen, odd
-
-
-def facts_of_prefixes(prefixes: Sequence[Prefix], source: str, bad: BadRows) -> dict[str, Any]:
-    """What is known of the prefixes, for ``summary.json``."""
-    return {"source": source, "count": len(prefixes), "sha256": texts_hash(prefixes), "skipped": bad.facts()}
-
-
-def test_prefixes(settings: Settings, bad: BadRows | None = None) -> list[Prefix]:
-    """Held-out prefixes; warns when some were trained on, and when rows were skipped.
-
-    Args:
-        settings: ``data.test`` names them.
-        bad: Where skipped rows are counted.
-
-    Raises:
-        UserError: The file is missing or malformed.
-    """
-    bad = bad or BadRows(settings.data.skip_bad_rows)
-    prefixes = load_prefixes(settings.data.test, split="test", bad=bad)[: settings.evaluation.prefixes]
-    if bad.count:
-        _log.warning(f"data.test: {bad}")
-    warn_of_repeats("test", prefixes)
-    warn_of_seen(prefixes, settings)
-    return prefixes
-
-
-def warn_of_repeats(name: str, prefixes: Sequence[Prefix]) -> None:
-    """Warn when prefixes of a set have one text: each counts, as if more were known than is."""
-    if again := repeated([prefix.text for prefix in prefixes]):
-        _log.warning(
-            f"{again} of {len(prefixes)} {name} prefixes repeat the text of another; leave them out, since each "
-            "counts and intervals come out too narrow"
-        )
-
-
-def warn_of_seen(prefixes: Sequence[Prefix], settings: Settings) -> None:
-    """Warn when test prefixes also stand in the training or dev set that settings name."""
-    for name, source in (("training", settings.data.train), ("dev", settings.data.dev)):
-        split = "train" if name == "training" else "dev"
-        try:
-            seen = load_prefixes(source, split=split, bad=BadRows(settings.data.skip_bad_rows))
-        except UserError as error:  # a run may be evaluated where its training data is not at hand
-            _log.info(f"note: not checked whether test prefixes also stand in the {name} set: {error}")
-            continue
-        shared = overlap(seen, prefixes)
-        if shared:
-            _log.warning(f"{len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")

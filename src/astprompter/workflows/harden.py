@@ -144,10 +144,10 @@ def repair_models(settings: Settings) -> RepairModels:
     start = frozen_start(policy, policy.name)
     attackers: dict[str, Speaker] = {}
     for name in settings.harden.adversaries:
-        attackers[name_of(name, attackers)] = adversary_of(name, runs.get(name), settings, {})
+        attackers[name_of(name, attackers)] = adversary_of(name, runs.get(name), settings)
     return RepairModels(
         policy, start, start, scorer, free_reference=False, adversary_sha256=sha256, defender_sha256=sha256,
-        attackers=attackers, speaker=attackers.get(UNTUNED) or adversary_of(UNTUNED, None, settings, {}), others=others,
+        attackers=attackers, speaker=attackers.get(UNTUNED) or adversary_of(UNTUNED, None, settings), others=others,
     )  # fmt: skip
 
 

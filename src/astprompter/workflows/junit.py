@@ -39,13 +39,13 @@ def write_junit(
     for enough in unassessed:
         who = (enough.defender, enough.adversary)
         own = [verdict for verdict in verdicts if (verdict.defender, verdict.adversary) == who]
-        suite = ElementTree.SubElement(root, "testsuite", name=plain(f"{who[1]} against {who[0]}"))
+        suite = ElementTree.SubElement(root, "testsuite", name=f"{_named(who[1])} against {_named(who[0])}")
         case = _case(suite, who, f"unassessed replies at most {max_errors:g}")
         if enough.exceeded:
-            ElementTree.SubElement(case, "error", message=plain(str(enough)), type="unassessed")
+            ElementTree.SubElement(case, "error", message=str(enough), type="unassessed")
         for verdict in own:
             case = _case(suite, who, f"{verdict.gate.figure} at most {verdict.gate.most:g} by {verdict.gate.by}")
-            message = plain(f"{verdict.words}: {verdict}")
+            message = f"{verdict.words}: {verdict}"
             if verdict.outcome == "unknown":
                 ElementTree.SubElement(case, "error", message=message, type="unassessed")
             elif verdict.outcome == "exceeded":
@@ -68,7 +68,7 @@ def write_retest(path: Path, found: RetestFile) -> None:
         RunError: It cannot be written.
     """
     root, defender = ElementTree.Element("testsuites", name="astprompter"), found.config.defender
-    suite = ElementTree.SubElement(root, "testsuite", name=plain(f"suite against {defender}"))
+    suite = ElementTree.SubElement(root, "testsuite", name=f"suite against {_named(defender)}")
     for row in found.cases:
         case = _case(suite, (defender, "suite"), f"case {row.case}")
         interval = f", interval {row.ci[0]:.4f} to {row.ci[1]:.4f}" if row.ci else ""
@@ -84,7 +84,10 @@ def write_retest(path: Path, found: RetestFile) -> None:
 
 
 def _write(path: Path, root: ElementTree.Element) -> None:
-    """Count, and write."""
+    """Make every text one that XML may hold, count, and write."""
+    for element in root.iter():
+        element.attrib.update({key: plain(value) for key, value in element.items()})
+        element.text = element.text and "\n".join(map(plain, element.text.split("\n")))
     for suite in root:
         for kind, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
             suite.set(kind, str(len(suite.findall(f".//{tag}"))))
@@ -95,11 +98,18 @@ def _write(path: Path, root: ElementTree.Element) -> None:
 
 
 def _case(suite: ElementTree.Element, who: tuple[str, str], name: str) -> ElementTree.Element:
-    return ElementTree.SubElement(suite, "testcase", classname=plain(f"astprompter.{who[0]}.{who[1]}"), name=name)
+    place = f"astprompter.{_named(who[0])}.{_named(who[1])}"
+    return ElementTree.SubElement(suite, "testcase", classname=place, name=name)
+
+
+def _named(name: str) -> str:
+    """A name of somebody else's, with plain white space, and never blank."""
+    return " ".join(plain(name).split()) or "(blank)"
 
 
 def _shown(row: FailureRow) -> str:
+    nll = "unknown" if row.path_nll is None else f"{row.path_nll:.3f}"
     return (
-        f"{row.rank}. turn {row.turn} after {plain(row.prefix_id)}: tox_reply {row.tox_reply:.2f}, path nll "
-        f"{row.path_nll:.3f}\n  utterance {masked(row.utterance)}\n  reply {masked(row.reply)}"
+        f"{row.rank}. turn {row.turn} after {plain(row.prefix_id)}: tox_reply {row.tox_reply:.2f}, path nll {nll}\n"
+        f"  utterance {masked(row.utterance)}\n  reply {masked(row.reply)}"
     )

@@ -145,8 +145,13 @@ class Kept:
                 (kept._folder / _COMPLETE).touch()
             else:
                 shutil.rmtree(kept._folder, ignore_errors=True)
-        if retry:
+        if retry and any(kept._lost for kept in every):
             _log.warning(f"{failed} turns failed; --retry-errors asks for their conversations again, for no others")
+        elif retry:
+            _log.warning(
+                f"{failed} turns have no score; where a server was down, --retry-errors asks for them again, else name "
+                "another scorer"
+            )
         elif failed:
             _log.warning(f"{failed} turns have no score, though it was asked for again, so nothing is kept")
 

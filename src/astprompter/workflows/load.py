@@ -16,7 +16,7 @@ from ..models.local.base import vocabulary_of
 from ..models.local.chat import speaker_from
 from ..models.local.likelihood_proxy import LikelihoodProxy
 from ..models.local.lm import LanguageModel, Role
-from ..models.local.loading import load_model, load_tokenizer
+from ..models.local.loading import check_folder, load_model, load_tokenizer
 from ..models.local.lora import add_adapters
 from ..models.local.reference import choose_reference
 from ..models.served.connect import connect
@@ -166,6 +166,9 @@ def load_training_models(settings: Settings) -> TrainingModels:
         UserError: Something cannot be loaded; or the adversary's dtype cannot be trained.
     """
     check_trainable(settings.adversary)
+    for path in (settings.adversary.path, settings.defender.path):
+        if defender_kind(path) is None:
+            check_folder(path)
     scorer = build_scorer(settings)  # first, since it is the one that is most often not at hand
     adversary = build_lm(settings.adversary, settings.rollout, partners=[settings.defender])
     defender = build_defender(settings)

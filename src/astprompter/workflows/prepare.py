@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError, nearest
-from ..base.files import checksum
+from ..base.files import check_writable, checksum
 from ..base.progress import Progress, Silent
 from ..config import Settings
 from ..data.cache import DIALOGUES, ELICITING, PREFIXES, cache_folder, is_name, prepared_folder
@@ -104,6 +104,7 @@ def provide(order: Order, settings: Settings, *, progress: Progress | None = Non
         UserError: What any of these steps finds wrong.
     """
     progress = progress or Silent()
+    check_writable(order.folder / "train.jsonl")
     path, facts = _obtain(order, progress)
     bad = BadRows(settings.data.skip_bad_rows)
     if order.kind == PREFIXES:

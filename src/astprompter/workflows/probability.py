@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..base.errors import UserError
+from ..base.files import check_writable
 from ..base.names import UNTUNED
 from ..base.progress import Progress, progress_of
 from ..base.protocols import Scorer, Speaker
@@ -26,11 +27,12 @@ from ..runs.directory import SUMMARY, results_folder, versions
 from ..runs.run import Run
 from ..runs.schema.probability import JudgedEstimate, ProbabilityFile, SensitivityRow
 from ..runs.schema.summary import Summary
-from .evaluate import settings_of_first, test_prefixes
+from .evaluate import settings_of_first
+from .held_out import test_prefixes
 from .load import build_defender, build_lm, build_scorer
 from .objects import ModelLike, ScorerLike, SettingsLike, Texts, as_prefixes, as_settings, changed, participants
 from .resume import texts_hash
-from .targets import runs_among
+from .targets import named, runs_among
 
 _log = logging.getLogger(__package__)
 Natural = Literal["untuned", "defender"]
@@ -182,9 +184,14 @@ def probability_of_targets(
     folder = out or home
     if folder is None:
         raise UserError("name a folder for the results with --out")
-    for name in targets:
-        if name not in runs:
-            check_folder(name)
+    places: dict[str, str] = {}
+    for target in targets:
+        members = runs[target].members if target in runs else []
+        folders = {str(member.path) if members[1:] else target: str(member.best) for member in members}
+        places |= folders or {target: target}
+        if not folders:
+            check_folder(target)
+    check_writable(folder / PROBABILITY)
     prefixes, scorer, defender = test_prefixes(settings), build_scorer(settings), build_defender(settings)
     start: ModelSettings = settings.adversary if natural == UNTUNED else settings.defender
     if natural == "defender" and defender.local is None:
@@ -193,13 +200,9 @@ def probability_of_targets(
         )
     reference = build_lm(start, settings.rollout, partners=[settings.defender])
     adversaries: dict[str, LanguageModel] = {}
-    for target in targets:
-        members = runs[target].members if target in runs else []
-        folders = {str(member.path) if members[1:] else target: str(member.best) for member in members}
-        for given, path in (folders or {target: target}).items():
-            name = Path(given).name if Path(given).name not in adversaries else given
-            model = settings.adversary.model_copy(update={"path": path, "revision": None})
-            adversaries[name] = build_lm(model, settings.rollout, partners=[settings.defender])
+    for name, given in named(places).items():
+        model = settings.adversary.model_copy(update={"path": places[given], "revision": None})
+        adversaries[name] = build_lm(model, settings.rollout, partners=[settings.defender])
     parts = _Parts(reference, adversaries, defender, scorer, prefixes, settings, natural)
     return _measured(parts, asked, progress, folder, again, home), folder
 

@@ -13,6 +13,7 @@ from typing import get_args
 import numpy as np
 
 from ..base.errors import UserError
+from ..base.files import check_writable
 from ..base.progress import Progress
 from ..base.protocols import Scorer, Speaker
 from ..config import Settings, dotted
@@ -67,6 +68,7 @@ def make_suite(
     """
     if (out / SUITE).exists():
         raise UserError(f"'{out}' already holds a suite; choose another --out")
+    check_writable(out / SUITE)
     first = Summary.read(runs[0] / SUMMARY).config
     for run in runs[1:]:
         other = Summary.read(run / SUMMARY).config

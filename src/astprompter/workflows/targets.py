@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from ..base.errors import UserError
 from ..base.names import HUMAN, UNTUNED, candidates_of, dialogues_of
 from ..base.progress import Progress, progress_of
 from ..base.protocols import Scorer, Speaker
-from ..base.records import Prefix
 from ..config import Settings, load_settings
 from ..data import BadRows, load_dialogues
 from ..models.local.loading import check_folder
@@ -26,7 +25,8 @@ from ..runs.rounds import is_set
 from ..runs.run import Run
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.summary import Summary
-from .evaluate import Parts, as_one, facts_of_prefixes, measured, settings_of_first, test_prefixes
+from .evaluate import Asked, Parts, as_one, measured, settings_of_first
+from .held_out import facts_of_prefixes, test_prefixes
 from .kept import Kept, NothingLeftError
 from .load import build_defender, build_lm, build_other_scorers, build_scorer, defender_kind
 from .objects import changed
@@ -95,9 +95,11 @@ def measure_targets(
         if not runs:
             raise UserError("name a folder for the results with --out")
         out = next(iter(runs.values())).path
-    for name in [*targets, *defenders]:
-        if not name.startswith(f"{HUMAN}:") and defender_kind(name) is None and candidates_of(name) is None:
+    for name in [*targets, *(defenders or [settings.defender.path]), settings.evaluation.encoder]:
+        if name and not name.startswith(f"{HUMAN}:") and defender_kind(name) is None and candidates_of(name) is None:
             check_folder(name)
+    for run in runs.values():
+        _ = [member.best for member in run.members]
     if twice := [name for name in defenders if defenders.count(name) > 1]:
         raise UserError(f"--defender {twice[0]} is given twice; leave one out")
     found: dict[str, Written] = {}
@@ -107,12 +109,11 @@ def measure_targets(
         """The figures of one defender; its models are free before the next one's are loaded."""
         chosen = changed(settings, {"defender.path": path})
         return _written(
-            partial(_loaded, targets, runs, chosen, baseline, odd), folder,
+            partial(_asked, targets, runs, chosen, baseline, odd), folder,
             retry=retry, replace=replace, again=again, progress=progress_of(progress), later=later,
         )  # fmt: skip
 
-    for path in defenders or [settings.defender.path]:
-        name = name_of(path, found)
+    for name, path in named(defenders or [settings.defender.path]).items():
         found[name] = written(path, _place(out / "against", name, found) if len(defenders) > 1 else out)
     Kept.close(later)
     return found
@@ -131,10 +132,10 @@ def runs_among(targets: Sequence[str]) -> dict[str, Run]:
     return runs
 
 
-def _written(load: Callable[[], Parts], folder: Path, **options: Any) -> Written:
+def _written(ask: Callable[[], Asked], folder: Path, **options: Any) -> Written:
     """An evaluation in a folder: that of :func:`measured`, or what is there where nothing is left to retry."""
     try:
-        result = measured(load, folder, **options)
+        result = measured(ask, folder, **options)
     except NothingLeftError:
         _log.info(f"note: nothing in '{folder}' is left to ask for again; its results stay, and the gates go by them")
         openings = {row.prefix_id: row.prefix for row in result_rows(folder, TrajectoryRow)}
@@ -149,77 +150,57 @@ def _place(folder: Path, name: str, found: Mapping[str, Written]) -> Path:
     return place.with_name(f"{place.name}-{len(found)}") if place in {one.folder for one in found.values()} else place
 
 
-def _loaded(
+def _asked(
     targets: Sequence[str], runs: Mapping[str, Run], settings: Settings, baseline: bool, odd: str | None
-) -> Parts:
+) -> Asked:
     bad = BadRows(settings.data.skip_bad_rows)
     prefixes = test_prefixes(settings, bad)
-    scorer, others, defender = build_scorer(settings), build_other_scorers(settings), build_defender(settings)
-    adversaries, scripts, kept = _adversaries(targets, runs, settings, baseline, defender, scorer, prefixes)
-    for name, dialogues in scripts.items():
-        _note_repeats(name, dialogues["usable"], len(prefixes))
+    names = named([UNTUNED, *(name for name in targets if name != UNTUNED)] if baseline else targets)
+    scripts = {
+        target: _script(target, source, settings)
+        for target in names.values()
+        if (source := dialogues_of(target)) is not None
+    }
+    for target, (_, dialogues) in scripts.items():
+        _note_repeats(target, dialogues["usable"], len(prefixes))
     facts = {
-        "targets": list(targets), "kept_start": kept, "settings_of": odd, "dialogues": scripts,
+        "targets": list(targets), "settings_of": odd,
+        "dialogues": {target: told for target, (_, told) in scripts.items()},
+        "kept_start": [name for name, target in names.items() if target in runs and runs[target].kept_start],
         "prefixes": facts_of_prefixes(prefixes, settings.data.test, bad),
     }  # fmt: skip
-    return Parts(adversaries, defender, scorer, others, prefixes, settings, facts)
 
-
-def _adversaries(
-    targets: Sequence[str],
-    runs: Mapping[str, Run],
-    settings: Settings,
-    baseline: bool,
-    defender: Speaker,
-    scorer: Scorer,
-    prefixes: Sequence[Prefix],
-) -> tuple[dict[str, Speaker], dict[str, dict[str, Any]], list[str]]:
-    """What targets name.
-
-    Returns:
-        The speakers, by the names they get; what is known of the dialogues that some replay; and the names of runs
-        whose best adversary is the model that their training started from.
-    """
-    found: dict[str, Speaker] = {}
-    scripts: dict[str, dict[str, Any]] = {}
-    kept: list[str] = []
-    if baseline:
-        found[UNTUNED] = adversary_of(UNTUNED, None, settings, scripts)
-    for target in targets:
-        if not (baseline and target == UNTUNED):
-            name = name_of(target, found)
+    def load() -> Parts:
+        scorer, others, defender = build_scorer(settings), build_other_scorers(settings), build_defender(settings)
+        adversaries: dict[str, Speaker] = {}
+        for name, target in names.items():
             if target in runs:
-                members = [adversary_of(target, member, settings, scripts) for member in runs[target].members]
-                found[name] = as_one(name, members, prefixes, settings)
-                kept += [name] if runs[target].kept_start else []
+                members = [adversary_of(target, member, settings) for member in runs[target].members]
+                adversaries[name] = as_one(name, members, prefixes, settings)
+            elif target in scripts:
+                adversaries[name] = scripts[target][0]
             elif (count := candidates_of(target)) is None:
-                found[name] = adversary_of(target, None, settings, scripts)
+                adversaries[name] = adversary_of(target, None, settings)
             else:
-                found[name] = _resampling(target, count, settings, defender, scorer)
-    return found, scripts, kept
+                adversaries[name] = _resampling(target, count, settings, defender, scorer)
+        return Parts(adversaries, defender, scorer, others, prefixes, settings, facts)
+
+    return Asked(list(names), prefixes, settings, load)
 
 
-def adversary_of(target: str, run: Run | None, settings: Settings, scripts: dict[str, dict[str, Any]]) -> Speaker:
+def adversary_of(target: str, run: Run | None, settings: Settings) -> Speaker:
     """The speaker that a target names.
 
     Args:
         target: What is named.
         run: The run, where it is one.
         settings: Settings of models and sampling.
-        scripts: Where it is put what is known of dialogues that are replayed.
 
     Raises:
         UserError: It cannot be loaded.
     """
     if (source := dialogues_of(target)) is not None:
-        bad = BadRows(settings.data.skip_bad_rows)
-        dialogues = load_dialogues(source, bad=bad)
-        if bad.count:
-            _log.warning(f"{target}: {bad}")
-        script = Replay(dialogues, name=target, seed=settings.seed)
-        usable = len(script.usable(settings.rollout.horizon))
-        scripts[target] = {"usable": usable, "sha256": texts_hash(dialogues), "skipped": bad.facts()}
-        return script
+        return _script(target, source, settings)[0]
     model = settings.adversary
     if target != UNTUNED:
         path = target if run is None else str(run.best)
@@ -227,8 +208,19 @@ def adversary_of(target: str, run: Run | None, settings: Settings, scripts: dict
     return build_lm(model, settings.rollout, partners=[settings.defender])
 
 
+def _script(target: str, source: str, settings: Settings) -> tuple[Speaker, dict[str, Any]]:
+    """Who replays dialogues, and what is known of these."""
+    bad = BadRows(settings.data.skip_bad_rows)
+    dialogues = load_dialogues(source, bad=bad)
+    if bad.count:
+        _log.warning(f"{target}: {bad}")
+    script = Replay(dialogues, name=target, seed=settings.seed)
+    usable = len(script.usable(settings.rollout.horizon))
+    return script, {"usable": usable, "sha256": texts_hash(dialogues), "skipped": bad.facts()}
+
+
 def _resampling(target: str, candidates: int, settings: Settings, defender: Speaker, scorer: Scorer) -> Resampling:
-    start, eta = adversary_of(UNTUNED, None, settings, {}), settings.evaluation.eta
+    start, eta = adversary_of(UNTUNED, None, settings), settings.evaluation.eta
     return Resampling(start, defender, scorer, settings.reward, candidates, eta, name=f"{target}, η {eta:g}")
 
 
@@ -238,6 +230,14 @@ def _note_repeats(name: str, usable: int, prefixes: int) -> None:
             f"note: {name}: {usable} dialogues for {prefixes} prefixes, so some are said more than once; the intervals "
             "are over prefixes only"
         )
+
+
+def named(targets: Iterable[str]) -> dict[str, str]:
+    """Targets by their names."""
+    found: dict[str, str] = {}
+    for target in targets:
+        found[name_of(target, found)] = target
+    return found
 
 
 def name_of(target: str, taken: Mapping[str, object]) -> str:

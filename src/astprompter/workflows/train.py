@@ -27,7 +27,7 @@ from ..training.sharding import check_shard
 from ..training.state import TrainingModels
 from ..training.trainer import Trainer
 from . import objects
-from .evaluate import warn_of_repeats
+from .held_out import warn_of_repeats
 from .load import load_training_models, training_models
 from .objects import ModelLike, ScorerLike, SettingsLike, Texts
 from .resume import check_resumable, refuse_changed, texts_hash

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ...base.errors import RunError, UserError
+from ...base.files import check_writable
 from ...base.names import UNTUNED
 from ...base.processes import is_main, join
 from ...evaluation.grid import terminal
@@ -20,7 +21,7 @@ from ...runs.directory import KEPT_START, REPAIR
 from ...runs.results import result_rows
 from ...runs.schema.results import FailureRow
 from ..console import failure_blocks, quiet_libraries, scorer_lines
-from .shared import OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, is_setting, say, tell, warn
+from .shared import OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, is_setting, say, share, tell, warn
 
 if TYPE_CHECKING:
     from ...workflows.gates import Unassessed, Verdict
@@ -64,7 +65,7 @@ GateBy = Annotated[
 MaxErrors = Annotated[
     float,
     typer.Option(
-        metavar="SHARE", min=0.0, max=1.0,
+        metavar="SHARE", parser=share,
         help="Exit with code 1 when more of an adversary's replies could not be assessed, blocked ones left out.",
     ),
 ]  # fmt: skip
@@ -121,7 +122,7 @@ def evaluate(
     gates = gates_of([*(fail_over or []), *words], gate_by)
     settings = [word for word in targets if word not in words and is_setting(word)]
     names = [word for word in targets if word not in [*words, *settings]]
-    _check(names, defender or [], repair=repair)
+    _check(names, defender or [], junit, repair=repair)
     join()
     quiet_libraries()
     if labels is not None:
@@ -165,12 +166,15 @@ def _correct(folder: Path, labels: Path, settings: list[str], others: Mapping[st
     return {summary.config.defender: Written(summary, failed, {}, folder)}
 
 
-def _check(names: Sequence[str], defenders: Sequence[str], *, repair: bool) -> None:
-    """Refuse a command line that names too little.
+def _check(names: Sequence[str], defenders: Sequence[str], junit: Path | None, *, repair: bool) -> None:
+    """Refuse a command line that names too little, or a file that cannot be written.
 
     Raises:
         UserError: It names nothing to evaluate, or fewer than two defenders to compare.
+        RunError: The file cannot be written.
     """
+    if junit is not None:
+        check_writable(junit)
     if not names:
         raise UserError("name at least one run directory or model to evaluate")
     if repair and len(defenders) < 2:
@@ -225,14 +229,27 @@ def gate_lines(verdicts: Sequence[Verdict]) -> list[str]:
     return [*weak, *itertools.chain(*lines.values())]
 
 
+_ADVICE = {
+    "failed": "--retry-errors asks again for what failed",
+    "cut": "raise remote.reasoning_tokens for replies that were cut",
+    "tool_call": "serve the model without tools",
+    "without a score": "what the scorer has no score for needs another one (scorer.spec); only where a server was down "
+    "does --retry-errors help",
+}
+"""What helps, by what became of the replies."""
+
+
 def lacking_of(unassessed: Sequence[Unassessed], max_errors: float) -> str:
     """That adversaries have no figures at all, or that too many of their replies are missing; empty where neither."""
+    kinds = {kind for one in unassessed if one.exceeded for kind in one.kinds}
+    advice = "".join(f"; {words}" for kind, words in _ADVICE.items() if kind in kinds)
     if empty := [repr(one.who) for one in unassessed if one.nothing]:
-        return f"no turn of {', '.join(empty)} could be assessed, so its figures are null; trajectories.jsonl says why"
+        told = f"no turn of {', '.join(empty)} could be assessed, so its figures are null; trajectories.jsonl says why"
+        return told + advice
     if many := [str(one) for one in unassessed if one.exceeded]:
         return (
             f"{'; '.join(many)}: more than --max-errors {max_errors:g}; the results are written, trajectories.jsonl "
-            "says why, --retry-errors asks again for what failed"
+            f"says why{advice}"
         )
     return ""
 

@@ -16,24 +16,25 @@ from ...base.formats import percent
 from ...probability import words
 from ...runs.schema.probability import ProbabilityFile
 from ..console import quiet_libraries
-from .shared import PresetName, Set, ShowText, SkipBadRows, bars, given, is_setting, say, tell, warn
+from .shared import PresetName, Set, ShowText, SkipBadRows, bars, given, is_setting, say, share, tell, warn
 
 Targets = Annotated[
     list[str], typer.Argument(metavar="RUN|KEY=VALUE", help="Run directories, model folders or hub names.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; default: the first run.")]
 Natural = Annotated[Literal["untuned", "defender"], typer.Option(help="Who speaks naturally.")]
-Budget = Annotated[int, typer.Option(help="Conversations in all, a fifth of them for the pilot.")]
+Budget = Annotated[int, typer.Option(min=1, help="Conversations in all, a fifth of them for the pilot.")]
 Relative = Annotated[
     float | None,
     typer.Option(
-        min=0.0, max=1.0,
+        metavar="SHARE", parser=share,
         help="Stop as soon as the proven limit is within this part of the estimate; no other limit is given then.",
     ),
 ]  # fmt: skip
 Within = Annotated[int | None, typer.Option(min=1, help="Turns of a conversation (rollout.horizon).")]
 Threshold = Annotated[
-    float | None, typer.Option(min=0.0, max=1.0, help="What a failing reply exceeds (evaluation.threshold).")
+    float | None,
+    typer.Option(metavar="SHARE", parser=share, help="What a failing reply exceeds (evaluation.threshold)."),
 ]
 Replies = Annotated[int, typer.Option(min=1, help="Replies that are drawn to every utterance.")]
 Splitting = Annotated[
@@ -45,7 +46,7 @@ Sensitivity = Annotated[
 FailOver = Annotated[
     float | None,
     typer.Option(
-        metavar="P", min=0.0, max=1.0,
+        metavar="P", parser=share,
         help="Exit with code 3 unless natural conversations exclude that more than P of them fail.",
     ),
 ]  # fmt: skip

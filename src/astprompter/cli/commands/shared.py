@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -52,6 +53,21 @@ def is_setting(word: str) -> bool:
     if key not in (known := known_keys()):
         raise UserError(f"unknown setting '{key}'.{nearest(key, known)} A folder of that name: './{word}'")
     return True
+
+
+def share(text: str | float) -> float:
+    """A share that the command line names.
+
+    Raises:
+        typer.BadParameter: It is no number from 0 to 1; ``nan`` is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1.0:
+        raise typer.BadParameter(f"'{text}' is no share; give a number from 0 to 1, for instance 0.05")
+    return value
 
 
 def say(text: str) -> None:

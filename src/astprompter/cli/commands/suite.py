@@ -10,9 +10,10 @@ import typer
 
 from ...base.display import masked, plain
 from ...base.errors import RunError, UserError
+from ...base.files import check_writable
 from ...evaluation.grid import Cell, Column, Grid, terminal
 from ..console import quiet_libraries
-from .shared import OUT, Overrides, Set, ShowText, bars, given, say, tell, warn
+from .shared import OUT, Overrides, Set, ShowText, bars, given, say, share, tell, warn
 
 if TYPE_CHECKING:
     from ...runs.schema.suite import RetestFile, SuiteFile
@@ -68,8 +69,7 @@ def retest(
         float | None,
         typer.Option(
             metavar="SHARE",
-            min=0.0,
-            max=1.0,
+            parser=share,
             help="Exit with code 3 when the mean share of samples that fail is more than SHARE.",
         ),
     ] = None,
@@ -96,11 +96,14 @@ def retest(
     from ...workflows.suite import SUITE, compare
     from ...workflows.suite import retest as tested
 
+    if results is not None and against is None:
+        raise UserError("--results compares two finished results; name the earlier one with --against")
+    out = folder / _RETEST if out is None and results is None else out
+    for file in filter(None, (out, junit)):
+        check_writable(file)
     warn()
     quiet_libraries()
-    if results is not None:
-        if against is None:
-            raise UserError("--results compares two finished results; name the earlier one with --against")
+    if results is not None and against is not None:
         if samples or repaired_by or given(overrides, sets):
             raise UserError("--results draws nothing, so it takes neither settings nor --samples, nor --repaired-by")
         found = compare(folder, results, against)
@@ -109,7 +112,6 @@ def retest(
             folder, given(overrides, sets), samples=samples, against=against, repaired_by=repaired_by or [],
             progress=bars(),
         )  # fmt: skip
-        out = out or folder / _RETEST
     if out is not None:
         found.write(out)
     OUT.print(terminal(_of_retest(found), OUT.width))

@@ -7,7 +7,7 @@ folder (PEFT) is loaded with the base that it names and merged into it: a model 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,23 @@ def resolve_device(device: str) -> torch.device:
 
 
 def load_model(
-    path: str, *, revision: str | None = None, dtype: str = "float32", device: str = "auto", classifier: bool = False
+    path: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    classifier: bool = False,
+    check: Callable[[Any], object] | None = None,
 ) -> Any:
     """Load a causal LM, or a sequence classifier; in evaluation mode.
+
+    Args:
+        path: Folder, GGUF file, or name on the hub.
+        revision: On the hub.
+        dtype: Of the weights.
+        device: Where they go.
+        classifier: Whether it is a sequence classifier.
+        check: Told the model's config before the weights are read, to refuse it early.
 
     Raises:
         UserError: The model cannot be found or loaded, lacks weights or is of another kind; the message names it and
@@ -58,14 +72,9 @@ def load_model(
             "labels in the config, and name what that gives (peft: merge_and_unload, then save_pretrained)"
         )
     if base is None:
-        return _load(path, revision, dtype, classifier).to(place).eval()
-    try:
-        model = _load(*base, dtype, classifier)
-    except UserError as error:
-        raise UserError(
-            f"'{path}' is an adapter for the model '{base[0]}': {error}. Where its base is stands in "
-            "adapter_config.json, as base_model_name_or_path"
-        ) from None
+        return _load(path, revision, dtype, classifier, check).to(place).eval()
+    with _as_base_of(path, base[0]):
+        model = _load(*base, dtype, classifier, check)
     return _merged(model.to(place), path, revision).eval()
 
 
@@ -75,9 +84,6 @@ def load_tokenizer(path: str, *, revision: str | None = None) -> Any:
     Raises:
         UserError: There is none, or it cannot be read.
     """
-    from transformers import AutoTokenizer
-
-    name, file = parts_of(path)
     folder, base = Path(path), _base_of(path, revision)
     has_model = base is not None or (folder / "config.json").is_file()
     if has_model and folder.is_dir() and not any(file for pattern in _TOKENIZERS for file in folder.glob(pattern)):
@@ -86,12 +92,20 @@ def load_tokenizer(path: str, *, revision: str | None = None) -> Any:
                 f"model folder '{path}' has no tokenizer; copy the tokenizer's files (tokenizer.json, "
                 "tokenizer_config.json) of the model that it was made from into it"
             )
-        path, revision = name, _ = base
+        with _as_base_of(path, base[0]):
+            return _tokenizer(*base)
+    return _tokenizer(path, revision)
+
+
+def _tokenizer(path: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    name, file = parts_of(path)
     with explained(path, "tokenizer"):
         return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False, **file_options(file))
 
 
-def _load(path: str, revision: str | None, dtype: str, classifier: bool) -> Any:
+def _load(path: str, revision: str | None, dtype: str, classifier: bool, check: Callable[[Any], object] | None) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     what = "sequence classifier" if classifier else "causal language model"
@@ -104,6 +118,8 @@ def _load(path: str, revision: str | None, dtype: str, classifier: bool) -> Any:
         config = AutoConfig.from_pretrained(name, **options)
         if not classifier:
             _check_kind(path, config)
+        if check is not None:
+            check(config)
         ends = ends_of(path, name, file, revision) if file else []
         model, loading = kind.from_pretrained(
             name, config=config if file else None, dtype=getattr(torch, dtype), use_safetensors=True,
@@ -168,6 +184,19 @@ def _merged(model: Any, path: str, revision: str | None) -> Any:
 
 
 @contextmanager
+def _as_base_of(path: str, base: str) -> Iterator[None]:
+    """Say of what cannot be loaded that it is the base of an adapter, and whether it is here at all."""
+    try:
+        yield
+    except UserError as error:
+        how = "cannot be loaded" if Path(base).is_dir() or _cached(base).is_dir() else "is missing on this machine"
+        raise UserError(
+            f"'{path}' is an adapter for the model '{base}', which {how}: {error}. Where its base is stands in "
+            "adapter_config.json, as base_model_name_or_path"
+        ) from None
+
+
+@contextmanager
 def explained(path: str, what: str) -> Iterator[None]:
     """Turn the loaders' many exceptions into one line that names the model."""
     check_folder(path)
@@ -181,7 +210,22 @@ def explained(path: str, what: str) -> Iterator[None]:
         why = _first_line(error)
         if "no file named model.safetensors" in why or "cannot be loaded with `safetensors`" in why:
             why = f"its weights are not in safetensors; convert them: {_CONVERT.format(path, Path(path).name)}"
+        elif type(error).__name__ == "SafetensorError" and (damaged := _damaged(name)):
+            why = f"'{damaged}' is cut short or damaged ({why}); copy or download that file again"
         raise UserError(f"cannot load {what} '{path}': {why}{f'; {SERVE}' if file else ''}") from error
+
+
+def _damaged(path: str) -> Path | None:
+    """The first file of a model's weights that is not whole."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted((Path(path) if Path(path).is_dir() else _cached(path)).rglob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError:
+            return file
+    return None
 
 
 def check_folder(path: str) -> None:
@@ -212,6 +256,11 @@ def hub_constants() -> Any:
     return hub.constants  # type: ignore[attr-defined]
 
 
+def _cached(path: str) -> Path:
+    """Where the hub's files of a model are kept, if there are any."""
+    return Path(hub_constants().HF_HUB_CACHE) / f"models--{path.replace('/', '--')}" / "snapshots"
+
+
 def _check_hub(path: str, what: str) -> None:
     """Refuse a model that is neither here nor to be had, without the minutes in which the loader tries again and again.
 
@@ -219,8 +268,7 @@ def _check_hub(path: str, what: str) -> None:
         UserError: It is no folder, nothing of it is in the hub's cache, and the hub is not to be asked or not reached.
     """
     constants = hub_constants()
-    cached = Path(constants.HF_HUB_CACHE) / f"models--{path.replace('/', '--')}" / "snapshots"
-    if Path(path).is_dir() or cached.is_dir():
+    if Path(path).is_dir() or _cached(path).is_dir():
         return
     if constants.HF_HUB_OFFLINE:
         why = "HF_HUB_OFFLINE is set"
