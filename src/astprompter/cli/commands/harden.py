@@ -87,7 +87,11 @@ def harden(
     if not is_main():
         return
     say(f"\nRepaired defender: {out / 'best'} (iteration {trainer.state.best_iteration})")
-    say(f"Measure it:        astprompter evaluate {names[0]} defender.path={out / 'best'} --out {out / 'after'}")
+    before = trainer.settings.defender.path
+    say(
+        f"Measure it:        astprompter evaluate {names[0]} --repair --defender {before} --defender {out / 'best'} "
+        f"--out {out}-measured"
+    )
     say(f"Attack it anew:    astprompter train defender.path={out / 'best'} --out NEW")
 
 
