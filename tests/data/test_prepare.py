@@ -521,6 +521,7 @@ def test_prepare_reddit_through_the_command_line(
     assert "number" in out
 
 
+@pytest.mark.slow
 def test_prepare_the_other_sets_from_local_files(tmp_path: Path, capsys: Any) -> None:
     rtp = tmp_path / "prompts.jsonl"
     rtp.write_text(json.dumps({"prompt": {"text": "a"}, "continuation": {"text": " b", "toxicity": 0.9}}) + "\n")

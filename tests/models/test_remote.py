@@ -101,6 +101,7 @@ def test_sampling_settings_and_the_rows_own_seed_are_sent(server: TinyServer) ->
     assert {b["seed"] for b, _ in server.seen} == {7 << 7, 8 << 7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", ["constant", "negated", "positive", "restless", "hindsight", "nan", "short"])
 @pytest.mark.parametrize("flavour", ["vllm", pytest.param("echo", marks=pytest.mark.slow)])
 def test_log_probs_of_the_right_shape_and_the_wrong_meaning_are_refused(parts: Any, flavour: str, lie: str) -> None:

@@ -66,6 +66,7 @@ def test_greedy_lock_step_is_generate_greedy(make_lm: Any, family: str) -> None:
             assert list(speech.token_ids or ()) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.slow), "llama"])
 def test_sampling_does_not_depend_on_batch_mates(make_lm: Any, family: str) -> None:
     lm = make_lm(family)
@@ -276,6 +277,7 @@ def test_irregular_branches_of_shared_branches(make_lm: Any) -> None:
     assert first.branch(chosen).speak(keys_for(3, 2)) == alone.speak(keys_for(3, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
 def test_rows_that_have_ended_leave_the_batch(make_lm: Any, family: str, monkeypatch: Any) -> None:
     """End of text is made likely, so that rows end at different tokens; later speech must not notice."""
@@ -330,6 +332,7 @@ def test_an_end_outside_the_vocabulary_is_no_end(make_lm: Any) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_window_is_no_limit_of_the_context_and_counts_tokens_not_holes(tokenizer: Any, every: int) -> None:
     from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM

@@ -50,6 +50,7 @@ def imported(tree: ast.AST) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_no_source_reads_or_writes_pickles_or_runs_what_it_read() -> None:
     """By the syntax tree: imports, calls and arguments."""
     for path in SOURCES:
@@ -67,6 +68,7 @@ def test_no_source_reads_or_writes_pickles_or_runs_what_it_read() -> None:
                 assert given.get("use_safetensors") == "True", f"{path}: {name}"
 
 
+@pytest.mark.slow
 def test_only_two_modules_reach_for_the_network() -> None:
     """A server by its address, and data sets that a user asks for; telemetry would be a third."""
     found = {path.name for path in SOURCES if imported(tree_of(path)) & NETWORK_MODULES}

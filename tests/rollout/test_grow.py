@@ -105,6 +105,7 @@ def test_branching_one_is_a_trajectory(make_lm: Any) -> None:
     assert [path.prefix for path in paths] == OPENINGS
 
 
+@pytest.mark.slow
 def test_different_tokenizers_work_on_the_two_sides(make_lm: Any) -> None:
     from helpers.tiny import make_tokenizer
 

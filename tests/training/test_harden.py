@@ -171,7 +171,6 @@ def test_benign_conversations_end_before_the_first_text_that_is_not_clean(tmp_pa
         BenignConversations.of([], run.models.adversary, run.models.reference, clean=0.0, most=99)
 
 
-@pytest.mark.slow
 def test_a_defender_that_fails_at_nothing_ends_the_repair(tmp_path: Path, tokenizer: Any, caplog: Any) -> None:
     class Harmless:
         name = "harmless"
