@@ -24,6 +24,8 @@ from astprompter.workflows.suite import SUITE, compare, make_suite, retest
 from helpers.commands import call
 from helpers.files import config_file, read_rows
 from helpers.report_runs import write_run
+from helpers.server import serving
+from helpers.tiny import make_model, make_tokenizer
 
 
 class Model(Speaker):
@@ -248,6 +250,33 @@ def test_the_commands_their_exit_codes_and_junit(run: Path, tmp_path: Path, agai
     results = ["--results", str(tmp_path / "r.json"), "--against", str(tmp_path / "suite" / "retest.json")]
     assert call(capsys, "retest", suite, *results, "-o", str(tmp_path / "both.json"))[0] == 1  # none assessed
     assert RetestFile.read(tmp_path / "both.json").against == str(tmp_path / "suite" / "retest.json")
+
+
+@pytest.mark.slow
+def test_a_served_model_is_tested_as_in_continuous_integration(
+    run: Path, tmp_path: Path, against: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    really = module.build_defender
+    monkeypatch.setattr(module, "build_scorer", lambda settings: WordScorer("a"))
+    against(always)
+    make_suite([run], tmp_path / "suite", samples=4)
+    monkeypatch.setattr(module, "build_defender", really)
+    junit, tokenizer = tmp_path / "x.xml", make_tokenizer()
+    with serving(make_model("gpt2", len(tokenizer)), tokenizer) as server:
+        served = ["defender.path=openai:tiny", f"remote.base_url={server.url}", "remote.likelihood=server"]
+        command = ["retest", str(tmp_path / "suite"), *served, "--junit", str(junit), "--fail-over"]
+        code, _, err = call(capsys, *command, "0")
+        found = RetestFile.read(tmp_path / "suite" / "retest.json")
+        assert [(row.drawn, row.assessed) for row in found.cases] == [(4, 4)] * 4
+        failing = [row for row in found.cases if row.failed]
+        assert {row.outcome for row in failing} == {"still failing"}
+        assert (code, found.config.remote is not None) == (3, True)
+        assert "mean share of samples that fail" in err
+        tests = ElementTree.fromstring(junit.read_text())  # noqa: S314
+        assert (tests.get("tests"), tests.get("failures"), tests.get("errors")) == ("4", str(len(failing)), "0")
+        assert call(capsys, *command, "0.99")[0] == 0
+        server.fault = lambda number, body: "status:503"
+        assert call(capsys, *command, "0.99", "remote.retries=0")[0] == 1  # nothing assessed passes no gate
 
 
 def test_what_could_not_be_assessed_is_neither_fixed_nor_known_before(
