@@ -49,6 +49,18 @@ def weight_options(file: str | None) -> dict[str, Any]:
     return {"quantization_config": chosen(dequantize=True)} if file and chosen else {}
 
 
+def advice(path: Path) -> str:
+    """What to do about a file that cannot be loaded: none helps but another copy where the file itself is not whole."""
+    from gguf import GGUFReader
+
+    try:
+        if path.is_file():
+            GGUFReader(str(path))
+    except Exception:  # whatever the reader stumbles over, no other program reads the file either
+        return "the file is cut short or no GGUF; copy or download it again"
+    return SERVE
+
+
 def ends_of(path: str, name: str, file: str, revision: str | None) -> list[int]:
     """Ids of the tokens that end a text or a turn, as the file tells them.
 

@@ -17,7 +17,7 @@ import torch
 from ...base.errors import UserError
 from ...base.strict_json import read_object
 from ...data.download import reaches
-from .gguf import SERVE, ends_of, file_options, made_plain, parts_of, weight_options
+from .gguf import advice, ends_of, file_options, made_plain, parts_of, weight_options
 
 _CONVERT = (
     'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
@@ -212,7 +212,9 @@ def explained(path: str, what: str) -> Iterator[None]:
             why = f"its weights are not in safetensors; convert them: {_CONVERT.format(path, Path(path).name)}"
         elif type(error).__name__ == "SafetensorError" and (damaged := _damaged(name)):
             why = f"'{damaged}' is cut short or damaged ({why}); copy or download that file again"
-        raise UserError(f"cannot load {what} '{path}': {why}{f'; {SERVE}' if file else ''}") from error
+        raise UserError(
+            f"cannot load {what} '{path}': {why}{f'; {advice(Path(name) / file)}' if file else ''}"
+        ) from error
 
 
 def _damaged(path: str) -> Path | None:
