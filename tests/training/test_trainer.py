@@ -18,7 +18,8 @@ from astprompter.config import settings_from
 from astprompter.models.local.lm import weights_hash
 from astprompter.models.local.loading import load_model
 from astprompter.runs.directory import LOG
-from astprompter.training.metrics import why_no_pairs
+from astprompter.runs.schema.run import LogRow
+from astprompter.training.metrics import summary_line, why_no_pairs
 from astprompter.training.optimizer import learning_rate
 from astprompter.training.preference import PreferenceTrainer
 from astprompter.training.state import Clock
@@ -347,3 +348,15 @@ def test_models_without_tree_masks_train_the_same_and_it_is_said_once(
         rows.append([row for row in read_rows(tmp_path / name / LOG) if row["type"] == "iteration"])
     assert [row["loss"] for row in rows[0]] == pytest.approx([row["loss"] for row in rows[1]], rel=1e-3)
     assert len([line for line in caplog.messages if "refuses a mask" in line]) == 2  # adversary and reference
+
+
+def test_what_gave_nothing_says_so_once_and_stops_in_the_end(tmp_path: Path, tokenizer: Any, caplog: Any) -> None:
+    idle = trainer(tmp_path / "run", tokenizer, settings())
+    idle._heed_no_pair([], {})
+    idle._heed_no_pair([], {})
+    assert [record.levelname for record in caplog.records if "gave no preference pair" in record.message] == ["WARNING"]
+    assert "no eliciting text gave one; use other data.eliciting" in caplog.text
+    idle.idle = 20
+    with pytest.raises(RunError, match="20 iterations in a row gave no preference pair"):
+        idle._heed_no_pair([], {})
+    assert summary_line(LogRow(type="iteration", iteration=3, updates=7)).endswith("update     7")
