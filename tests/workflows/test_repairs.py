@@ -84,7 +84,8 @@ def test_the_whole_command_its_model_and_what_it_learnt_from(tmp_path: Path, cap
     code, said, err = call(capsys, "harden", run, "-o", str(out), *FEW)
     assert code == 0, err
     assert "Repaired defender:" in said
-    assert f"astprompter evaluate {run} defender.path={out / 'best'}" in said
+    before = RunDirectory.open(Path(run)).settings().defender.path
+    assert f"astprompter evaluate {run} --repair --defender {before} --defender {out / 'best'}" in said
     rows = read_rows(out / "log.jsonl")
     assert [row["type"] for row in rows][:2] == ["dev", "iteration"]
     assert {row["adversary"] for row in read_rows(out / ATTACKS)} <= {"run", "untuned"}
