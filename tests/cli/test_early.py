@@ -42,7 +42,6 @@ def _nothing_is_loaded(folder: Path, monkeypatch: Any) -> None:
 _SMALL = "evaluation.prefixes=2"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [

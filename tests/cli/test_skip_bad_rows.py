@@ -78,7 +78,6 @@ def test_a_file_without_one_good_row_is_an_error_all_the_same(tmp_path: Path, ca
     assert "line 1: holds a NUL character" in err
 
 
-@pytest.mark.slow
 def test_looking_at_data_and_preparing_it(
     spoilt: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
