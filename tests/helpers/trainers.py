@@ -9,9 +9,10 @@ from typing import Any
 from astprompter.base.records import ElicitingText, Prefix
 from astprompter.config import Settings, settings_from
 from astprompter.models.local.lm import LanguageModel
-from astprompter.runs.directory import RunDirectory
+from astprompter.runs.directory import LOG, RunDirectory
 from astprompter.training.preference import PreferenceTrainer
 from astprompter.training.state import TrainingModels
+from astprompter.training.trainer import Trainer
 from helpers.files import config_file
 from helpers.tiny import PREFIXES, SHORT, WordScorer, make_model, probed_once
 
@@ -62,3 +63,13 @@ def trainer(path: Path, tokenizer: Any, chosen: Settings, *, resume: bool = Fals
 
 def stable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in {"seconds", "rates"}} for row in rows]
+
+
+def begun(run: Trainer[Any], *, measured: bool) -> None:
+    """Take a run through its start and its first iteration to a checkpoint; ``measured``: with a dev evaluation."""
+    run.measure_dev()
+    run._save()
+    run._log(LOG, [run.iterate()])
+    if measured:
+        run.measure_dev()
+    run._save()

@@ -15,7 +15,7 @@ from astprompter.runs.schema.run import Counters, LogRow, NllMean, RewardMeans
 from astprompter.training.best import _chosen
 from astprompter.training.metrics import summary_line
 from astprompter.workflows.resume import check_resumable
-from helpers.trainers import settings, stable, trainer
+from helpers.trainers import begun, settings, stable, trainer
 
 VARIED = [("a red goose", "flies"), ("two grey wolves", "howl at once"), ("bread and butter", "taste fine")]
 
@@ -98,11 +98,7 @@ def test_a_resumed_run_chooses_as_if_nothing_had_happened(tmp_path: Path, tokeni
     straight = trainer(tmp_path / "a", tokenizer, chosen)
     straight.run()
     broken = trainer(tmp_path / "b", tokenizer, chosen)
-    broken.measure_dev()
-    broken._save()
-    broken._log("log.jsonl", [broken.iterate()])
-    broken.measure_dev()
-    broken._save()
+    begun(broken, measured=True)
     resumed = trainer(tmp_path / "b", tokenizer, chosen, resume=True)
     assert resumed.state == broken.state
     resumed.run()

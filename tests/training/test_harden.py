@@ -78,6 +78,13 @@ def test_divergence_by_hand() -> None:
     old, new = torch.zeros(1, 2), torch.log(torch.tensor([[0.25, 0.75]]))
     assert divergence(old, new).item() == pytest.approx(0.5 * math.log(4 / 3), abs=1e-6)
     assert divergence(new, new).item() == pytest.approx(0.0, abs=1e-6)
+    never = torch.tensor([[-math.inf]])  # a vocabulary that was filled up: nobody says its last token
+    tuned = torch.cat([new, never], dim=1).requires_grad_()
+    filled = divergence(torch.cat([old, never], dim=1), tuned).sum()
+    filled.backward()
+    assert filled.item() == pytest.approx(0.5 * math.log(4 / 3), abs=1e-6)
+    assert tuned.grad is not None
+    assert tuned.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -16,7 +16,7 @@ from astprompter.runs.directory import ARCHIVE
 from astprompter.training.metrics import tree_row
 from astprompter.training.novelty import Archive, novel_rewards
 from helpers.files import read_rows
-from helpers.trainers import settings, trainer
+from helpers.trainers import begun, settings, trainer
 
 
 def node(text: str, tox: float = 1.0, reward: float = 0.5) -> Node:
@@ -93,10 +93,7 @@ def test_a_resumed_run_goes_on_with_the_failures_that_it_found(tmp_path: Path, t
     straight = trainer(tmp_path / "a", tokenizer, chosen)
     straight.run()
     broken = trainer(tmp_path / "b", tokenizer, chosen)
-    broken.measure_dev()
-    broken._save()
-    broken._log("log.jsonl", [broken.iterate()])
-    broken._save()
+    begun(broken, measured=False)
     broken.iterate()  # what it finds is dropped, and found again
     resumed = trainer(tmp_path / "b", tokenizer, chosen, resume=True)
     assert len(resumed.archive) == sum(row["iteration"] == 1 for row in read_rows(tmp_path / "b" / ARCHIVE))

@@ -18,7 +18,7 @@ from astprompter.training.sft import SFTTrainer
 from astprompter.training.state import TrainingModels
 from helpers.files import config_file, read_rows
 from helpers.tiny import PREFIXES, SHORT, WordScorer, make_model
-from helpers.trainers import OPENINGS, TEXTS, stable
+from helpers.trainers import OPENINGS, TEXTS, begun, stable
 
 
 def settings(**training: Any) -> Settings:
@@ -78,11 +78,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
     straight = trainer(tmp_path / "a", tokenizer, settings())
     straight.run()
     broken = trainer(tmp_path / "b", tokenizer, settings())
-    broken.measure_dev()
-    broken._save()
-    broken.directory.append(LOG, [broken.iterate()])
-    broken.measure_dev()
-    broken._save()
+    begun(broken, measured=True)
     broken.directory.append(LOG, [broken.iterate()])
     resumed = trainer(tmp_path / "b", tokenizer, settings(), resume=True)
     assert resumed.state.iteration == 1

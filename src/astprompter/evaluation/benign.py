@@ -17,7 +17,8 @@ from ..base.vectors import hashed_vectors, words_of
 from ..models.local.lm import LanguageModel
 from ..rollout.grow import in_step
 from ..runs.schema.repair import BenignReplies, BenignTexts, Changed
-from ..training.packing import Packed, groups_of, pack
+from ..training.loss import divergence_of
+from ..training.packing import groups_of, pack, scored_states
 from .diversity import distinct, vendi
 from .statistics import Estimate, Floats, Options, bootstrap, of_share
 
@@ -133,13 +134,16 @@ def on_tokens(old: LanguageModel, new: LanguageModel, texts: Sequence[Parts]) ->
     told: dict[int, Floats] = {}
     for group in groups_of([len(before) + len(after) for _, before, after in rows], _TOKENS):
         packed = pack([rows[i][1:] for i in group], share=False)
-        states, targets = [_states(lm, packed) for lm in (old, new)], packed.targets[:, None]
+        states, targets = [], packed.targets[:, None]
+        for lm in (old, new):
+            with lm.precision():
+                states.append(scored_states(lm, packed))
         figures, step = [], max(1, _LOGITS_AT_ONCE // old.vocabulary_size)
         for start in range(0, len(targets), step):
             own = slice(start, start + step)
             one, two = (_logps(lm, held[own]) for lm, held in zip((old, new), states, strict=True))
-            kl = torch.where(one > -torch.inf, one.exp() * (one - two), 0.0).sum(dim=-1)
-            figures.append(torch.stack([-one.gather(1, targets[own])[:, 0], -two.gather(1, targets[own])[:, 0], kl]))
+            told_by = (-logps.gather(1, targets[own])[:, 0] for logps in (one, two))
+            figures.append(torch.stack([*told_by, divergence_of(one, two)]))
         ends = np.cumsum(packed.lengths.numpy())[:-1]
         told.update(zip(group, np.split(torch.cat(figures, dim=1).double().numpy(), ends, axis=1), strict=True))
     values: list[list[Floats]] = [[np.zeros((3, 0))] for _ in texts]
@@ -150,13 +154,6 @@ def on_tokens(old: LanguageModel, new: LanguageModel, texts: Sequence[Parts]) ->
     for number, figures_of_text in enumerate(whole):
         table[:, number, : figures_of_text.shape[1]] = figures_of_text
     return OnTokens(*table)
-
-
-def _states(lm: LanguageModel, packed: Packed) -> Tensor:
-    """Hidden states before every measured token, [tokens, width]."""
-    with lm.precision():
-        hidden = lm.forward(*(part.to(lm.device) for part in (packed.ids, packed.mask, packed.positions)))
-    return hidden.flatten(0, 1)[packed.states.to(lm.device)]
 
 
 def _logps(lm: LanguageModel, states: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..base.protocols import Encoder, Scorer, Speaker
 from ..base.randomness import key_of
 from ..base.records import MANY, Prefix, Trajectory
 from ..config import Settings
-from ..rollout.distinct import Exchange, Failing, failing_in
+from ..rollout.distinct import Failing, failing_on
 from ..rollout.grow import trajectory_of
 from ..rollout.reward import mean_nll, missing_utterance
 from ..rollout.run import Keeper, roll_out
@@ -194,14 +194,8 @@ def _measured(
     accumulated = any(path.accumulated for path in paths)
     failing: list[Failing] = []
     for row, path in enumerate(paths):
-        turns = [
-            Exchange(
-                turn.utterance.text, turn.reply.text, turn.tox_reply, turn.nll,
-                confirmed=confirming is None or bool(confirming[row, index] > options.threshold),
-            )
-            for index, turn in enumerate(path.turns)
-        ]  # fmt: skip
-        failing += failing_in(0, row, path.prefix.text, turns, options.threshold, accumulated=path.accumulated)
+        sure = None if confirming is None else (confirming[row] > options.threshold).tolist()
+        failing += failing_on(path, row, options.threshold, confirmed=sure)
     return Measured(
         seeds=(options.seed,),
         prefixes=tuple(path.prefix.id for path in paths),

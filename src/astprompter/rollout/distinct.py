@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.protocols import Encoder
-from ..base.records import RolloutTree
+from ..base.records import RolloutTree, Trajectory
 from ..base.vectors import HashedGrams, words_of
 from .grow import trajectory_of
 
@@ -86,6 +86,25 @@ def failing_in(
         before = said if accumulated else f"{before}{turn.utterance} {turn.reply}"
 
 
+def failing_on(
+    path: Trajectory, number: int, threshold: float, *, confirmed: Sequence[bool] | None = None
+) -> Iterator[Failing]:
+    """The failing turns of a trajectory of the first seed.
+
+    Args:
+        path: The trajectory.
+        number: Number of its prefix, from 0.
+        threshold: A reply whose toxicity is above this is a failure.
+        confirmed: Of every turn, whether all scorers call its reply toxic; all where there is one scorer.
+    """
+    told = confirmed if confirmed is not None else [True] * len(path.turns)
+    turns = [
+        Exchange(turn.utterance.text, turn.reply.text, turn.tox_reply, turn.nll, sure)
+        for turn, sure in zip(path.turns, told, strict=True)
+    ]
+    return failing_in(0, number, path.prefix.text, turns, threshold, accumulated=path.accumulated)
+
+
 def own_words(text: str, before: str) -> str:
     """A text without the runs of at least :data:`LEAST_COPIED` words that stand in ``before`` too."""
     words, source = words_of(text), words_of(before)
@@ -140,10 +159,7 @@ def likeness(failing: Sequence[Failing], encoder: Encoder) -> tuple[Vectors, Vec
 
 def distinct_in(trees: Sequence[RolloutTree], threshold: float) -> int:
     """Distinct failures in conversations, trees of branching 1, told apart by hashed n-grams."""
-    found: list[Failing] = []
-    for number, tree in enumerate(trees):
-        turns = [Exchange(t.utterance.text, t.reply.text, t.tox_reply, t.nll) for t in trajectory_of(tree).turns]
-        found += failing_in(0, number, tree.prefix.text, turns, threshold, accumulated=False)
+    found = [one for i, tree in enumerate(trees) for one in failing_on(trajectory_of(tree), i, threshold)]
     similar = likeness(sorted(found, key=place_of), HashedGrams())[2]
     return int(greedy(similar, ALIKE).max(initial=-1)) + 1
 

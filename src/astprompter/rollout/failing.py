@@ -11,7 +11,7 @@ import numpy as np
 from ..base.protocols import Scorer
 from ..base.records import RolloutTree, Turn
 from ..base.vectors import HashedGrams
-from .distinct import ALIKE, Exchange, Failing, failing_in, greedy, likeness, place_of
+from .distinct import ALIKE, Failing, failing_on, greedy, likeness, place_of
 from .grow import trajectory_of
 from .repair import Conversation, case_of
 from .reward import contexts_of, score_texts
@@ -65,8 +65,7 @@ def failures_in(
     found = []
     for number, (tree, adversary) in enumerate(zip(trees, led, strict=True)):
         path = trajectory_of(tree)
-        turns = [Exchange(turn.utterance.text, turn.reply.text, turn.tox_reply, turn.nll) for turn in path.turns]
-        for texts in failing_in(0, number, path.prefix.text, turns, threshold, accumulated=False):
+        for texts in failing_on(path, number, threshold):
             until = path.turns[: texts.turn + 1]
             again = Conversation(
                 (first + number, len(until)), path.prefix.text,

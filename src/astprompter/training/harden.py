@@ -195,8 +195,9 @@ class HardenTrainer(Trainer[PreferencePair]):
     def keep(self, row: LogRow) -> None:
         """Save the policy of a dev row."""
         self.state.best_failures = row.failures.share if row.failures else None
-        before = next((one for one in self.directory.log() if one.type == "dev"), row)
-        pairs = sum(one.pairs.on_policy for one in self.directory.log() if one.pairs)
+        logged = self.directory.log()
+        before = next((one for one in logged if one.type == "dev"), row)
+        pairs = sum(one.pairs.on_policy for one in logged if one.pairs)
         save_repaired(self.directory.best, self.models.adversary, self.settings, before, row, pairs)
 
     def _benign(self, prefixes: Sequence[Prefix], name: str) -> BenignConversations:

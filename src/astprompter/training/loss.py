@@ -6,6 +6,7 @@ a policy to another where nothing is to change.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -85,5 +86,9 @@ def divergence(old_logits: Tensor, new_logits: Tensor) -> Tensor:
     Returns:
         [positions].
     """
-    old, new = F.log_softmax(old_logits, dim=-1), F.log_softmax(new_logits, dim=-1)
-    return (old.exp() * (old - new)).sum(dim=-1)
+    return divergence_of(F.log_softmax(old_logits, dim=-1), F.log_softmax(new_logits, dim=-1))
+
+
+def divergence_of(old: Tensor, new: Tensor) -> Tensor:
+    """:func:`divergence` of log-probabilities [positions, vocabulary]; a token that the old one never says adds 0."""
+    return torch.where(old > -torch.inf, old.exp() * (old - new), 0.0).sum(dim=-1)

@@ -212,6 +212,12 @@ def _members(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
     return list(members.values())
 
 
+def scored_states(lm: LanguageModel, packed: Packed) -> Tensor:
+    """Hidden states before every scored token, float [scored, width], on the model's device."""
+    hidden = lm.forward(*(part.to(lm.device) for part in (packed.ids, packed.mask, packed.positions)))
+    return hidden.flatten(0, 1)[packed.states.to(lm.device)]
+
+
 def sequence_logps(lm: LanguageModel, packed: Packed, *, average: bool = False) -> Tensor:
     """Log π(scored tokens | prompt) of every sequence, nats: float [sequences].
 
@@ -224,8 +230,7 @@ def sequence_logps(lm: LanguageModel, packed: Packed, *, average: bool = False) 
     targets = packed.targets.to(device)
     slab = max(1, _LOGITS_AT_ONCE // lm.vocabulary_size)
     with lm.precision():
-        hidden = lm.forward(packed.ids.to(device), packed.mask.to(device), packed.positions.to(device))
-        states = hidden.flatten(0, 1)[packed.states.to(device)]  # [scored, width]
+        states = scored_states(lm, packed)
         parts = [
             -torch.nn.functional.cross_entropy(
                 lm.logits(states[start : start + slab]).float(), targets[start : start + slab], reduction="none"
@@ -248,11 +253,7 @@ def sequence_divergences(lm: LanguageModel, reference: LanguageModel, packed: Pa
         packed: From :func:`pack`.
     """
     device = lm.device
-    places, slab = packed.states.to(device), max(1, _LOGITS_AT_ONCE // lm.vocabulary_size)
-
-    def states_of(model: LanguageModel) -> Tensor:
-        hidden = model.forward(packed.ids.to(device), packed.mask.to(device), packed.positions.to(device))
-        return hidden.flatten(0, 1)[places]
+    slab = max(1, _LOGITS_AT_ONCE // lm.vocabulary_size)
 
     def apart(ours: Tensor, theirs: Tensor) -> Tensor:
         with torch.no_grad():
@@ -261,11 +262,11 @@ def sequence_divergences(lm: LanguageModel, reference: LanguageModel, packed: Pa
 
     with lm.precision():
         with torch.no_grad():
-            old = states_of(reference)
-        new = states_of(lm)
+            old = scored_states(reference, packed)
+        new = scored_states(lm, packed)
         parts = [
             checkpoint(apart, new[start : start + slab], old[start : start + slab], use_reentrant=False)
-            for start in range(0, len(places), slab)
+            for start in range(0, len(new), slab)
         ]
     found = torch.cat(parts)[packed.uses.to(device)]
     return torch.zeros(len(packed.lengths), device=device).index_add(0, packed.owners.to(device), found)
