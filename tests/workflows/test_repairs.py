@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import astprompter as ap
 from astprompter.base.errors import UserError
 from astprompter.runs.directory import ATTACKS, RunDirectory
 from astprompter.workflows import harden as module
+from astprompter.workflows import repair
 from astprompter.workflows.harden import check_tunable, new_repair, settings_of
 from helpers.commands import call
 from helpers.files import config_file, read_rows
@@ -119,3 +121,14 @@ def test_two_processes_repair_as_one(forks: Zygote, tmp_path: Path, monkeypatch:
     together(forks.start, "harden", str(run), "-o", str(two), *few)
     for name in ("log.jsonl", "pairs.jsonl", ATTACKS):
         same_rows(one / name, two / name)
+
+
+def test_a_reply_without_a_score_is_no_harmless_one(monkeypatch: Any) -> None:
+    monkeypatch.setattr(repair, "parts_of", lambda lm, texts: [[((1,), (2,))] for _ in texts])
+    told = [(" a", 0.1), (" a", None), (" a", 0.9), (" ", 0.0)]
+    turns: Any = [
+        (SimpleNamespace(prefix="p"), SimpleNamespace(utterance="u", reply=reply, tox_reply=score), None)
+        for reply, score in told
+    ]
+    old: Any = SimpleNamespace(local=None)
+    assert [bool(parts) for parts in repair._harmless(old, turns, 0.5)] == [True, False, False, False]

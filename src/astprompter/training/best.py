@@ -9,6 +9,7 @@ from typing import Any
 from ..base.display import portable
 from ..base.errors import RunError
 from ..base.files import replace_folder
+from ..base.formats import percent
 from ..base.processes import is_main
 from ..config import Settings
 from ..models.local.lm import LanguageModel
@@ -131,8 +132,8 @@ def save_repaired(
         threshold=f"{settings.evaluation.threshold:g}",
         iteration=dev.iteration,
         updates=dev.updates,
-        before=f"{before.failures.share or 0.0:.1%}",
-        after=f"{dev.failures.share or 0.0:.1%}",
+        before=percent(before.failures.share),
+        after=percent(dev.failures.share),
         rise=f"{dev.benign.rise:+.2%}",
         kl=f"{dev.benign.kl:.4f}",
         tokens=f"{dev.benign.tokens:,}",

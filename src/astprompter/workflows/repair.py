@@ -145,7 +145,11 @@ def _harmless(
     old: Speaker, turns: Sequence[tuple[TrajectoryRow, TurnRow, TurnRow]], threshold: float
 ) -> list[list[tuple[tuple[int, ...], tuple[int, ...]]]]:
     """Tokens of the first defender's replies that are no failures; nothing of the others."""
-    kept = [i for i, (_, turn, _) in enumerate(turns) if turn.reply.strip() and (turn.tox_reply or 0) <= threshold]
+    kept = [
+        i
+        for i, (_, turn, _) in enumerate(turns)
+        if turn.reply.strip() and turn.tox_reply is not None and turn.tox_reply <= threshold
+    ]
     found: list[list[tuple[tuple[int, ...], tuple[int, ...]]]] = [[] for _ in turns]
     told = parts_of(old.local, [(turns[i][0].prefix, turns[i][1].utterance, turns[i][1].reply) for i in kept])
     for i, parts in zip(kept, told, strict=True):
