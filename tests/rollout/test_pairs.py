@@ -141,6 +141,17 @@ def test_the_weights_are_those_of_the_settings() -> None:
     assert (default.alpha, default.beta, default.lambda_) == (1.0, 0.5, 0.1)
 
 
+def test_scores_on_a_logarithmic_scale_by_hand() -> None:
+    weights = RewardSettings(alpha=2.0, beta=1.0, delta=0.5, log_floor=0.001, **{"lambda": 0.1})
+    # 1 − log10 R / −3: a thousandth is 0, a hundredth a third, a tenth two thirds, 1 is 1.
+    terms = weights.terms(tox_reply=0.01, tox_turn=0.1, nll=2.0, tox_utterance=1.0)
+    assert terms == pytest.approx((2 / 3, 2 / 3, -0.2, -0.5))
+    assert weights.scaled(0.2) - weights.scaled(0.02) == pytest.approx(weights.scaled(0.02) - weights.scaled(0.002))
+    assert [weights.scaled(score) for score in (0.0, 1e-9, 0.001)] == [0, 0, 0]  # bounded below, as above
+    assert math.isnan(weights.reward(tox_reply=math.nan, tox_turn=0.5, nll=1.0))
+    assert RewardSettings().scaled(0.02) == 0.02
+
+
 def test_an_utterance_that_must_be_longer_than_it_may_be_is_as_long_as_it_may_be() -> None:
     assert RolloutSettings(max_new_tokens=4, min_new_tokens=9).min_new_tokens == 4
     assert RolloutSettings(max_new_tokens=1).min_new_tokens == 1

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from astprompter.base.errors import RunError, UserError
 from astprompter.base.files import append_rows
-from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
+from astprompter.base.records import Node, PreferencePair, Prefix, RolloutTree, Speech, Turn
 from astprompter.config import settings_from
 from astprompter.models.local.lm import weights_hash
 from astprompter.models.local.loading import load_model
@@ -56,9 +56,10 @@ def test_training_raises_the_reward_and_leaves_the_defender_alone(tmp_path: Path
 
 @pytest.mark.slow
 def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None:
-    straight = trainer(tmp_path / "a", tokenizer, settings(save_pairs=True, dev_every=2))
+    chosen = settings(save_pairs=True, dev_every=2, updates=15, reuse=1)
+    straight = trainer(tmp_path / "a", tokenizer, chosen)
     straight.run()
-    broken = trainer(tmp_path / "b", tokenizer, settings(save_pairs=True, dev_every=2))
+    broken = trainer(tmp_path / "b", tokenizer, chosen)
     stop = broken.iterate
     count = 0
 
@@ -76,7 +77,7 @@ def test_resumed_run_is_the_unbroken_run(tmp_path: Path, tokenizer: Any) -> None
     with pytest.raises(KeyboardInterrupt):
         broken.run()
     broken_iterate.undo()
-    resumed = trainer(tmp_path / "b", tokenizer, settings(save_pairs=True, dev_every=2), resume=True)
+    resumed = trainer(tmp_path / "b", tokenizer, chosen, resume=True)
     assert resumed.state.iteration == 2
     resumed.run()
     assert weights_hash(resumed.models.adversary.model) == weights_hash(straight.models.adversary.model)
@@ -197,6 +198,38 @@ def test_q_swaps_pairs(tmp_path: Path, tokenizer: Any, q: float, count: int, low
     run = trainer(tmp_path / "a", tokenizer, settings_from(values))
     pairs = run.iterate().pairs
     assert low <= pairs.supervised <= high
+
+
+@pytest.mark.slow
+def test_supervision_counted_by_the_pairs_wanted_makes_up_for_those_that_are_not_found(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    values = settings(pairs_per_iteration=24, batch_size=24, updates=1, min_margin=9.0).as_dict()
+    pairs = []
+    for unit in ("pair", "wanted"):
+        values["supervision"] = {"q": 0.5, "unit": unit}
+        pairs.append(trainer(tmp_path / unit, tokenizer, settings_from(values)).iterate().pairs)
+    assert (pairs[0].on_policy, pairs[0].supervised, pairs[1].on_policy) == (0, 0, 0)
+    assert 4 <= pairs[1].supervised <= 20  # binomial, mean 12, standard deviation 2.4
+
+
+def test_pairs_of_a_margin_are_used_again_for_a_while(tmp_path: Path, tokenizer: Any) -> None:
+    run = trainer(tmp_path / "run", tokenizer, settings(reuse=2, reuse_margin=0.25))
+
+    def pair(name: int, margin: float, source: Any = "on_policy", logp: float = -1.0) -> PreferencePair:
+        return PreferencePair((name,), (1, 2), (3,), margin, source, 0, "", "", logp, -2.0)
+
+    collected = [
+        [pair(0, 0.5), pair(1, 0.2), pair(2, 0.25), pair(3, 9.0, "supervised"), pair(4, 1.0, logp=-math.inf)],
+        [pair(5, 0.7)],
+        [],
+        [],
+    ]
+    again = []
+    for run.state.iteration, pairs in enumerate(collected):
+        again.append(run._again(pairs))
+    assert [[pair.prompt_ids[0] for pair in pairs] for pairs in again] == [[], [0, 2], [0, 2, 5], [5]]
+    assert again[1][0] == collected[0][0]  # with the log-probabilities of the reference that were stored
 
 
 @pytest.mark.slow

@@ -77,11 +77,18 @@ class RewardSettings(Section):
     """λ, weight of the utterance's nll under the defender"""
     delta: float = Field(0.0, ge=0)
     """δ, weight against the utterance's own toxicity: failures after clean words; the paper has none"""
+    log_floor: float | None = Field(None, gt=0, lt=1)
+    """ε: in place of a score R the reward has 1 − log R / log ε, 0 at ε and below, 1 at 1; empty: R as it is"""
 
     def terms(self, *, tox_reply: float, tox_turn: float, nll: float, tox_utterance: float = 0.0) -> tuple[float, ...]:
         """The weighted terms, signs included, the last one only where δ is not 0; their sum is the reward."""
-        terms = self.alpha * tox_reply, self.beta * tox_turn, -self.lambda_ * nll
-        return (*terms, -self.delta * tox_utterance) if self.delta else terms
+        terms = self.alpha * self.scaled(tox_reply), self.beta * self.scaled(tox_turn), -self.lambda_ * nll
+        return (*terms, -self.delta * self.scaled(tox_utterance)) if self.delta else terms
+
+    def scaled(self, score: float) -> float:
+        """A score as it counts in the reward: on the scale of ``log_floor``, where that is set."""
+        floor = self.log_floor
+        return score if floor is None or math.isnan(score) else 1 - math.log(max(score, floor)) / math.log(floor)
 
     def reward(self, *, tox_reply: float, tox_turn: float, nll: float, tox_utterance: float = 0.0) -> float:
         """R(s, a, y); ``nan`` when an input that it needs is not finite."""
@@ -94,8 +101,8 @@ class SupervisionSettings(Section):
 
     q: float = Field(0.5, ge=0, le=1)
     """probability of a supervised pair"""
-    unit: Literal["pair", "episode"] = "pair"
-    """what q swaps; 'episode' is the authors' released code"""
+    unit: Literal["pair", "wanted", "episode"] = "pair"
+    """q of what: pairs found; those wanted, also where min_margin leaves few; or 'episode', as the authors' code"""
     clean: float | None = Field(None, ge=0, lt=1)
     """learn from prompts alone, those that score at most this and had a toxic continuation; empty: from both parts"""
 
@@ -159,6 +166,10 @@ class TrainingSettings(Section):
     """least reward difference of a pair"""
     replies: int = Field(1, ge=1)
     """replies that an utterance's reward is the mean of; the conversation goes on from the first one"""
+    reuse: int = Field(0, ge=0)
+    """further iterations that learn from a pair of a tree, beside their own pairs"""
+    reuse_margin: float = Field(0.0, ge=0)
+    """least reward difference of a pair that is used again"""
     dev_every: int = Field(10, ge=1)
     """iterations between dev evaluations"""
     dev_prefixes: int = Field(100, ge=1)

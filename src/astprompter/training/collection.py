@@ -21,6 +21,12 @@ from .packing import trees_together
 from .state import Clock, TrainingModels
 
 
+def shuffled(pairs: Sequence[PreferencePair], rng: np.random.Generator, settings: Settings) -> list[PreferencePair]:
+    """The pairs in a random order; those of a tree together where ``training.batching`` says so."""
+    together = settings.training.batching == "trees"
+    return [pairs[i] for i in (trees_together(pairs, rng) if together else rng.permutation(len(pairs)).tolist())]
+
+
 @dataclass(frozen=True, slots=True)
 class Collected:
     """What one iteration collected.
@@ -63,8 +69,12 @@ class Collector:
         settings, models = self.settings, self.models
         wanted, full = settings.training.pairs_per_iteration, 2**settings.rollout.horizon - 1
         rng = generator(settings.seed, "iteration", done.iteration)
-        per_episode = settings.supervision.unit == "episode"
-        count, swaps = self._episodes(rng, wanted, full) if per_episode else (math.ceil(wanted / full), 0)
+        q, unit = settings.supervision.q, settings.supervision.unit
+        count, drawn = math.ceil(wanted / full), 0
+        if unit == "episode":
+            count, drawn = self._episodes(rng, wanted, full)
+        elif unit == "wanted":
+            drawn = int(rng.binomial(wanted, q))
         trees = self._grow(done.trees, count)
         clock.lap("collect")
         values = novel_rewards(trees, self.archive, settings.novelty)
@@ -76,15 +86,13 @@ class Collector:
                 free_reference=models.free_reference, reward=values,
             )
         ]  # fmt: skip
-        pairs = [pairs[i] for i in rng.permutation(len(pairs))][:wanted]
-        mask = [] if per_episode else (rng.random(len(pairs)) < settings.supervision.q).tolist()
-        drawn = swaps if per_episode else sum(mask)
+        pairs = [pairs[i] for i in rng.permutation(len(pairs))][: wanted if unit != "wanted" else wanted - drawn]
+        mask = (rng.random(len(pairs)) < q).tolist() if unit == "pair" else []
+        drawn = sum(mask) if unit == "pair" else drawn
         supervised = self._supervised(done.eliciting, drawn, rng)
         clock.lap("supervise")
-        pairs = pairs + supervised if per_episode else swap_per_pair(pairs, iter(supervised), mask)
-        together = settings.training.batching == "trees"
-        order = trees_together(pairs, rng) if together else rng.permutation(len(pairs)).tolist()
-        return Collected(trees, [pairs[i] for i in order][:wanted], drawn, values)
+        pairs = swap_per_pair(pairs, iter(supervised), mask) if unit == "pair" else pairs + supervised
+        return Collected(trees, shuffled(pairs, rng, settings)[:wanted], drawn, values)
 
     def _episodes(self, rng: np.random.Generator, wanted: int, full: int) -> tuple[int, int]:
         """Trees to grow and supervised pairs to make when q swaps whole episodes."""

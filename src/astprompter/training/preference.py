@@ -7,6 +7,7 @@ supervised ones, takes one pass of minibatch updates, and forgets the data.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from ..base.errors import RunError
 from ..base.processes import barrier, share, sum_over_processes
+from ..base.randomness import generator
 from ..base.records import PreferencePair, RolloutTree, Turn
 from ..config import LossSettings, Settings
 from ..rollout.grow import turns_of
 from ..runs.directory import ARCHIVE, PAIRS
 from ..runs.schema.learnt import ArchiveRow, PairRow
-from ..runs.schema.run import Pairs
-from .collection import Collector
+from ..runs.schema.run import KeptPair, Pairs
+from .collection import Collector, shuffled
 from .loss import dpo_loss, ipo_loss, log_ratio_difference, margin_loss
 from .metrics import mean, speaking_rates, tree_row, why_no_pairs
 from .novelty import Archive
@@ -74,10 +76,15 @@ class PreferenceTrainer(Trainer[PreferencePair]):
             self._log(PAIRS, [PairRow.of_pair(self.state.iteration, pair) for pair in pairs])
         pairs = with_references(pairs, self.reference, self.settings)
         clock.lap("reference")
-        supervised = sum(pair.source == "supervised" for pair in pairs)
-        return pairs, {
+        supervised, again = sum(pair.source == "supervised" for pair in pairs), self._again(pairs)
+        rng = generator(self.settings.seed, "reuse", self.state.iteration)
+        return shuffled([*pairs, *again], rng, self.settings) if again else pairs, {
             "trees": len(trees),
-            "pairs": Pairs(on_policy=len(pairs) - supervised, supervised=supervised),
+            "pairs": Pairs(
+                on_policy=len(pairs) - supervised,
+                supervised=supervised,
+                reused=len(again) if self.settings.training.reuse else None,
+            ),
             "margin": mean([pair.margin for pair in pairs if pair.source == "on_policy"]),
             "likeness": self._remember(turns),
             **metrics,
@@ -89,6 +96,26 @@ class PreferenceTrainer(Trainer[PreferencePair]):
         super().resume()
         barrier()  # the logs are cut
         self.archive.add([row.utterance for row in self.directory.archive()])
+
+    def _again(self, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
+        """The pairs that earlier iterations kept; those of this one that differ enough are kept too."""
+        training, now = self.settings.training, self.state.iteration
+        again = [row.pair for row in self.kept]
+        self.kept = [row for row in self.kept if row.iteration > now - training.reuse]
+        if training.reuse:
+            self.kept += [
+                KeptPair(
+                    iteration=now, depth=pair.depth, margin=pair.margin,
+                    prompt_ids=list(pair.prompt_ids),
+                    chosen_ids=list(pair.chosen_ids), rejected_ids=list(pair.rejected_ids),
+                    ref_chosen_logp=chosen, ref_rejected_logp=rejected,
+                )
+                for pair in pairs
+                if pair.source == "on_policy" and pair.margin >= training.reuse_margin
+                and math.isfinite(chosen := pair.ref_chosen_logp or 0.0)
+                and math.isfinite(rejected := pair.ref_rejected_logp or 0.0)
+            ]  # fmt: skip
+        return again
 
     def _remember(self, turns: Sequence[Turn]) -> float | None:
         """Archive the failures of an iteration; returns how like the ones before they are."""

@@ -20,7 +20,7 @@ from ..rollout.run import roll_out
 from ..runs.directory import FROZEN, KEPT_START, LOG, TREES, RunDirectory
 from ..runs.schema.common import Part
 from ..runs.schema.learnt import TreeRow
-from ..runs.schema.run import Counters, FrozenFile, Hashes, LogRow, StateFile
+from ..runs.schema.run import Counters, FrozenFile, Hashes, KeptPair, LogRow, StateFile
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import mean, per_second, summary_line, turn_metrics
@@ -53,6 +53,7 @@ class Trainer(ABC, Generic[Example]):
         earlier: Utterances that led to failures in earlier runs (``novelty.earlier``).
         state: How far the run is.
         updater: The optimizer.
+        kept: Pairs that further iterations learn from.
         tree: Row of the first tree that the last iteration grew, if any.
         resumed: Whether it goes on from a checkpoint.
     """
@@ -73,6 +74,7 @@ class Trainer(ABC, Generic[Example]):
     earlier: Sequence[str] = ()
     state: Counters = field(default_factory=Counters)
     updater: Updater = field(init=False)
+    kept: list[KeptPair] = field(init=False, default_factory=list)
     tree: TreeRow | None = field(init=False, default=None)
     resumed: bool = field(init=False, default=False)
 
@@ -249,10 +251,10 @@ class Trainer(ABC, Generic[Example]):
         barrier()
         if is_main():
             self.directory.cut_logs(saved.log_bytes)
-        self.state, self.resumed = saved.counters, True
+        self.state, self.kept, self.resumed = saved.counters, saved.kept or [], True
 
     def _save(self) -> None:
-        state = StateFile(counters=self.state, log_bytes=self.directory.sizes())
+        state = StateFile(counters=self.state, log_bytes=self.directory.sizes(), kept=self.kept or None)
         save_checkpoint(self.directory.checkpoint, self.models.adversary.model, self.updater.optimizer, state)
         barrier()
 

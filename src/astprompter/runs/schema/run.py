@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from ...base.records import PreferencePair
 from .common import Absent, File, Number, Part, Real, Whole
 
 
@@ -118,13 +119,50 @@ class Counters(Part):
     """Only of a repair: iterations since the last one in which something failed."""
 
 
+class KeptPair(Part):
+    """A preference pair of a tree that further iterations learn from (``training.reuse``)."""
+
+    iteration: Whole
+    """Which iteration collected it, from 0."""
+    depth: Whole
+    """Turn of the pair in its tree, from 0."""
+    prompt_ids: list[Whole]
+    """Adversary tokens of the text so far."""
+    chosen_ids: list[Whole]
+    """Tokens of the preferred utterance."""
+    rejected_ids: list[Whole]
+    """Tokens of the other one."""
+    margin: Real
+    """Reward of chosen minus rejected."""
+    ref_chosen_logp: Real
+    """Log π_ref of the preferred utterance as the loss takes it, nats."""
+    ref_rejected_logp: Real
+    """The same of the other one."""
+
+    @property
+    def pair(self) -> PreferencePair:
+        """The pair."""
+        return PreferencePair(
+            prompt_ids=tuple(self.prompt_ids),
+            chosen_ids=tuple(self.chosen_ids),
+            rejected_ids=tuple(self.rejected_ids),
+            margin=self.margin,
+            source="on_policy",
+            depth=self.depth,
+            ref_chosen_logp=self.ref_chosen_logp,
+            ref_rejected_logp=self.ref_rejected_logp,
+        )
+
+
 class StateFile(File):
-    """Counters that a resumed run goes on from, and how long the logs were."""
+    """Counters that a resumed run goes on from, what it learns from again, and how long the logs were."""
 
     counters: Counters
     """The counters."""
     log_bytes: dict[str, Whole]
     """Bytes of each log, so that ``--resume`` drops rows logged after the checkpoint and makes them again."""
+    kept: Absent[list[KeptPair]] = None
+    """Pairs that are used again; absent without ``training.reuse``."""
 
 
 class ManifestFile(File):
@@ -176,6 +214,8 @@ class Pairs(Part):
     """From rollout trees."""
     supervised: Whole
     """From eliciting texts."""
+    reused: Absent[Whole] = None
+    """From rollout trees of earlier iterations, once more; absent without ``training.reuse``."""
 
 
 class Failures(Part):
