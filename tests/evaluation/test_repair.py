@@ -14,6 +14,7 @@ from astprompter.evaluation.grid import as_text
 from astprompter.evaluation.repair import Side, repair_of
 from astprompter.evaluation.repair_tables import FRESH, headline, tables
 from astprompter.runs.schema.repair import RepairFile
+from astprompter.scorers.words import WordScorer
 from helpers.repaired import side
 
 
@@ -52,6 +53,23 @@ def test_shares_changes_and_the_honest_test(sides: list[Side]) -> None:
     assert before.gain is not None
     assert before.gain.difference == 0.25
     assert RepairFile.of(found.plain()) == found
+
+
+def test_the_honest_test_by_every_scorer_and_what_a_round_gained(tmp_path: Path) -> None:
+    marks = [("mine", "xxxxoooo"), ("again", "xxxooooo"), ("anew", "oxoooooo")]
+    sides = [Side.read(side(tmp_path / name, {name: row}, judges=[WordScorer("soup")])) for name, row in marks]
+    found = repair_of(sides, fresh=[name for name, _ in marks])
+    one, two, three = found.defenders
+    assert (one.step, two.step, one.honest_by) == (None, None, None)  # the first round is told by ``honest``
+    assert three.step is not None
+    assert (three.step.difference, three.step.ratio) == (-0.25, pytest.approx(1 / 3))
+    assert three.honest_by is not None
+    assert [by.ratio for by in three.honest_by.values()] == [0.25, 1.0]  # every second reply names soup, whoever asks
+    replies = tables(found)[0]
+    shown = [[cell[0] for cell in row] for row in replies.texts()][:2]
+    assert shown == [[FRESH, "50.0%", "37.5%", "12.5%", "-37.5", "0.25"],
+                     ["fresh, by word:soup", "12.5%", "12.5%", "12.5%", "+0.0", "1.00"]]  # fmt: skip
+    assert re.search(r"; the last round changed it by -25\.0 \[.*\] points$", headline(found))
 
 
 def test_clusters_that_closed_stayed_and_opened(sides: list[Side]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from astprompter.base.protocols import Session, Speaker
+from astprompter.base.protocols import Scorer, Session, Speaker
 from astprompter.base.records import Keys, Prefix, Speech
 from astprompter.config import settings_from
 from astprompter.evaluation.evaluate import measure
@@ -78,8 +78,9 @@ class DefenderSession(Session):
 
 
 def side(
-    folder: Path, failing: Mapping[str, str], *, openings: Sequence[Prefix] = OPENINGS, threshold: float = 0.5
-) -> Path:
+    folder: Path, failing: Mapping[str, str], *, openings: Sequence[Prefix] = OPENINGS, threshold: float = 0.5,
+    judges: Sequence[Scorer] = (),
+) -> Path:  # fmt: skip
     """An evaluation of two turns in a folder, whose name is the defender's and its hash.
 
     Args:
@@ -87,6 +88,7 @@ def side(
         failing: Marks of each adversary, see :class:`Defender`.
         openings: The prefixes.
         threshold: Of a failure.
+        judges: Further scorers.
     """
     adversaries = {
         name: Script({
@@ -100,5 +102,5 @@ def side(
     settings = settings_from({"rollout": {"horizon": 2}, "evaluation": {"resamples": 200, "threshold": threshold}})
     facts = {"defender_sha256": folder.name}
     folder.mkdir(parents=True)
-    measure(adversaries, defender, WordScorer("pear"), openings, settings, facts=facts).write(folder)
+    measure(adversaries, defender, WordScorer("pear"), openings, settings, facts=facts, others=judges).write(folder)
     return folder

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from astprompter.runs.directory import RunDirectory
 from astprompter.runs.schema.repair import RepairFile
 from astprompter.runs.schema.suite import RetestFile
 from astprompter.workflows import repair_rounds as module
@@ -43,6 +44,7 @@ def test_the_whole_loop_goes_on_where_it_was_killed(tmp_path: Path, capsys: Any,
     mine, out = str(tmp_path / "mine"), tmp_path / "out"
     assert call(capsys, "train", "-o", mine, *given)[0] == 0
     command = ["harden", mine, "-o", str(out), *STRONG, "--rounds", "2", "--also", "human:" + str(_dialogues(tmp_path))]
+    judge = "python:helpers.functions:rarely"
     real, done = module.finish, list[str]()
 
     def stop_at_the_attack(trainer: Any) -> Any:
@@ -54,7 +56,8 @@ def test_the_whole_loop_goes_on_where_it_was_killed(tmp_path: Path, capsys: Any,
 
     monkeypatch.setattr(module, "finish", stop_at_the_attack)
     with pytest.raises(KeyboardInterrupt):
-        repair_rounds(Rounds([mine], out, STRONG, also=command[-1:]), 2)
+        repair_rounds(Rounds([mine], out, STRONG, also=command[-1:], judges=[judge]), 2)
+    command += ["--judged-by", judge]
     monkeypatch.setattr(module, "reasons", lambda *_: iter(()))  # chance must not end the rounds here
     code, _, err = call(capsys, *command)
     assert (code, "--resume" in err) == (2, True)
@@ -68,6 +71,9 @@ def test_the_whole_loop_goes_on_where_it_was_killed(tmp_path: Path, capsys: Any,
     assert [one.fresh for one in made.defenders] == ["mine", "attack-1", "attack-2"][: last + 1]
     assert list(made.defenders[1].adversaries)[:3] == ["untuned", "mine", "attack-1"]
     assert len(made.defenders[1].adversaries) == 4  # and the human prompts
+    assert all(set(one.adversaries["mine"].scorers or {}) == {made.config.scorer, judge} for one in made.defenders)
+    trained = [RunDirectory.open(out / name).settings() for name in ("hardened-1", "attack-1")]
+    assert [one.evaluation.scorers for one in trained] == [[], []]  # the judge chose nothing
     assert made.kept == f"hardened-{last}/best"
     assert all(one.honest and one.benign and one.benign.texts for one in made.defenders[1:])
     assert "Toxic replies, by defender" in shown

@@ -27,7 +27,7 @@ from .stored import failing_of, over_scorers, under_scorers
 from .summarise import Measured, clean_table, tables_of
 
 _MOST_CLUSTERS = 200
-_REPLIES, _PREFIXES, _CLEAN, _CONFIRMED = "replies", "prefixes", "clean", "confirmed"
+_REPLIES, _PREFIXES, _CLEAN, _CONFIRMED, _SCORER = "replies", "prefixes", "clean", "confirmed", "scorer "
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def repair_of(
     named = [*fresh, *[None] * (len(sides) - len(fresh))]
     costs = [*benign, *[None] * (len(sides) - len(benign))]
     found = []
-    for side, name, cost in zip(sides, named, costs, strict=True):
+    for i, (side, name, cost) in enumerate(zip(sides, named, costs, strict=True)):
         base = None if side is first else first
         attacked = {adversary: _attacked(side, base, adversary) for adversary in side.summary.adversaries}
         gain = _difference(side, name, side, UNTUNED)
@@ -109,6 +109,8 @@ def repair_of(
                 folder=_seen_from(place, side.folder), adversaries=attacked, fresh=name,
                 gain=None if gain is None else Difference(difference=gain.difference, ci=gain.ci),
                 honest=None if base is None else _difference(side, name, first, named[0]),
+                honest_by=None if base is None else _by_scorer(side, name, first, named[0]),
+                step=None if i < 2 else _difference(side, name, sides[i - 1], named[i - 1]),
                 clusters=None if base is None else _clusters(first, side, encoder or HashedGrams()), benign=cost,
             )
         )  # fmt: skip
@@ -147,7 +149,7 @@ def _counted(rows: Sequence[TrajectoryRow], options: Options) -> dict[str, Float
         _PREFIXES: np.where((toxic == 1).any(axis=1), 1.0, toxic.sum(axis=1))[:, None],  # nan where it is not known
         _CLEAN: clean_table(measured, options)[0],
         **({} if least is None else {_CONFIRMED: above(least[0], options.threshold)}),
-        **{f"scorer {name}": above(scores, options.threshold) for name, scores in under_scorers(rows).items()},
+        **{_SCORER + name: above(scores, options.threshold) for name, scores in under_scorers(rows).items()},
     }
 
 
@@ -155,7 +157,7 @@ def _attacked(side: Side, first: Side | None, name: str) -> Attacked:
     own = side.tables[name]
     base = first.tables.get(name, {}) if first else {}
     rates = {key: _rate(values, base.get(key), side.options) for key, values in own.items()}
-    scorers = {key.removeprefix("scorer "): rate for key, rate in rates.items() if key.startswith("scorer ")}
+    scorers = {key.removeprefix(_SCORER): rate for key, rate in rates.items() if key.startswith(_SCORER)}
     variety = side.summary.variety
     distinct = variety.adversaries[name].at[SIMILARITIES.index(ALIKE)] if variety else None
     return Attacked(
@@ -179,11 +181,19 @@ def _of_shares(options: Options) -> Options:
     return replace(options, threshold=0.5)
 
 
-def _difference(a: Side, adversary: str | None, b: Side, other: str | None) -> ShareDifference | None:
+def _difference(
+    a: Side, adversary: str | None, b: Side, other: str | None, of: str = _REPLIES
+) -> ShareDifference | None:  # fmt: skip
     """Share of toxic replies under one adversary less that under another, on perhaps another defender."""
     if adversary is None or other is None or adversary not in a.tables or other not in b.tables:
         return None
-    return _paired(a.tables[adversary][_REPLIES], b.tables[other][_REPLIES], a.options)
+    return _paired(a.tables[adversary][of], b.tables[other][of], a.options)
+
+
+def _by_scorer(a: Side, adversary: str | None, b: Side, other: str | None) -> dict[str, ShareDifference] | None:
+    names = [key for key in a.tables.get(adversary or "", {}) if key.startswith(_SCORER)]
+    found = {name.removeprefix(_SCORER): _difference(a, adversary, b, other, name) for name in names}
+    return {name: one for name, one in found.items() if one} or None
 
 
 def _clusters(first: Side, side: Side, encoder: Encoder) -> Clusters:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..base.formats import interval, percent
+from ..base.formats import interval, number, percent
 from ..base.names import UNTUNED
+from ..runs.schema.figures import ShareDifference
 from ..runs.schema.repair import BenignCost, Changed, Rate, RepairFile
 from .grid import Cell, Column, Grid
 
@@ -26,24 +27,30 @@ def label(found: RepairFile, place: int) -> str:
 def replies(found: RepairFile) -> Grid:
     """Share of toxic replies of every defender, by adversary, and the change from the first to the last."""
     names = list(dict.fromkeys(name for one in found.defenders for name in one.adversaries))
-    rows: list[tuple[str, list[Rate | None]]] = []
+    rows: list[tuple[Cell, ...]] = []
+    last = found.defenders[-1]
     if sum(one.fresh is not None for one in found.defenders) > 1:
-        rows.append((FRESH, [one.adversaries[one.fresh].replies if one.fresh else None for one in found.defenders]))
+        fresh = [one.adversaries[one.fresh] if one.fresh else None for one in found.defenders]
+        rows.append(_row(FRESH, [of.replies if of else None for of in fresh], last.honest))
+        for scorer, honest in list((last.honest_by or {}).items())[1:]:
+            rows.append(
+                _row(f"fresh, by {scorer}", [(of.scorers or {}).get(scorer) if of else None for of in fresh], honest)
+            )
     for name in names:
-        rows.append((name, [of.replies if (of := one.adversaries.get(name)) else None for one in found.defenders]))
+        own = [of.replies if (of := one.adversaries.get(name)) else None for one in found.defenders]
+        rows.append(_row(name, own, own[-1].change if own[-1] else None))
     columns = (
         _ADVERSARY, *(Column(label(found, i), "percent", 1, True) for i in range(len(found.defenders))),
         Column("change, points", "points", 1, True, True), Column("ratio", digits=2, interval=True),
     )  # fmt: skip
     return Grid(
-        "Toxic replies, by defender", columns, tuple(_row(found, name, own) for name, own in rows),
+        "Toxic replies, by defender", columns, tuple(rows),
         f"[]: {100 * found.level:g} % interval over prefixes; change, ratio: the last defender against the first, "
         "paired on prefixes; fresh: each defender's own adversary, trained against it",
     )  # fmt: skip
 
 
-def _row(found: RepairFile, name: str, own: Sequence[Rate | None]) -> tuple[Cell, ...]:
-    change = found.defenders[-1].honest if name == FRESH else own[-1].change if own[-1] else None
+def _row(name: str, own: Sequence[Rate | None], change: ShareDifference | None) -> tuple[Cell, ...]:
     cells = [Cell(rate.share, rate.ci) if rate else Cell(None) for rate in own]
     if change is None:
         return (Cell(name), *cells, Cell(None), Cell(None))
@@ -128,4 +135,9 @@ def headline(found: RepairFile) -> str:
     paid = (
         "" if cost is None else f", while the nll of harmless texts changed by {percent(cost - 1, digits=2, sign=True)}"
     )
-    return f"Under {who}, {told[0]} of the replies were toxic before and {told[1]} are now{paid}"
+    step = ""
+    if last.step and last.step.difference is not None:
+        ends = interval(last.step.ci, 1, scale=100)
+        moved = number(100 * last.step.difference, 1, sign=True)
+        step = f"; the last round changed it by {' '.join(filter(None, (moved, ends)))} points"
+    return f"Under {who}, {told[0]} of the replies were toxic before and {told[1]} are now{paid}{step}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class Rounds:
         preset: On top of the first run's settings, for the repair.
         untuned: Whether the untuned speaker attacks too.
         also: Targets that are measured too, and train nothing.
+        judges: Further scorers that measure, and choose no pair and no policy.
         again: What goes on after an interruption, in words.
         progress: Where progress is shown.
     """
@@ -47,6 +49,7 @@ class Rounds:
     preset: str = "harden"
     untuned: bool = True
     also: Sequence[str] = ()
+    judges: Sequence[str] = ()
     again: str = "the same command with --resume"
     progress: Progress | None = None
 
@@ -54,6 +57,12 @@ class Rounds:
     def shared(self) -> list[str]:
         """Overrides that count for attacks and evaluations too."""
         return [given for given in self.overrides if given.partition("=")[0].partition(".")[0] in _SHARED]
+
+    @property
+    def measuring(self) -> list[str]:
+        """Overrides of evaluations."""
+        scorers = [*self.settings(self.runs).evaluation.scorers, *self.judges]
+        return [*self.shared, *([f"evaluation.scorers={json.dumps(scorers)}"] if self.judges else [])]
 
     def settings(self, attacks: Sequence[str], defender: str | None = None) -> Settings:
         """Settings of one repair."""
@@ -147,7 +156,7 @@ def _measured(given: Rounds, attacks: Sequence[str], defender: str, place: int) 
     if (folder / SUMMARY).is_file() and Summary.read(folder / SUMMARY).config.targets == targets:
         return folder
     measure_targets(
-        targets, [*given.shared, f"defender.path={defender}"], preset="embedded", out=folder, again=given.again,
+        targets, [*given.measuring, f"defender.path={defender}"], preset="embedded", out=folder, again=given.again,
         progress=given.progress,
     )  # fmt: skip
     return folder
@@ -156,4 +165,4 @@ def _measured(given: Rounds, attacks: Sequence[str], defender: str, place: int) 
 def _compared(given: Rounds, folders: Sequence[Path], paths: Sequence[str], attacks: Sequence[str]) -> RepairFile:
     names = list(Summary.read(folders[-1] / SUMMARY).adversaries)
     trained = trained_against(names, [*attacks, *given.also])
-    return measure_repair(folders, paths, given.out, given.shared, trained=trained)
+    return measure_repair(folders, paths, given.out, given.measuring, trained=trained)

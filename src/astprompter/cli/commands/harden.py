@@ -36,6 +36,14 @@ Also = Annotated[
     ),
 ]
 
+JudgedBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SCORER",
+        help="With --rounds: measure by this scorer too, which chooses no pair and no policy; may be repeated.",
+    ),
+]
+
 
 def harden(
     runs: Runs,
@@ -50,6 +58,7 @@ def harden(
     skip_bad_rows: SkipBadRows = False,
     rounds: RoundsOption = None,
     also: Also = None,
+    judged_by: JudgedBy = None,
 ) -> None:
     """Repair a defender: tune it on its own replies to what it failed at.
 
@@ -74,8 +83,11 @@ def harden(
     chosen = settings_of(names, overrides, preset=preset, untuned=untuned)
     warn()
     quiet_libraries()
-    if rounds is not None or also:
-        _rounds(names, out, overrides, rounds or 1, preset=preset, untuned=untuned, also=also or [], resume=resume)
+    if rounds is not None or also or judged_by:
+        _rounds(
+            names, out, overrides, rounds or 1, preset=preset, untuned=untuned, also=also or [], judges=judged_by or [],
+            resume=resume,
+        )  # fmt: skip
         return
     from ...workflows.train import finish
 

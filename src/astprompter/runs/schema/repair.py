@@ -156,6 +156,10 @@ class Defended(Part):
     """Share of toxic replies under the fresh adversary less that under the untuned one, on this defender."""
     honest: Absent[ShareDifference] = None
     """Share of toxic replies of this defender under its fresh adversary against that of the first one under its own."""
+    honest_by: Absent[dict[str, ShareDifference]] = None
+    """Only with ``evaluation.scorers``: ``honest`` under each scorer, also under those that chose no pair."""
+    step: Absent[ShareDifference] = None
+    """From the third defender on: as ``honest``, but against the defender before it, which is what its round gained."""
     clusters: Absent[Clusters] = None
     """Against the first defender."""
     benign: Absent[BenignCost] = None
