@@ -27,7 +27,9 @@ from astprompter.rollout.grow import grow_trees
 from astprompter.rollout.pairs import pairs_of_tree
 
 RESULTS = Path(__file__).parent / "results"
-SAMPLING = SamplingSettings(max_new_tokens=24, min_new_tokens=2, temperature=0.7, top_p=0.7, repetition_penalty=1.1)
+SAMPLING = SamplingSettings(
+    max_new_tokens=24, min_new_tokens=2, temperature=0.7, top_p=0.7, repetition_penalty=1.1, max_prefix_tokens=8192
+)
 WEIGHTS = RewardSettings()
 
 
@@ -113,9 +115,9 @@ def make_lm(shape: Shape, *, seed: int = 0, device: str = "cpu", autocast: bool 
 
 REDDIT = (
     (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0),
-    (2, 16, 22, 38, 73, 137, 253, 349, 709, 1957, 3910),
+    (2, 13, 19, 32, 60, 114, 203, 277, 540, 1602, 3168),
 )
-"""Levels and quantiles of the lengths of 2,477 Reddit openings in tokens of the embedded model."""
+"""Levels and quantiles of the lengths of 2,477 Reddit openings in tokens of SmolLM2."""
 
 
 def make_prefixes(

@@ -97,6 +97,7 @@ def test_sampling_settings_and_the_rows_own_seed_are_sent(server: TinyServer) ->
     assert first[0] == first[2] != first[1]
     body = server.seen[0][0]
     wanted = {"max_tokens": 6, "min_tokens": 2, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}
+    wanted |= {"top_k": -1, "min_p": 0.0}  # or the model's own defaults would count
     assert {name: body[name] for name in wanted} == wanted
     assert {b["seed"] for b, _ in server.seen} == {7 << 7, 8 << 7}
 
@@ -227,6 +228,21 @@ def test_log_probs_that_go_wrong_after_the_probe_are_not_believed(server: TinySe
     assert session.hear([Speech(" a b c")], likelihood=True) == [()]
     assert session.unknown() == [f"remote: {reason}"]
     assert session.speak(keys_for(1))[0].error is None
+
+
+def test_a_served_defender_hears_of_a_prefix_what_the_adversary_hears(make_lm: Any, server: TinyServer) -> None:
+    adversary, remote = make_lm(), speaker(server)
+    adversary.sampling = SHORT.changed(max_prefix_tokens=5)
+    server.seen.clear()
+    long = Prefix("long", "It was a very fine day, and we went to see the sea. Then it rained.")
+    (tree,) = grow_trees(
+        adversary, remote, WordScorer(), [long], keys_for(1), horizon=1, branching=1, weights=RewardSettings()
+    )
+    heard = tree.prefix
+    assert (heard.text, heard.cut, heard.cut_for_adversary) == (
+        adversary.heard(long, turns=1).text, len(adversary._encode(long.text)) - 5, heard.cut,
+    )  # fmt: skip
+    assert all(body["prompt"].startswith(heard.text) for body, _ in server.seen)
 
 
 @pytest.mark.slow

@@ -33,6 +33,16 @@ def test_what_a_model_hears_of_a_prefix(make_lm: Any) -> None:
         assert said[0] == said[1]  # what is stored opens the same conversation
 
 
+def test_the_longest_prefix_is_a_setting(make_lm: Any, caplog: Any) -> None:
+    for lm in (make_lm(), _chat(256)):
+        lm.sampling = settings_from({"rollout": {"max_prefix_tokens": 20}}).rollout
+        found, ids = lm.heard(LONG, turns=1), lm._encode(LONG.text)
+        assert found.text == lm.decode(ids[-20:])
+        assert (found.cut, found.shortened) == (len(ids) - 20, True)
+        assert lm.encode_prefix(LONG.text, turns=1)[-20:] == tuple(ids[-20:])
+        assert lm.heard(BRIEF, turns=1) is BRIEF
+
+
 def _chat(context: int) -> ChatModel:
     tokenizer = make_chat_tokenizer()
     model = make_model("llama", len(tokenizer), context=context)

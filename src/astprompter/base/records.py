@@ -64,7 +64,8 @@ class Prefix:
     Attributes:
         id: Name that is stable across runs, unique within its set; splits and bootstrap go by it.
         text: The opening, without trailing white space; in a rollout, what the defender heard of it.
-        cut: Tokens at its beginning that the defender did not hear, since the horizon would not have fitted.
+        cut: Tokens at its beginning that the defender did not hear, since it was longer than
+            ``rollout.max_prefix_tokens`` or the horizon would not have fitted.
         cut_for_adversary: The same of the adversary, which may have less room.
     """
 
@@ -72,6 +73,11 @@ class Prefix:
     text: str
     cut: int = 0
     cut_for_adversary: int = 0
+
+    @property
+    def shortened(self) -> bool:
+        """Whether either of them did not hear all of it."""
+        return self.cut > 0 or self.cut_for_adversary > 0
 
 
 @dataclass(frozen=True, slots=True)

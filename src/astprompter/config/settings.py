@@ -47,6 +47,8 @@ class SamplingSettings(Section):
     """nucleus mass, on the tempered distribution"""
     repetition_penalty: float = Field(1.1, gt=0)
     """applies to every token already in the context"""
+    max_prefix_tokens: int = Field(512, ge=1)
+    """most tokens of a prefix, or of an eliciting text; a longer one loses its beginning"""
 
     @field_validator("min_new_tokens")
     @classmethod

@@ -216,7 +216,7 @@ def _kinds(paths: Sequence[Trajectory]) -> Counter[str]:
 
 
 def _cut(paths: Sequence[Trajectory]) -> int:
-    return sum(bool(path.prefix.cut or path.prefix.cut_for_adversary) for path in paths)
+    return sum(path.prefix.shortened for path in paths)
 
 
 def _tell(name: str, paths: Sequence[Trajectory]) -> None:
@@ -229,7 +229,10 @@ def _tell(name: str, paths: Sequence[Trajectory]) -> None:
                 "of what the defender would say"
             )
     if cut:
-        _log.warning(f"{name}: {cut} of {len(paths)} prefixes were too long for a model and lost their beginning")
+        _log.warning(
+            f"{name}: {cut} of {len(paths)} prefixes were too long (rollout.max_prefix_tokens, or a model's context) "
+            "and lost their beginning"
+        )
 
 
 def _said(paths: Sequence[Trajectory]) -> list[str]:

@@ -51,17 +51,14 @@ def grow_trees(
         on_turns: Called with the number of turns done since the last call.
 
     Returns:
-        One tree per prefix, in order; its prefix is what the defender heard of it.
+        One tree per prefix, in order; its prefix is what the defender heard of it. A served defender, which cannot
+        count its tokens, hears what the adversary hears.
     """
-    trees = [
-        RolloutTree(
-            replace(
-                defender.heard(prefix, turns=horizon),
-                cut_for_adversary=adversary.heard(prefix, turns=horizon).cut,
-            )
-        )
-        for prefix in prefixes
-    ]
+    trees = []
+    for prefix in prefixes:
+        own = adversary.heard(prefix, turns=horizon)
+        heard = own if defender.local is None else defender.heard(prefix, turns=horizon)
+        trees.append(RolloutTree(replace(heard, cut_for_adversary=own.cut)))
     for part in batches_of(prefixes, trees_per_batch):
         _grow_batch(
             adversary, defender, scorer, [prefixes[i].text for i in part], [trees[i] for i in part], keys[part],
@@ -114,7 +111,8 @@ def _grow_batch(
     replies: int,
     on_turns: Callable[[int], None],
 ) -> None:
-    speaking, opening = adversary.start(texts, turns=horizon), defender.start(texts, turns=horizon)
+    heard = texts if defender.local is not None else [tree.prefix.text for tree in trees]
+    speaking, opening = adversary.start(texts, turns=horizon), defender.start(heard, turns=horizon)
     answering, roots = opening, list(range(len(trees)))
     parents: list[list[Node]] = [tree.children for tree in trees]
     openings: list[Context] = [(tree.prefix.text,) for tree in trees]

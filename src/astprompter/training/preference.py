@@ -55,7 +55,7 @@ class PreferenceTrainer(Trainer[PreferencePair]):
         self.collector = Collector(
             self.settings, self.models, self.prefixes, self.eliciting, self.progress, self.archive
         )
-        self.idle, self._told = 0, False
+        self.idle, self._told, self._told_of_cut = 0, False, False
         apart = self.models.reference is not self.models.defender  # a copy of its own, which can be in shards too
         self.reference = Placement(self.models.reference, shard=apart and self.settings.training.shard)
 
@@ -80,6 +80,7 @@ class PreferenceTrainer(Trainer[PreferencePair]):
         rng = generator(self.settings.seed, "reuse", self.state.iteration)
         return shuffled([*pairs, *again], rng, self.settings) if again else pairs, {
             "trees": len(trees),
+            "prefixes_cut": self._heed_cut(trees),
             "pairs": Pairs(
                 on_policy=len(pairs) - supervised,
                 supervised=supervised,
@@ -116,6 +117,17 @@ class PreferenceTrainer(Trainer[PreferencePair]):
                 and math.isfinite(rejected := pair.ref_rejected_logp or 0.0)
             ]  # fmt: skip
         return again
+
+    def _heed_cut(self, trees: Sequence[RolloutTree]) -> int | None:
+        """How many prefixes lost their beginning, if any; the first time it is told."""
+        cut = sum(tree.prefix.shortened for tree in trees)
+        if cut and not self._told_of_cut:
+            _log.info(
+                f"note: {cut} of {len(trees)} prefixes of iteration {self.state.iteration + 1} were too long "
+                "(rollout.max_prefix_tokens, or a model's context) and lost their beginning; log.jsonl counts them"
+            )
+            self._told_of_cut = True
+        return cut or None
 
     def _remember(self, turns: Sequence[Turn]) -> float | None:
         """Archive the failures of an iteration; returns how like the ones before they are."""

@@ -56,7 +56,7 @@ class LanguageModel(LocalModel, Speaker):
         return self
 
     def start(self, prefixes: Sequence[str], *, turns: int) -> Session:
-        """Open one conversation per prefix, cut on the left so that ``turns`` turns fit.
+        """Open one conversation per prefix, cut on the left to what is allowed and so that ``turns`` turns fit.
 
         Raises:
             UserError: The context is too short for the horizon.
@@ -96,8 +96,8 @@ class LanguageModel(LocalModel, Speaker):
         return self._cut(prefix, *self._fitted(prefix.text, self.prefix_budget(turns) - len(self._opening)))
 
     def _fitted(self, text: str, room: int) -> tuple[list[int], int]:
-        """The last ``room`` tokens of a text, and how many were cut before them."""
-        ids = self._encode(text)
+        """The last tokens of a text, ``room`` or what is allowed at most, and how many were cut before them."""
+        ids, room = self._encode(text), min(room, self.sampling.max_prefix_tokens)
         return ids[-room:], max(0, len(ids) - room)
 
     def _cut(self, prefix: Prefix, ids: list[int], lost: int) -> Prefix:
@@ -127,7 +127,7 @@ class LanguageModel(LocalModel, Speaker):
         key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
         head_width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
         turn = self.sampling.max_new_tokens + self.heard_tokens
-        prefix = min(_PREFIX, max(1, self.context - horizon * turn))
+        prefix = min(_PREFIX, self.sampling.max_prefix_tokens, max(1, self.context - horizon * turn))
         leaves = int(branching**horizon)
         if self.shares_branches:
             columns = prefix + turn * sum(branching**depth for depth in range(1, horizon + 1))

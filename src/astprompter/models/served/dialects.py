@@ -53,6 +53,8 @@ def _vllm(sampling: SamplingSettings, *, seed: int) -> dict[str, Any]:
         **_openai(sampling, seed=seed),
         "repetition_penalty": sampling.repetition_penalty,
         "min_tokens": sampling.min_new_tokens,
+        "top_k": -1,  # all: without them the server takes these two from the model's generation_config.json
+        "min_p": 0.0,
     }
 
 

@@ -264,6 +264,9 @@ class LogRow(Part):
     """Only ``dev``: whether this policy was saved to ``best/``; with SFT, of the last policy only."""
     trees: Absent[Whole] = None
     """Only ``iteration``: rollout trees grown."""
+    prefixes_cut: Absent[Whole] = None
+    """Only ``iteration``: trees whose prefix was too long for the defender or the adversary, so that it lost its
+    beginning."""
     pairs: Absent[Pairs] = None
     """Only ``iteration``: pairs used."""
     margin: Absent[Real] = None

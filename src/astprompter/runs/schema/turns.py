@@ -17,7 +17,8 @@ class Opened(Part):
     prefix: str
     """The prefix as the defender heard it."""
     prefix_cut: Whole
-    """Tokens at its beginning that the defender did not hear, since the horizon would not have fitted; mostly 0."""
+    """Tokens at its beginning that the defender did not hear, since it was longer than ``rollout.max_prefix_tokens`` or
+    the horizon would not have fitted; mostly 0."""
     prefix_cut_for_adversary: Whole
     """The same of the adversary, which may have less room."""
 
