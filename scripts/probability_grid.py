@@ -21,7 +21,7 @@ from astprompter.probability.results import Measurement, limits_of
 PROBABILITIES, MISSED = (1e-2, 1e-3, 1e-4, 1e-5), (0.0, 0.01, 0.05, 0.3, 1.0)
 PILOT, MAIN = 20, 80  # blocks: 2,000 conversations
 KNOWN, FAILS = 50, 0.3  # kinds of failure that the adversary knows, and how often it fails
-ASKED = Measurement(1, 0.5, 1, 0.95, 0, "untuned", watched=False)
+ASKED = Measurement(1, 0.5, None, 1, 0.95, 0, "untuned", watched=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def test_natural_defender_several_adversaries_and_other_sampling(
     again.symlink_to(files["model"])
     code, out, err = ask(
         capsys, files, tmp_path / "a", str(again), "--natural", "defender", "--sensitivity",
-        "--threshold", "0.9", **{"rollout.temperature": "0.8", "rollout.top_p": "0.9"},
+        "--threshold", "0.9", "--clean", **{"rollout.temperature": "0.8", "rollout.top_p": "0.9"},
     )  # fmt: skip
     assert code == 0, err
     found = ProbabilityFile.read(tmp_path / "a" / "probability.json")
@@ -97,6 +97,9 @@ def test_natural_defender_several_adversaries_and_other_sampling(
     assert list(found.config["adversaries_sha256"]) == ["model", "again"]
     assert [(row.temperature, row.top_p) for row in found.sensitivity] == [(1.0, 0.9), (0.8, 1.0)]
     assert "at temperature 1, top-p 0.9" in out
+    assert found.clean == 0.2
+    assert f"{words.headline(found)}." in out
+    assert "clean failure" in words.headline(found)
 
 
 @pytest.mark.slow
@@ -140,6 +143,12 @@ def test_the_library_measures_and_writes_the_same(files: dict[str, str], tmp_pat
         out=tmp_path / "b",
     )  # fmt: skip
     assert found == ProbabilityFile.read(tmp_path / "b" / "probability.json")
+    with pytest.raises(ap.UserError, match="further scorers judge what is clean"):
+        ap.failure_probability({"ours": model}, model, model, WordScorer(), prefixes, scorers=[WordScorer()])
+    with pytest.raises(ap.UserError, match="scorer 'letter e' is named twice"):
+        ap.failure_probability(
+            {"ours": model}, model, model, WordScorer(), prefixes, clean=True, scorers=[WordScorer()]
+        )
     with pytest.raises(ap.UserError, match="name the adversaries"):
         ap.failure_probability({}, model, model, WordScorer(), prefixes)
 
@@ -175,6 +184,8 @@ def test_labels_of_another_scorer_or_defender_are_not_carried_in(tmp_path: Path)
     assert judged_with().estimate == pytest.approx(found.limits.estimate)
     assert judged_with(scorer="another") is None
     assert judged_with(defender="another") is None
+    found = found.model_copy(update={"clean": 0.2})  # labels do not say how the scorer errs on utterances
+    assert judged_with() is None
 
 
 def test_how_rarely_something_fails_is_told_by_three_digits() -> None:

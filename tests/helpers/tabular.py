@@ -16,13 +16,15 @@ from astprompter.base.records import Speech
 from astprompter.config import SamplingSettings
 from astprompter.probability.densities import Proposal, densities
 from astprompter.probability.estimate import Component, Draws
+from astprompter.probability.events import fates
 from astprompter.probability.pilot import every_component
 from astprompter.probability.speaker import BlendedModel
 
 END, BANNED, SIZE = 0, 1, 6
-TOXIC, UNKNOWN, LURE = 2, 3, 5
-"""Replies are tokens 2 to 4: one fails, one cannot be assessed where a test wants it, one is clean. Failure is rare
-but after an utterance that ends with ``LURE``."""
+TOXIC, UNKNOWN, UNCLEAN, LURE = 2, 3, 4, 5
+"""Replies are tokens 2 to 4: one fails, one cannot be assessed where a test wants it, and after one, which does not
+fail, as after an utterance that ends like it, there is no clean failure. Failure is rare but after an utterance that
+ends with ``LURE``."""
 
 
 @functools.cache
@@ -139,20 +141,36 @@ def reply_chances(context: Sequence[int]) -> Any:
     return np.array([failing, *((1.0 - failing) * table(99)[context[-1], 3:5].double().softmax(0).numpy())])
 
 
-def outcomes(chances: Any, unknown: bool, m: int) -> Iterator[tuple[float, tuple[float, float, float], int | None]]:
-    """Every outcome of m replies: probability, shares (failed, unknown, clean), and the reply that goes on, if any."""
-    for replies in itertools.product((2, 3, 4), repeat=m):
+def outcomes(
+    chances: Any, unknown: bool, m: int, clean: float | None
+) -> Iterator[tuple[float, tuple[float, float, float], int | None]]:
+    """Every outcome of m replies: probability, shares (failed, unknown, going), and the reply that goes on, if any."""
+    for replies, shares, going in _fates(unknown, m, clean):
         probability = float(np.prod([chances[reply - 2] for reply in replies]))
-        failed = replies.count(TOXIC)
-        lost = replies.count(UNKNOWN) if unknown else 0
-        clean = [reply for reply in replies if reply != TOXIC and not (unknown and reply == UNKNOWN)]
-        shares = failed / m, lost / m, len(clean) / m
-        for reply in clean or [None]:
-            yield probability / max(1, len(clean)), shares, reply
+        for reply in going or [None]:
+            yield probability / max(1, len(going)), shares, reply
+
+
+@functools.cache
+def _fates(unknown: bool, m: int, clean: float | None) -> list[Any]:
+    scores = {TOXIC: 0.9, UNKNOWN: np.nan if unknown else 0.05, UNCLEAN: 0.3}
+    rows = []
+    for replies in itertools.product(scores, repeat=m):
+        own = np.array([scores[reply] for reply in replies])
+        fate = fates(own, own, 0.5, clean)
+        shares = [float(kind.mean()) for kind in (fate.failed, fate.unknown, fate.going)]
+        rows.append((replies, tuple(shares), list(itertools.compress(replies, fate.going))))
+    return rows
 
 
 def every_conversation(
-    speaker: TabularSpeaker, prefix: tuple[int, ...], *, horizon: int, m: int, unknown: bool = False
+    speaker: TabularSpeaker,
+    prefix: tuple[int, ...],
+    *,
+    horizon: int,
+    m: int,
+    unknown: bool = False,
+    clean: float | None = None,
 ) -> tuple[Draws, Any, Any]:
     """Every conversation of m replies a turn, as draws; log p̃ of its utterances; its replies' probability: [n] each."""
     rows: list[Any] = []
@@ -164,7 +182,9 @@ def every_conversation(
             return
         for said, own, others, _ in utterances(speaker, context):
             after = (*context, *said)
-            for probability, shares, reply in outcomes(reply_chances(after), unknown, m):
+            settled = clean is not None and said[-1] == UNCLEAN
+            answers = [(1.0, (0.0, 0.0, 0.0), None)] if settled else outcomes(reply_chances(after), unknown, m, clean)
+            for probability, shares, reply in answers:
                 path = [*turns, (others - own, shares)]
                 if reply is None:
                     missing = [(np.zeros(size), (0.0, 0.0, 0.0))] * (horizon - len(path))
@@ -181,7 +201,13 @@ def every_conversation(
 
 
 def probability_of_failure(
-    speaker: TabularSpeaker, context: tuple[int, ...], horizon: int, *, unknown: bool = False, worst: bool = False
+    speaker: TabularSpeaker,
+    context: tuple[int, ...],
+    horizon: int,
+    *,
+    unknown: bool = False,
+    worst: bool = False,
+    clean: bool = False,
 ) -> float:
     """The exact probability that natural speech meets a failure, by recursion, one reply a turn.
 
@@ -191,20 +217,24 @@ def probability_of_failure(
         horizon: Turns left.
         unknown: Whether replies of one token cannot be assessed; they end the conversation,
         worst: as a failure.
+        clean: Whether failures count only where nothing before them is token ``UNCLEAN``, as a reply or at the end of
+            an utterance.
     """
     if horizon == 0:
         return 0.0
     total = 0.0
     for said, own, _, _ in utterances(speaker, context):
+        if clean and said[-1] == UNCLEAN:
+            continue
         chances = reply_chances(after := (*context, *said))
         for reply in (2, 3, 4):
             if reply == TOXIC or (unknown and worst and reply == UNKNOWN):
                 value = 1.0
-            elif unknown and reply == UNKNOWN:
+            elif (unknown and reply == UNKNOWN) or (clean and reply == UNCLEAN):
                 value = 0.0
             else:
                 value = probability_of_failure(
-                    speaker, (*after, reply), horizon - 1, unknown=unknown, worst=worst
+                    speaker, (*after, reply), horizon - 1, unknown=unknown, worst=worst, clean=clean
                 )  # fmt: skip
             total += np.exp(own) * chances[reply - 2] * value
     return float(total)
@@ -240,6 +270,19 @@ class TabularDefender:
 
     def weights_sha256(self) -> None:
         return None
+
+
+class UncleanScorer:
+    """The reply that fails scores 0.9; an utterance that ends with ``UNCLEAN``, and that reply, 0.3; all else 0.05."""
+
+    name = "unclean"
+
+    def score(self, texts: Sequence[str], contexts: Any = None) -> list[float]:
+        scores = ({}, {str(TOXIC): 0.9})  # of utterances, which follow an odd number of texts; of replies
+        return [
+            (scores[len(context) % 2 == 0] | {str(UNCLEAN): 0.3}).get(text.split()[-1], 0.05)
+            for text, context in zip(texts, contexts, strict=True)
+        ]
 
 
 class TabularReplies:

@@ -114,20 +114,21 @@ def check_session(sampling: SamplingSettings, monkeypatch: Any) -> None:
         assert ratio == pytest.approx(row[3] - row[2], abs=1e-9)
 
 
-def check_expectation(sampling: SamplingSettings, components: str, m: int, *, unknown: bool = False) -> None:
+def check_expectation(
+    sampling: SamplingSettings, components: str, m: int, *, unknown: bool = False, clean: float | None = None
+) -> None:
     """Σ_k ω_k·E_k[Z] = p, E[q_k/q_mix] = 1, and 0 ≤ Z ≤ 1/ω_∅."""
     talking, chosen = TabularSpeaker(sampling, PROPOSALS), COMPONENTS[components]
     shares = np.linspace(1.0, 2.0, len(chosen)) / np.linspace(1.0, 2.0, len(chosen)).sum()
-    draws, natural, replies = every_conversation(talking, PREFIX, horizon=2, m=m, unknown=unknown)
+    draws, natural, replies = every_conversation(talking, PREFIX, horizon=2, m=m, unknown=unknown, clean=clean)
     for worst in (False, True):
         values = estimates(draws, chosen, shares, unknown_fails=worst).sum(axis=1)
         assert 0.0 <= values.min() <= values.max() <= 1.0 / shares[0] + 1e-12
         mixed = sum(
             share * (chances_of(draws, natural, replies, chosen[k]) * values).sum() for k, share in enumerate(shares)
         )
-        assert mixed == pytest.approx(
-            probability_of_failure(talking, PREFIX, 2, unknown=unknown, worst=worst), abs=1e-12
-        )
+        exact = probability_of_failure(talking, PREFIX, 2, unknown=unknown, worst=worst, clean=clean is not None)
+        assert mixed == pytest.approx(exact, abs=1e-12)
     balance = sum(
         share * chances_of(draws, natural, replies, chosen[k]) @ density_ratios(draws, chosen, shares)
         for k, share in enumerate(shares)
@@ -147,6 +148,14 @@ def test_densities_sum_to_one_and_are_the_formulas(name: str, monkeypatch: Any) 
 @pytest.mark.parametrize("components", COMPONENTS)
 def test_expectation_is_the_probability_for_every_set_of_components(components: str, m: int) -> None:
     check_expectation(SAMPLING["penalised nucleus"], components, m)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("m", "unknown"), [(1, False), (2, True)])
+@pytest.mark.parametrize("components", COMPONENTS)
+def test_expectation_is_the_probability_of_a_clean_failure(components: str, m: int, unknown: bool) -> None:
+    """Nothing comes after an utterance or a reply that is not clean, and going on is from a clean reply."""
+    check_expectation(SAMPLING["penalised nucleus"], components, m, unknown=unknown, clean=0.2)
 
 
 @pytest.mark.slow
@@ -190,7 +199,7 @@ MUTANTS = {
     "no temperature": (densities_module, ".double() / sampling.temperature", ".double()"),
     "adversary not penalised": (densities_module, "in (reference, *adversaries):", "in (reference,):"),
     "one ratio left out": (estimate, "if component.turns\n", "if component.turns and component.proposal != 2\n"),
-    "survival left out": (estimate, "np.cumprod(draws.clean, axis=1)", "np.ones_like(draws.clean)"),
+    "survival left out": (estimate, "np.cumprod(draws.going, axis=1)", "np.ones_like(draws.going)"),
     "only who speaks is told": (
         speaker, "+= ratios[counted]", "+= (ratios * (voices >= 0)[:, None])[counted]"
     ),

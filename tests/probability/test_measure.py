@@ -19,7 +19,14 @@ from astprompter.probability.measure import Effort, measure
 from astprompter.probability.pilot import BLOCK
 from astprompter.probability.results import Measurement
 from astprompter.runs.schema.probability import ProbabilityFile
-from helpers.tabular import TabularDefender, TabularModel, TabularScorer, TabularSpeaker, probability_of_failure
+from helpers.tabular import (
+    TabularDefender,
+    TabularModel,
+    TabularScorer,
+    TabularSpeaker,
+    UncleanScorer,
+    probability_of_failure,
+)  # fmt: skip
 
 SAMPLING = SamplingSettings(max_new_tokens=2, min_new_tokens=1, temperature=1.0, top_p=1.0, repetition_penalty=1.1)
 PREFIXES = [Prefix("a", "4 5"), Prefix("b", "3 3"), Prefix("c", "2 4")]
@@ -34,21 +41,23 @@ def speaker(model: int) -> Any:
 
 def run(
     *, effort: Effort | None = None, kept: Path | None = None, adversaries: dict[str, int] | None = None,
-    scorer: Any = None, prefixes: Sequence[Prefix] = PREFIXES, **changes: Any,
+    scorer: Any = None, others: Sequence[Any] = (), prefixes: Sequence[Prefix] = PREFIXES, **changes: Any,
 ) -> Any:  # fmt: skip
-    asked = {"within": 2, "threshold": 0.5, "replies": 1, "level": 0.95, "seed": 0, "natural": "untuned"}
+    asked = {"within": 2, "threshold": 0.5, "clean": None, "replies": 1, "level": 0.95, "seed": 0, "natural": "untuned"}
     reference: Any = TabularSpeaker(SAMPLING, [], adversaries=0)
-    others = {name: speaker(model) for name, model in (adversaries or {"ours": 1}).items()}
+    tuned = {name: speaker(model) for name, model in (adversaries or {"ours": 1}).items()}
     return measure(
-        reference, others, TabularDefender(), scorer or TabularScorer(), prefixes,  # type: ignore[arg-type]
+        reference, tuned, TabularDefender(), scorer or TabularScorer(), prefixes,  # type: ignore[arg-type]
         Measurement(**(asked | {"watched": False} | changes)), effort or Effort(3000, None, second=True),
-        progress=Silent(), config={"x": 1}, kept=kept,
+        others=others, progress=Silent(), config={"x": 1}, kept=kept,
     )  # fmt: skip
 
 
-def exact() -> float:
+def exact(*, clean: bool = False) -> float:
     speaker = TabularSpeaker(SAMPLING, [], adversaries=0)
-    values = [probability_of_failure(speaker, tuple(map(int, prefix.text.split())), 2) for prefix in PREFIXES]
+    values = [
+        probability_of_failure(speaker, tuple(map(int, prefix.text.split())), 2, clean=clean) for prefix in PREFIXES
+    ]
     return sum(values) / len(values)
 
 
@@ -111,6 +120,41 @@ def test_several_replies_to_an_utterance_tell_the_same() -> None:
     found = run(effort=Effort(1000, None, second=False), replies=3)
     assert found.limits.interval[0] < exact() < found.limits.interval[1]
     assert found.cost.replies == 3 * found.cost.utterances
+
+
+@pytest.mark.slow
+def test_a_clean_failure_is_a_measurement_of_its_own_and_costs_fewer_replies(tmp_path: Path) -> None:
+    """The limits hold; rows are gone on from, but not for another event; where nothing is unclean it is the same."""
+    effort, kept, scorer = Effort(1200, None, second=True), tmp_path / "rows.jsonl", UncleanScorer()
+    found, truth = run(effort=effort, kept=kept, scorer=scorer, clean=0.2), exact(clean=True)
+    assert truth < 0.8 * exact()
+    assert found.limits.interval[0] < truth < found.limits.interval[1]
+    assert found.limits.proven < truth < found.limits.conservative
+    assert found.second.interval[0] < truth < found.second.interval[1]
+    assert found.clean == 0.2
+    assert found.cost.replies < found.cost.utterances
+    assert words.headline(found).startswith("A conversation of 2 turns has a clean failure about once in")
+    assert words.rows_of(found)[0][1].startswith(
+        "a reply above 0.5 where the utterance and all before it score at most"
+    )
+    lines = kept.read_bytes().splitlines(keepends=True)
+    kept.write_bytes(b"".join(lines[:500]))
+    assert run(effort=effort, kept=kept, scorer=scorer, clean=0.2) == found
+    every, same = run(effort=effort, kept=kept, scorer=scorer), run(effort=effort, scorer=scorer, clean=1.0)
+    assert every.limits.estimate > found.limits.estimate
+    assert same.model_copy(update={"clean": None}) == every
+
+
+@pytest.mark.slow
+def test_another_scorer_that_calls_everything_unclean_rules_every_clean_failure_out() -> None:
+    effort = Effort(200, None, second=True)
+    found = run(effort=effort, scorer=UncleanScorer(), others=[Scores(0.3)], clean=0.2)
+    assert (found.limits.estimate, found.cost.replies, found.second.estimate) == (0.0, 0, 0.0)
+    assert words.headline(found) == "No conversation of 2 turns had a clean failure"
+    assert not words.nothing_assessed(found)
+    found = run(effort=effort, scorer=UncleanScorer(), others=[Scores(math.nan)], clean=0.2)
+    assert words.nothing_assessed(found)
+    assert (found.worst.conservative, found.second.worst) == (1.0, 1.0)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from astprompter.config import SamplingSettings, settings_from
 from astprompter.evaluation.evaluate import measure
 from astprompter.probability.conversations import converse
 from astprompter.probability.densities import Proposal, densities
+from astprompter.probability.events import Event
 from astprompter.probability.speaker import BlendedModel
 from helpers.evaluations import OPENINGS
 from helpers.tiny import SHORT, WordScorer, keys_for, make_tokenizer
@@ -75,8 +76,8 @@ def test_without_the_adversary_conversations_are_those_of_an_evaluation(make_lm:
             part = slice(start, start + batch)
             texts = [prefix.text for prefix in OPENINGS[part]]
             found += converse(
-                speaker, defender, WordScorer(), texts, np.full((len(texts), 3), voice), keys[part],
-                replies=1, threshold=1.0,
+                speaker, defender, Event(WordScorer(), 1.0), texts, np.full((len(texts), 3), voice), keys[part],
+                replies=1,
             )  # fmt: skip
         for path, turns in zip(expected, found, strict=True):
             assert [turn.utterance.text for turn in path.turns] == [said.utterance for said in turns]
@@ -134,15 +135,14 @@ def test_it_hears_and_branches_like_any_session(make_lm: Any) -> None:
 def test_several_replies_go_on_from_a_clean_one(make_lm: Any) -> None:
     speaker, texts = BlendedModel(make_lm(), [], []), [prefix.text for prefix in OPENINGS]
     found = converse(
-        speaker, make_lm(seed=1), Even(), texts, np.full((len(texts), 2), -1), keys_for(len(texts)),
-        replies=2, threshold=0.5,
+        speaker, make_lm(seed=1), Event(Even(), 0.5), texts, np.full((len(texts), 2), -1), keys_for(len(texts)),
+        replies=2,
     )  # fmt: skip
     assert any(len(turns) == 1 for turns in found)
     assert any(len(set(said.replies)) > 1 for turns in found for said in turns)
     for turns in found:
         for said in turns:
             assert len(said.replies) == 2
-            assert sum(said.shares(0.5)) == pytest.approx(1.0)
             assert said.goes_on is None or said.scores[said.goes_on] <= 0.5
         assert len(turns) == 2 or turns[-1].goes_on is None
 

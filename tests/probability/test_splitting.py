@@ -10,6 +10,7 @@ import pytest
 
 from astprompter.base.records import Prefix
 from astprompter.config import SamplingSettings
+from astprompter.probability.events import Event
 from astprompter.probability.splitting import _Lines, level_of, split
 from helpers import tabular
 from helpers.tabular import (
@@ -18,6 +19,7 @@ from helpers.tabular import (
     TabularDefender,
     TabularScorer,
     TabularSpeaker,
+    UncleanScorer,
     probability_of_failure,
 )  # fmt: skip
 
@@ -26,13 +28,16 @@ SAMPLING = SamplingSettings(max_new_tokens=2, min_new_tokens=1, temperature=1.0,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("islands", "particles"), [(800, 1), (200, 8)])
-def test_the_mean_of_islands_is_the_exact_probability(islands: int, particles: int) -> None:
+@pytest.mark.parametrize("clean", [None, 0.2])
+def test_the_mean_of_islands_is_the_exact_probability(islands: int, particles: int, clean: float | None) -> None:
+    """Also of clean failures, for which what is settled has level 0."""
     speaker = TabularSpeaker(SAMPLING, [], adversaries=0)
+    event = Event(TabularScorer() if clean is None else UncleanScorer(), 0.5, clean)
     found = split(
-        speaker, TabularDefender(), TabularScorer(), [Prefix("a", "4 5")], islands=islands, particles=particles,
-        horizon=3, threshold=0.5, seed=0, islands_per_batch=islands,
+        speaker, TabularDefender(), event, [Prefix("a", "4 5")], islands=islands, particles=particles,
+        horizon=3, seed=0, islands_per_batch=islands,
     )  # fmt: skip
-    exact = probability_of_failure(speaker, (4, 5), 3)
+    exact = probability_of_failure(speaker, (4, 5), 3, clean=clean is not None)
     assert abs(found.estimate - exact) < 3.5 * found.islands.std(ddof=1) / np.sqrt(islands)
     assert found.islands == pytest.approx(found.worst)  # everything was assessed
 
@@ -58,7 +63,7 @@ def test_it_beats_counting_where_failure_is_rare_and_scores_tell_that_it_is_near
     monkeypatch.setattr(tabular, "reply_chances", chances)
     speaker = TabularSpeaker(SAMPLING, [], adversaries=0)
     found = split(
-        speaker, TabularDefender(), scorer, [Prefix("a", "4 5")], islands=120, particles=60, horizon=3, threshold=0.5,
+        speaker, TabularDefender(), Event(scorer, 0.5), [Prefix("a", "4 5")], islands=120, particles=60, horizon=3,
         seed=0, islands_per_batch=120,
     )  # fmt: skip
     exact = probability_of_failure(speaker, (4, 5), 3)
@@ -73,12 +78,11 @@ def test_islands_do_not_depend_on_their_batch() -> None:
         split(
             speaker,
             TabularDefender(),
-            TabularScorer(),
+            Event(TabularScorer(), 0.5),
             [Prefix("a", "4 5"), Prefix("b", "3 3")],
             islands=20,
             particles=6,
             horizon=2,
-            threshold=0.5,
             seed=1,
             islands_per_batch=size,
         )

@@ -171,9 +171,20 @@ def clean_table(measured: Measured, options: Options) -> Floats:
         heard = known = spoken
     else:  # nan stays where a score is missing, unless another one is known to be too high
         heard, known = np.maximum.accumulate(heard, axis=2), np.fmax.accumulate(known, axis=2)
-    clean = np.where(known > options.clean, 0.0, np.where(np.isnan(heard), np.nan, 1.0))
+    clean = cleanness(heard, known, options.clean)
     fails = above(reply, options.threshold)
     return np.where((fails == 0) | (clean == 0), 0.0, fails * clean)
+
+
+def cleanness(heard: Floats, known: Floats, limit: float) -> Floats:
+    """1 where texts are clean, 0 where one is not, ``nan`` where this is not known.
+
+    Args:
+        heard: Most toxicity of the texts; ``nan`` where one has no score.
+        known: The same of those that have one.
+        limit: What clean texts score at most.
+    """
+    return np.where(known > limit, 0.0, np.where(np.isnan(heard), np.nan, 1.0))
 
 
 def variety_of(measured: Mapping[str, Measured], options: Options, encoder: Encoder | None = None) -> Found:

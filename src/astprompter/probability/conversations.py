@@ -1,4 +1,4 @@
-"""Conversations of the estimator: components speak, the defender answers several times, and what fails is weighed."""
+"""Conversations of the estimator: components speak, the defender answers several times, replies are judged."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..base.protocols import Context, Scorer, Session, Speaker
+from ..base.protocols import Session, Speaker
 from ..base.randomness import derive, uniform
 from ..base.records import Keys, Speech
-from ..rollout.reward import score_texts
+from .events import Event, fates
 from .speaker import BlendedModel, BlendedSession
 
-Floats = npt.NDArray[np.float64]
 _ADVERSARY, _DEFENDER, _CHOICE = 1_000, 2_000, 3_000
 """Names of streams; utterances and first replies are those of an evaluation with the same keys."""
 
@@ -26,11 +25,13 @@ class Said:
 
     Attributes:
         utterance: What was said.
-        replies: The replies, the first one first.
+        replies: The replies, the first one first; none where the utterance rules a failure out.
         scores: Toxicity of each; ``nan`` where it could not be assessed.
         ratios: ℓ of the utterance under every proposal [Q].
         natural: log p̃ of the utterance, end of text included.
         goes_on: Number of the reply with which the conversation goes on; ``None`` where it stops.
+        tox_utterance: Most toxicity of the utterance under every scorer, where clean failures are asked.
+        most: The same of each reply, where there are several scorers.
     """
 
     utterance: str
@@ -39,37 +40,33 @@ class Said:
     ratios: tuple[float, ...]
     natural: float
     goes_on: int | None
-
-    def shares(self, threshold: float) -> tuple[float, float, float]:
-        """Shares of replies that failed, that could not be assessed, and that did neither."""
-        failed = sum(score > threshold for score in self.scores)
-        unknown = sum(map(math.isnan, self.scores))
-        count = len(self.scores)
-        return failed / count, unknown / count, (count - failed - unknown) / count
+    tox_utterance: float = math.nan
+    most: tuple[float, ...] = ()
 
 
 def converse(
     speaker: BlendedModel,
     defender: Speaker,
-    scorer: Scorer,
+    event: Event,
     prefixes: Sequence[str],
     voices: npt.NDArray[np.int64],
     keys: Keys,
     *,
     replies: int,
-    threshold: float,
 ) -> list[list[Said]]:
-    """Hold one conversation per row until every reply of a turn failed, or none could be assessed, or the horizon.
+    """Hold one conversation per row until no reply of a turn lets it go on, or the horizon.
+
+    One goes on from a random reply that did not fail; and where clean failures are asked, that is clean. An utterance
+    that is not clean settles it without an answer.
 
     Args:
         speaker: Says the utterances.
         defender: Answers each ``replies`` times, independently.
-        scorer: Toxicity of replies.
+        event: What counts as a failure.
         prefixes: Openings.
         voices: Who speaks at which turn: a proposal or ``NATURALLY`` [rows, turns].
         keys: One random key per row; a conversation depends on its own key alone.
         replies: m.
-        threshold: A reply whose toxicity is above this failed.
 
     Returns:
         The turns of every conversation.
@@ -81,9 +78,9 @@ def converse(
     for turn in range(horizon):
         keys = derive(keys, 0)
         answers, turns = _take_turn(
-            speaking, answering, scorer, [prefixes[name] for name in names.tolist()],
+            speaking, answering, event, [prefixes[name] for name in names.tolist()],
             [found[name] for name in names.tolist()],
-            keys, voices[names, turn], replies=replies, threshold=threshold,
+            keys, voices[names, turn], replies=replies,
         )  # fmt: skip
         for name, said in zip(names, turns, strict=True):
             found[name].append(said)
@@ -93,71 +90,73 @@ def converse(
         rows = [row for row, _ in chosen]
         if len(rows) < len(names):
             speaking = speaking.branch(rows)
-        if replies > 1 or len(rows) < len(names):
-            answering = answers.session.branch([row * replies + number for row, number in chosen])
-        speaking.hear([answers.speeches[row * replies + number] for row, number in chosen])
+        places = [answers.rows.index(row) * replies + number for row, number in chosen]
+        answering = answers.session
+        if len(places) < len(answers.speeches):
+            answering = answering.branch(places)
+        speaking.hear([answers.speeches[place] for place in places])
         names, keys = names[rows], keys[rows]
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """A session of ``replies`` rows for each conversation, and what it said."""
+    """A session of ``replies`` rows for each conversation of ``rows``, and what it said."""
 
     session: Session
     speeches: list[Speech]
+    rows: list[int]
 
 
 def _take_turn(
-    speaking: BlendedSession, answering: Session, scorer: Scorer, prefixes: Sequence[str],
-    before: Sequence[Sequence[Said]], keys: Keys, voices: npt.NDArray[np.int64], *, replies: int, threshold: float,
+    speaking: BlendedSession, answering: Session, event: Event, prefixes: Sequence[str],
+    before: Sequence[Sequence[Said]], keys: Keys, voices: npt.NDArray[np.int64], *, replies: int,
 ) -> tuple[_Answers, list[Said]]:  # fmt: skip
     utterances, ratios, natural = speaking.speak_as(derive(keys, _ADVERSARY), voices)
-    answering.hear(utterances)
-    rows = np.repeat(np.arange(len(keys)), replies)
-    if replies > 1:
-        answering = answering.branch(rows.tolist())
-    numbers = np.tile(np.arange(replies), len(keys))
-    speeches = answering.speak(derive(keys[rows], _DEFENDER + numbers))
-    heard = [
-        (prefix, *_texts(turns), said.text) for prefix, turns, said in zip(prefixes, before, utterances, strict=True)
-    ]
-    scores = scores_of(scorer, [utterances[row] for row in rows], speeches, [heard[row] for row in rows])
-    choices = uniform(derive(keys, _CHOICE), 0)
-    turns = []
+    heard = [(prefix, *_texts(turns)) for prefix, turns in zip(prefixes, before, strict=True)]
+    told = event.clean is not None
+    spoken = event.utterances(utterances, heard)[1] if told else np.zeros(len(keys))
+    live = np.flatnonzero(~event.settled(spoken))
+    if 0 < len(live) < len(keys):
+        answering = answering.branch(live.tolist())
+    answers = _answer(answering, [utterances[row] for row in live], keys[live], live, replies)
+    rows = np.repeat(live, replies).tolist()
+    found = event.replies(
+        [utterances[row] for row in rows], answers.speeches, [(*heard[row], utterances[row].text) for row in rows]
+    )
+    unknown = np.isnan(spoken[rows])  # an utterance without a score is not known to be clean
+    scores, most = (np.where(unknown, np.nan, own) for own in found)
+    going = fates(scores, most, event.threshold, event.clean).going
+    choices, turns = uniform(derive(keys, _CHOICE), 0), []
+    places = {row: place for place, row in enumerate(answers.rows)}
     for row, utterance in enumerate(utterances):
-        own = slice(row * replies, (row + 1) * replies)
-        clean = [number for number, score in enumerate(scores[own]) if score <= threshold]
+        place = places.get(row, len(live))  # past the end, where there is no reply
+        own = slice(place * replies, (place + 1) * replies)
+        able = np.flatnonzero(going[own])
         turns.append(
             Said(
-                utterance.text, tuple(speech.text for speech in speeches[own]), tuple(map(float, scores[own])),
+                utterance.text, tuple(speech.text for speech in answers.speeches[own]), tuple(scores[own].tolist()),
                 tuple(map(float, ratios[row])), float(natural[row]),
-                clean[int(choices[row] * len(clean))] if clean else None,
+                int(able[int(choices[row] * len(able))]) if len(able) else None,
+                float(spoken[row]) if told else math.nan, tuple(most[own].tolist()) if event.others and told else (),
             )
         )  # fmt: skip
-    return _Answers(answering, speeches), turns
+    return answers, turns
+
+
+def _answer(
+    answering: Session, utterances: Sequence[Speech], keys: Keys, rows: npt.NDArray[np.int64], replies: int
+) -> _Answers:
+    if not utterances:
+        return _Answers(answering, [], [])
+    answering.hear(utterances)
+    again = np.repeat(np.arange(len(keys)), replies)
+    if replies > 1:
+        answering = answering.branch(again.tolist())
+    numbers = np.tile(np.arange(replies), len(keys))
+    return _Answers(answering, answering.speak(derive(keys[again], _DEFENDER + numbers)), rows.tolist())
 
 
 def _texts(turns: Sequence[Said]) -> list[str]:
     """What was said, in order; of the replies those that were gone on with."""
     return [text for said in turns for text in (said.utterance, said.replies[said.goes_on or 0])]
-
-
-def scores_of(
-    scorer: Scorer, utterances: Sequence[Speech], replies: Sequence[Speech], heard: Sequence[Context]
-) -> Floats:
-    """Toxicity of replies in one call, ``nan`` for those that could not be assessed: [rows].
-
-    Args:
-        scorer: Toxicity.
-        utterances: What each reply answers.
-        replies: The replies.
-        heard: All that was said before each reply.
-    """
-    texts = [None if a.error or not y.assessable else y.text for a, y in zip(utterances, replies, strict=True)]
-    return np.array(score_texts(scorer, texts, heard))
-
-
-def score_utterances(scorer: Scorer, utterances: Sequence[Speech], heard: Sequence[Context]) -> Floats:
-    """Toxicity of utterances, ``nan`` where there is none: [rows]."""
-    return np.array(score_texts(scorer, [None if said.error else said.text for said in utterances], heard))

@@ -38,7 +38,8 @@ class Draws:
         ratios: ℓ, log q̃ − log p̃ of every utterance under every proposal, whoever spoke [n, d, Q].
         toxic: Share of the turn's replies that failed [n, d].
         unknown: Share that could not be assessed [n, d].
-        clean: Share that neither failed nor is unknown [n, d]; the conversation went on from one of these at random.
+        going: Share from which it may go on to a failure [n, d]; it went on from one of these at random. The rest of
+            the turn's replies settles it: they are not clean, and only clean failures count.
         component: Which component drew it [n].
         prefix: Which prefix it began with [n].
     """
@@ -46,13 +47,13 @@ class Draws:
     ratios: Floats
     toxic: Floats
     unknown: Floats
-    clean: Floats
+    going: Floats
     component: npt.NDArray[np.int64]
     prefix: npt.NDArray[np.int64]
 
     def __getitem__(self, rows: slice | npt.NDArray[np.bool_]) -> Draws:
         return Draws(
-            self.ratios[rows], self.toxic[rows], self.unknown[rows], self.clean[rows], self.component[rows],
+            self.ratios[rows], self.toxic[rows], self.unknown[rows], self.going[rows], self.component[rows],
             self.prefix[rows],
         )  # fmt: skip
 
@@ -87,14 +88,14 @@ def mixture_weights(paths: Floats, shares: Floats) -> Floats:
 
 
 def failure_terms(draws: Draws, *, unknown_fails: bool = False) -> Floats:
-    """S_{t−1}·f_t with S_t = Π_{s ≤ t} (clean share): failure at turn t by m replies each, in the draws alone [n, d].
+    """S_{t−1}·f_t with S_t = Π_{s ≤ t} (going share): failure at turn t by m replies each, in the draws alone [n, d].
 
     Args:
         draws: The conversations.
         unknown_fails: Whether a reply that could not be assessed counts as a failure; else as none, and as the end.
     """
     failing = draws.toxic + draws.unknown if unknown_fails else draws.toxic
-    survived = np.cumprod(draws.clean, axis=1)
+    survived = np.cumprod(draws.going, axis=1)
     terms: Floats = failing * np.concatenate([np.ones((len(failing), 1)), survived[:, :-1]], axis=1)
     return terms
 

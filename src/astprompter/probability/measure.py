@@ -30,6 +30,7 @@ from ..runs.schema.probability import DrawnRow, ProbabilityFile
 from .conversations import converse
 from .densities import Proposal
 from .estimate import Component, estimates
+from .events import Event
 from .limits import proven
 from .pilot import BLOCK, CANDIDATES, GAMMAS, every_component, first_counts, plan_of
 from .results import Measurement, Stage, draws_of, file_of, row_of
@@ -78,10 +79,10 @@ class _Run:
     """The conversations of one measurement, drawn or read from where they were kept."""
 
     def __init__(
-        self, speaker: BlendedModel, defender: Speaker, scorer: Scorer, prefixes: Sequence[Prefix], asked: Measurement,
+        self, speaker: BlendedModel, defender: Speaker, event: Event, prefixes: Sequence[Prefix], asked: Measurement,
         kept: Path | None, of: str, advance: Advance,
     ) -> None:  # fmt: skip
-        self.speaker, self.defender, self.scorer, self.prefixes, self.asked = speaker, defender, scorer, prefixes, asked
+        self.speaker, self.defender, self.event, self.prefixes, self.asked = speaker, defender, event, prefixes, asked
         self.of, self._kept, self._advance = of, kept, advance
         self._rows: dict[tuple[str, int], DrawnRow] = {}
         fitting = trees_that_fit((speaker, defender), horizon=asked.within, branching=1) // asked.replies
@@ -112,10 +113,10 @@ class _Run:
             chosen = [self.prefixes[openings[number // BLOCK][number % BLOCK]] for number in part]
             who = [whos[number % BLOCK] for number in part]
             found = converse(
-                self.speaker, self.defender, self.scorer, [prefix.text for prefix in chosen],
+                self.speaker, self.defender, self.event, [prefix.text for prefix in chosen],
                 np.array([self._voices(components[place]) for place in who]),
                 np.array([key_of(self.asked.seed, "probability", stage, number) for number in part], dtype=np.uint64),
-                replies=self.asked.replies, threshold=self.asked.threshold,
+                replies=self.asked.replies,
             )  # fmt: skip
             rows = [
                 row_of(
@@ -151,6 +152,7 @@ def measure(
     asked: Measurement,
     effort: Effort,
     *,
+    others: Sequence[Scorer] = (),
     progress: Progress,
     config: Mapping[str, Any],
     kept: Path | None = None,
@@ -165,6 +167,7 @@ def measure(
         prefixes: Openings.
         asked: What is asked.
         effort: How much may be spent.
+        others: Scorers that judge what is clean beside the first, where clean failures are asked.
         progress: Where progress is shown.
         config: What decides the figures, for the file.
         kept: Where conversations are kept, and gone on from.
@@ -179,7 +182,8 @@ def measure(
     of = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
     places = {prefix.id: place for place, prefix in enumerate(prefixes)}
     with progress.task("conversations", (pilot_blocks + main_blocks) * BLOCK, "conversations") as advance:
-        run = _Run(speaker, defender, scorer, prefixes, asked, kept, of, advance)
+        event = Event(scorer, asked.threshold, asked.clean, others)
+        run = _Run(speaker, defender, event, prefixes, asked, kept, of, advance)
         drawn = every_component([p for p, own in enumerate(proposals) if own.gamma in GAMMAS], asked.within)
         counts = first_counts(drawn, asked.within)
         pilot = run.draw("pilot", drawn, counts, range(pilot_blocks))
@@ -199,7 +203,7 @@ def measure(
                 )
                 if limit > 0.0 and limit >= (1.0 - effort.relative) * means.mean():
                     break
-    second = _second(reference, defender, scorer, prefixes, asked, effort, progress)
+    second = _second(reference, defender, event, prefixes, asked, effort, progress)
     return file_of(
         rows, pilot, plan, asked, prefixes=prefixes, names=list(adversaries), proposals=proposals, blocks=main_blocks,
         second=second, config=config,
@@ -207,7 +211,7 @@ def measure(
 
 
 def _second(
-    reference: LanguageModel, defender: Speaker, scorer: Scorer, prefixes: Sequence[Prefix], asked: Measurement,
+    reference: LanguageModel, defender: Speaker, event: Event, prefixes: Sequence[Prefix], asked: Measurement,
     effort: Effort, progress: Progress,
 ) -> Splitting | None:  # fmt: skip
     if not effort.second:
@@ -216,7 +220,7 @@ def _second(
     fitting = trees_that_fit((reference, defender), horizon=asked.within, branching=1)
     with progress.task("splitting", _ISLANDS * particles * asked.within, "turns") as advance:
         return split(
-            reference, defender, scorer, prefixes, islands=_ISLANDS, particles=particles, horizon=asked.within,
-            threshold=asked.threshold, seed=asked.seed, islands_per_batch=max(1, fitting // particles),
+            reference, defender, event, prefixes, islands=_ISLANDS, particles=particles, horizon=asked.within,
+            seed=asked.seed, islands_per_batch=max(1, fitting // particles),
             on_turns=advance,
         )  # fmt: skip

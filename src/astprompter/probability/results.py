@@ -28,10 +28,21 @@ from ..runs.schema.probability import (
     SecondEstimate,
     TurnShare,
 )
+from ..runs.schema.turns import finite
 from .conversations import Said
 from .densities import Proposal
 from .diagnostics import Diagnostics, bootstrap_over_prefixes, diagnose, verdict_of
-from .estimate import Component, Draws, Floats, density_ratios, estimates, path_ratios, with_control_variates
+from .estimate import (
+    Component,
+    Draws,
+    Floats,
+    density_ratios,
+    estimates,
+    failure_terms,
+    path_ratios,
+    with_control_variates,
+)
+from .events import Fates, fates
 from .limits import conservative, interval, proven
 from .pilot import BLOCK, Plan
 from .splitting import Splitting
@@ -47,6 +58,7 @@ class Measurement:
     Attributes:
         within: Turns d.
         threshold: A reply whose toxicity is above this is a failure.
+        clean: Where clean failures alone count: what clean texts score at most.
         replies: Replies m that are drawn to every utterance.
         level: Confidence level.
         seed: Names the streams.
@@ -56,6 +68,7 @@ class Measurement:
 
     within: int
     threshold: float
+    clean: float | None
     replies: int
     level: float
     seed: int
@@ -71,10 +84,12 @@ def row_of(said: Sequence[Said], *, of: str, stage: Stage, number: int, prefix: 
         SaidRow(
             utterance=turn.utterance if failed else "",
             replies=list(turn.replies) if failed else [],
-            scores=[None if math.isnan(score) else score for score in turn.scores],
+            scores=list(map(finite, turn.scores)),
             ratios=list(turn.ratios),
             natural=turn.natural,
             goes_on=turn.goes_on,
+            tox_utterance=finite(turn.tox_utterance),
+            most=list(map(finite, turn.most)) or None,
         )
         for turn in said
     ]
@@ -88,15 +103,19 @@ def draws_of(rows: Sequence[DrawnRow], places: Mapping[str, int], asked: Measure
     for place, row in enumerate(rows):
         for turn, said in enumerate(row.turns):
             ratios[place, turn] = said.ratios
-            known = [score for score in said.scores if score is not None]
-            failed = sum(score > asked.threshold for score in known)
-            count = len(said.scores)
-            shares[:, place, turn] = failed / count, 1.0 - len(known) / count, (len(known) - failed) / count
-    toxic, unknown, clean = shares
+            fate = _fates(said, asked)
+            for kind, own in enumerate((fate.failed, fate.unknown, fate.going)):
+                shares[kind, place, turn] = own.sum() / max(1, len(own))
+    failed, unknown, going = shares
     return Draws(
-        ratios, toxic, unknown, clean, np.array([row.component for row in rows], dtype=np.int64),
+        ratios, failed, unknown, going, np.array([row.component for row in rows], dtype=np.int64),
         np.array([places[row.prefix_id] for row in rows], dtype=np.int64),
     )  # fmt: skip
+
+
+def _fates(said: SaidRow, asked: Measurement) -> Fates:
+    scores, most = (np.array(values, float) for values in (said.scores, said.most or said.scores))
+    return fates(scores, most, asked.threshold, asked.clean)
 
 
 def limits_of(values: Floats, plan: Plan, asked: Measurement, blocks: int) -> Limits:
@@ -146,7 +165,7 @@ def file_of(
     worst = estimates(draws, plan.components, plan.shares, unknown_fails=True).sum(axis=1)
     ratios = density_ratios(draws, plan.components, plan.shares)
     natural = draws.component == 0
-    crude = 1.0 - np.prod(1.0 - draws.toxic, axis=1)
+    crude = failure_terms(draws).sum(axis=1)
     found = diagnose(values, crude[natural], ratios)
     limits, bad = limits_of(values, plan, asked, blocks), limits_of(worst, plan, asked, blocks)
     verdict, reasons = verdict_of(
@@ -163,9 +182,9 @@ def file_of(
     others = bootstrap_over_prefixes(values, draws.prefix, seed=asked.seed, level=asked.level)
     estimate, error = with_control_variates(values, ratios, np.array(plan.coefficients))
     return ProbabilityFile(
-        within=asked.within, threshold=asked.threshold, level=asked.level, natural=asked.natural,
+        within=asked.within, threshold=asked.threshold, clean=asked.clean, level=asked.level, natural=asked.natural,
         verdict=verdict, reasons=reasons, limits=limits, worst=bad,
-        unassessed=sum(score is None for row in (*pilot, *rows) for turn in row.turns for score in turn.scores),
+        unassessed=sum(int(_fates(turn, asked).unknown.sum()) for row in (*pilot, *rows) for turn in row.turns),
         openings_like_these=others and list(others),
         control_variates=ControlVariates(estimate=estimate, standard_error=error),
         second=None if second is None else _second(second, asked.level),
@@ -201,8 +220,10 @@ def _heaviest(rows: Sequence[DrawnRow], values: Floats, prefixes: Sequence[Prefi
     ]
 
 
-def _shown(turn: SaidRow, threshold: float) -> tuple[str, str]:
-    """An utterance and the reply that tells most."""
+def _shown(turn: SaidRow, threshold: float) -> Sequence[str]:
+    """An utterance and the reply that tells most, if there is one."""
+    if not turn.replies:
+        return (turn.utterance,)
     failing = [place for place, score in enumerate(turn.scores) if score is not None and score > threshold]
     return turn.utterance, turn.replies[failing[0] if failing else turn.goes_on or 0]
 

@@ -4,8 +4,8 @@ Only natural speech is heard. Within an island, particles whose scores come near
 every utterance and after every reply, and what that changes is divided out again (Del Moral 2004, Feynman-Kac Formulae,
 section 9.4): with potentials G, Π mean(G) · mean(failed / ΠG along the line) is unbiased for every number of particles
 and every G > 0. G is the level of the last two texts over the level at which the line was chosen before, so ΠG is the
-present level alone: what a line was multiplied for long ago does not weigh on it. Islands are independent, so their
-spread is the error.
+present level alone: what a line was multiplied for long ago does not weigh on it. A line that can have no failure any
+more has level 0: it is dropped, and loses nothing. Islands are independent, so their spread is the error.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..base.protocols import Context, Scorer, Speaker
+from ..base.protocols import Context, Speaker
 from ..base.randomness import derive, key_of, uniform
 from ..base.records import Keys, Prefix
-from .conversations import score_utterances, scores_of
+from .events import Event, fates
 from .limits import student_quantile
 
 Floats = npt.NDArray[np.float64]
@@ -65,13 +65,12 @@ def level_of(scores: Floats) -> Floats:
 def split(
     speaker: Speaker,
     defender: Speaker,
-    scorer: Scorer,
+    event: Event,
     prefixes: Sequence[Prefix],
     *,
     islands: int,
     particles: int,
     horizon: int,
-    threshold: float,
     seed: int,
     islands_per_batch: int,
     on_turns: Callable[[int], None] = lambda turns: None,
@@ -81,12 +80,11 @@ def split(
     Args:
         speaker: Speaks naturally.
         defender: Answers.
-        scorer: Toxicity.
+        event: What counts as a failure.
         prefixes: Openings; each particle begins with one drawn at random.
         islands: Independent repetitions, at least 20.
         particles: Conversations of each.
         horizon: Turns.
-        threshold: A reply whose toxicity is above this is a failure.
         seed: Names the streams.
         islands_per_batch: Islands that advance together; changes no result.
         on_turns: Called with the number of turns done since the last call.
@@ -101,8 +99,7 @@ def split(
         places = (uniform(keys, 0) * len(prefixes)).astype(int)
         texts = [prefixes[place].text for place in places]
         own = _grow(
-            speaker, defender, scorer, texts, derive(keys, 1), len(batch),
-            horizon=horizon, threshold=threshold, on_turns=on_turns,
+            speaker, defender, event, texts, derive(keys, 1), len(batch), horizon=horizon, on_turns=on_turns,
         )  # fmt: skip
         found.append(own)
     both = np.concatenate(found, axis=1)
@@ -110,8 +107,8 @@ def split(
 
 
 def _grow(
-    speaker: Speaker, defender: Speaker, scorer: Scorer, prefixes: Sequence[str], keys: Keys, islands: int,
-    *, horizon: int, threshold: float, on_turns: Callable[[int], None],
+    speaker: Speaker, defender: Speaker, event: Event, prefixes: Sequence[str], keys: Keys, islands: int,
+    *, horizon: int, on_turns: Callable[[int], None],
 ) -> Floats:  # fmt: skip
     """Islands side by side: estimates with unassessed replies as none, and as failures, [2, islands]."""
     speaking, answering = speaker.start(prefixes, turns=horizon), defender.start(prefixes, turns=horizon)
@@ -122,18 +119,23 @@ def _grow(
         keys = derive(keys, 0)
         utterances = speaking.speak(derive(keys, _ADVERSARY))
         answering.hear(utterances)
-        near = score_utterances(scorer, utterances, heard)
-        rows = lines.choose(level_of(np.fmax(near, scores)), derive(keys, _PARENTS))
+        near, most = event.utterances(utterances, heard)
+        dead = event.settled(most)
+        if event.clean is not None:  # where it is not known to be clean, the line ends
+            found[1] += lines.mean(unknown := np.isnan(most))
+            dead |= unknown
+        rows = lines.choose(level_of(np.fmax(near, scores)) * ~dead, derive(keys, _PARENTS))
         near, utterances = near[rows], [utterances[row] for row in rows]
         heard = [(*heard[row], utterance.text) for row, utterance in zip(rows, utterances, strict=True)]
         speaking, answering = speaking.branch(rows), answering.branch(rows)
         replies = answering.speak(derive(keys, _DEFENDER))
-        scores = scores_of(scorer, utterances, replies, heard)
-        for place, failed in enumerate((scores > threshold, ~(scores <= threshold))):
+        scores, most = event.replies(utterances, replies, heard)
+        fate = fates(scores, most, event.threshold, event.clean)
+        for place, failed in enumerate((fate.failed, fate.failed | fate.unknown)):
             found[place] += lines.mean(failed)
         on_turns(len(prefixes))
         if turn < horizon - 1:
-            rows = lines.choose(level_of(np.fmax(near, scores)) * (scores <= threshold), derive(keys, _PARENTS + 1))
+            rows = lines.choose(level_of(np.fmax(near, scores)) * fate.going, derive(keys, _PARENTS + 1))
             scores = scores[rows]
             speaking, answering = speaking.branch(rows), answering.branch(rows)
             speaking.hear([replies[row] for row in rows])

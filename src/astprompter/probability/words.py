@@ -38,25 +38,36 @@ def turns_of(found: ProbabilityFile) -> str:
     return "1 turn" if found.within == 1 else f"{found.within} turns"
 
 
+def event(found: ProbabilityFile) -> tuple[str, str]:
+    """What is measured, of now and of then: ``fails`` and ``failed``."""
+    return ("fails", "failed") if found.clean is None else ("has a clean failure", "had a clean failure")
+
+
 def headline(found: ProbabilityFile) -> str:
     """How likely failure is, in one sentence."""
+    fails, failed = event(found)
     if found.limits.estimate > 0.0:
-        return f"A conversation of {turns_of(found)} fails {_about(found.limits)}"
+        return f"A conversation of {turns_of(found)} {fails} {_about(found.limits)}"
     if nothing_assessed(found):
-        return f"No reply could be assessed, so nothing is known of how often a conversation of {turns_of(found)} fails"
+        return (
+            f"No reply could be assessed, so nothing is known of how often a conversation of {turns_of(found)} {fails}"
+        )
     missing = f", as far as {found.cost.replies - found.unassessed:,} of {found.cost.replies:,} replies tell"
-    return f"No conversation of {turns_of(found)} failed{missing if found.unassessed else ''}"
+    return f"No conversation of {turns_of(found)} {failed}{missing if found.unassessed else ''}"
 
 
 def nothing_assessed(found: ProbabilityFile) -> bool:
-    """Whether no reply has a score, so that the estimate says nothing."""
-    return found.unassessed == found.cost.replies
+    """Whether no reply has a score, so that the estimate says nothing; not where none was asked for."""
+    return 0 < found.cost.replies == found.unassessed
 
 
 def rows_of(found: ProbabilityFile) -> list[tuple[str, str]]:
     """Limits and further estimates, each named."""
     natural, second = found.diagnostics.natural, found.second
     rows = []
+    if found.clean is not None:
+        heard = f"the utterance and all before it score at most {found.clean:g} under every scorer"
+        rows.append(("clean failure", f"a reply above {found.threshold:g} where {heard}"))
     if found.limits.proven > 0.0:
         rows.append(("proven", f"at least {once_in(found.limits.proven)}, by betting, without assumptions"))
     if found.worst.conservative is not None:
@@ -64,8 +75,8 @@ def rows_of(found: ProbabilityFile) -> list[tuple[str, str]]:
     rows.append(
         (
             "natural conversations alone",
-            f"{natural.failures:g} of {natural.conversations:,} failed; were failure twice as likely as estimated, "
-            f"they would have told with probability {natural.power:.0%}",
+            f"{natural.failures:g} of {natural.conversations:,} {event(found)[1]}; were that twice as likely as it is "
+            f"estimated, they would have told with probability {natural.power:.0%}",
         )
     )
     if second is not None:

@@ -110,7 +110,7 @@ def score_turns(
 def score_texts(scorer: Scorer, texts: Sequence[str | None], contexts: Sequence[Context]) -> list[float]:
     """R_φ of texts in one call; ``nan`` where there is no text, or no finite score of it."""
     known = [(text, context) for text, context in zip(texts, contexts, strict=True) if text is not None]
-    found = iter(scorer.score([text for text, _ in known], [context for _, context in known]))
+    found = iter(scorer.score([text for text, _ in known], [context for _, context in known]) if known else ())
     scores = [math.nan if text is None else next(found) for text in texts]
     return [score if math.isfinite(score) else math.nan for score in scores]
 

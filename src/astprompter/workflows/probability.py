@@ -19,6 +19,7 @@ from ..base.protocols import Scorer, Speaker
 from ..base.records import Prefix
 from ..base.signals import going_on
 from ..config import ModelSettings, Settings, load_settings
+from ..evaluation.scorers import check_names
 from ..models.local.lm import LanguageModel
 from ..models.local.loading import check_folder
 from ..probability.measure import Effort, measure
@@ -29,8 +30,18 @@ from ..runs.schema.probability import JudgedEstimate, ProbabilityFile, Sensitivi
 from ..runs.schema.summary import Summary
 from .evaluate import settings_of_first
 from .held_out import test_prefixes
-from .load import build_defender, build_lm, build_scorer
-from .objects import ModelLike, ScorerLike, SettingsLike, Texts, as_prefixes, as_settings, changed, participants
+from .load import build_defender, build_lm, build_other_scorers, build_scorer
+from .objects import (
+    ModelLike,
+    ScorerLike,
+    SettingsLike,
+    Texts,
+    as_prefixes,
+    as_scorer,
+    as_settings,
+    changed,
+    participants,
+)
 from .resume import texts_hash
 from .targets import named, runs_among
 
@@ -49,6 +60,8 @@ class Asked:
         replies: Replies that are drawn to every utterance.
         splitting: Whether the second estimator runs too, for a quarter more.
         sensitivity: Whether all is measured again at temperature 1 and at top-p 1 of who speaks naturally.
+        clean: Whether only clean failures count: where the utterance and all before it score at most what
+            ``evaluation.clean`` says, under every scorer.
     """
 
     budget: int = 2000
@@ -56,6 +69,7 @@ class Asked:
     replies: int = 1
     splitting: bool = True
     sensitivity: bool = False
+    clean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,7 @@ class _Parts:
     adversaries: Mapping[str, LanguageModel]
     defender: Speaker
     scorer: Scorer
+    others: Sequence[Scorer]
     prefixes: Sequence[Prefix]
     settings: Settings
     natural: Natural
@@ -74,6 +89,7 @@ class _Parts:
         """What decides the figures, as plain values."""
         return {
             "settings": self.settings.as_dict(), "versions": versions(), "scorer": self.scorer.name,
+            "scorers": [scorer.name for scorer in self.others],
             "defender": self.defender.name, "natural_sha256": self.reference.weights_sha256(),
             "defender_sha256": self.defender.weights_sha256(),
             "adversaries_sha256": {name: own.weights_sha256() for name, own in self.adversaries.items()},
@@ -107,6 +123,8 @@ def failure_probability(
     replies: int = 1,
     splitting: bool = True,
     sensitivity: bool = False,
+    clean: bool = False,
+    scorers: Sequence[ScorerLike] = (),
     settings: SettingsLike = None,
     out: str | Path | None = None,
     progress: bool | Progress = False,
@@ -126,6 +144,9 @@ def failure_probability(
         replies: Replies that are drawn to every utterance.
         splitting: Whether the second estimator runs too, for a quarter more.
         sensitivity: Whether all is measured again at temperature 1 and at top-p 1 of who speaks naturally.
+        clean: Whether only clean failures count: where the utterance and all before it score at most what
+            ``evaluation.clean`` says, under every scorer.
+        scorers: Further scorers that judge what is clean.
         settings: As for :func:`evaluate`.
         out: Folder to write ``probability.json`` and ``probability.jsonl`` to; the same call goes on there.
         progress: Whether to show progress bars.
@@ -135,6 +156,8 @@ def failure_probability(
     """
     if not isinstance(adversaries, Mapping) or not adversaries:
         raise UserError("name the adversaries: give a mapping such as {'ours': run}")
+    if scorers and not clean:
+        raise UserError("further scorers judge what is clean; give clean=True, or leave scorers out")
     runs = [given for given in adversaries.values() if isinstance(given, Run)]
     chosen = as_settings(settings, runs[0].settings if runs else None)
     changes = {"rollout.horizon": within, "evaluation.threshold": threshold}
@@ -144,10 +167,10 @@ def failure_probability(
     (reference, *tuned), replying, judge, chosen = participants(speakers, defender, scorer, chosen)
     parts = _Parts(
         _local(reference), {name: _local(own) for name, own in zip(adversaries, tuned, strict=True)}, replying, judge,
-        openings, chosen, "untuned",
+        [as_scorer(scorer) for scorer in scorers], openings, chosen, "untuned",
     )  # fmt: skip
     return _measured(
-        parts, Asked(budget, relative, replies, splitting, sensitivity), progress_of(progress),
+        parts, Asked(budget, relative, replies, splitting, sensitivity, clean), progress_of(progress),
         None if out is None else Path(out), "the same call", runs[0].path if runs else None,
     )  # fmt: skip
 
@@ -203,7 +226,8 @@ def probability_of_targets(
     for name, given in named(places).items():
         model = settings.adversary.model_copy(update={"path": places[given], "revision": None})
         adversaries[name] = build_lm(model, settings.rollout, partners=[settings.defender])
-    parts = _Parts(reference, adversaries, defender, scorer, prefixes, settings, natural)
+    others = build_other_scorers(settings) if asked.clean else []
+    parts = _Parts(reference, adversaries, defender, scorer, others, prefixes, settings, natural)
     return _measured(parts, asked, progress, folder, again, home), folder
 
 
@@ -218,6 +242,7 @@ def _measured(
     parts: _Parts, asked: Asked, progress: Progress, out: Path | None, again: str, labelled: Path | None
 ) -> ProbabilityFile:
     """Measure, and write the results to a folder if one is named."""
+    check_names(parts.scorer, parts.others)
     remedy = f"the conversations so far are kept; {again} goes on"
     with nullcontext() if out is None else results_folder(out), going_on(remedy) if out else nullcontext():
         found = _once(parts, asked, progress, out and out / DRAWN)
@@ -244,21 +269,24 @@ def _measured(
 def _once(parts: _Parts, asked: Asked, progress: Progress, kept: Path | None) -> ProbabilityFile:
     settings = parts.settings
     measurement = Measurement(
-        settings.rollout.horizon, settings.evaluation.threshold, asked.replies, settings.evaluation.level,
-        settings.seed, parts.natural, asked.relative is not None,
+        settings.rollout.horizon, settings.evaluation.threshold, settings.evaluation.clean if asked.clean else None,
+        asked.replies, settings.evaluation.level, settings.seed, parts.natural, asked.relative is not None,
     )  # fmt: skip
     sampling = parts.reference.sampling
     config = parts.facts() | {"natural_temperature": sampling.temperature, "natural_top_p": sampling.top_p}
     return measure(
         parts.reference, parts.adversaries, parts.defender, parts.scorer, parts.prefixes, measurement,
-        Effort(asked.budget, asked.relative, asked.splitting), progress=progress,
+        Effort(asked.budget, asked.relative, asked.splitting), others=parts.others, progress=progress,
         config=json.loads(json.dumps(config)), kept=kept,
     )  # fmt: skip
 
 
 def _judged(found: ProbabilityFile, run: Path | None) -> JudgedEstimate | None:
-    """The estimate by what people said of the same scorer, on replies of the same defender; of untuned ones first."""
-    if run is None or not (run / SUMMARY).is_file():
+    """The estimate by what people said of the same scorer, on replies of the same defender; of untuned ones first.
+
+    Not of clean failures: of how the scorer errs on utterances, and after clean ones, these labels say nothing.
+    """
+    if run is None or found.clean is not None or not (run / SUMMARY).is_file():
         return None
     summary = Summary.read(run / SUMMARY)
     labels, of, config = summary.labels, summary.config, found.config

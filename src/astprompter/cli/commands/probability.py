@@ -43,6 +43,13 @@ Splitting = Annotated[
 Sensitivity = Annotated[
     bool, typer.Option("--sensitivity", help="Measure again at temperature 1 and at top-p 1 of who speaks naturally.")
 ]
+Clean = Annotated[
+    bool,
+    typer.Option(
+        "--clean",
+        help="Count clean failures alone: the utterance and all before it score at most evaluation.clean.",
+    ),
+]
 FailOver = Annotated[
     float | None,
     typer.Option(
@@ -65,6 +72,7 @@ def probability(
     replies: Replies = 1,
     splitting: Splitting = True,
     sensitivity: Sensitivity = False,
+    clean: Clean = False,
     fail_over: FailOver = None,
     skip_bad_rows: SkipBadRows = False,
     show_text: ShowText = False,
@@ -94,7 +102,7 @@ def probability(
     quiet_libraries()
     found, folder = probability_of_targets(
         names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, natural=natural,
-        asked=Asked(budget, relative, replies, splitting, sensitivity), out=out, progress=bars(),
+        asked=Asked(budget, relative, replies, splitting, sensitivity, clean), out=out, progress=bars(),
         again=f"'{shlex.join(['astprompter', *sys.argv[1:]])}'",
     )  # fmt: skip
     for line in lines_of(found, top=top, show_text=show_text):

@@ -13,7 +13,7 @@ class SaidRow(Part):
     utterance: str
     """What was said; empty in conversations without a failure."""
     replies: list[str]
-    """The replies; empty in conversations without a failure."""
+    """The replies; empty in conversations without a failure, and after an utterance that rules a clean one out."""
     scores: list[Number]
     """Toxicity of every reply; ``null`` where it could not be assessed."""
     ratios: list[Real]
@@ -22,6 +22,10 @@ class SaidRow(Part):
     """Log-probability of the utterance under natural speech, end of text included."""
     goes_on: Whole | None
     """Number of the reply, from 0, that the conversation went on from; ``null`` where it stopped."""
+    tox_utterance: Absent[Number] = None
+    """Most toxicity of the utterance under every scorer; only where clean failures are asked."""
+    most: Absent[list[Number]] = None
+    """The same of every reply; absent with one scorer, too."""
 
 
 class DrawnRow(Part):
@@ -38,7 +42,7 @@ class DrawnRow(Part):
     component: Whole
     """Who spoke: number in the list of its stage."""
     turns: list[SaidRow]
-    """The turns, in order, until all replies failed or the horizon was reached."""
+    """The turns, in order, until no reply lets the conversation go on, or the horizon."""
 
 
 class Limits(Part):
@@ -236,6 +240,9 @@ class ProbabilityFile(File):
     """Turns of a conversation."""
     threshold: Real
     """A reply whose toxicity is above this is a failure."""
+    clean: Absent[Number] = None
+    """Only where clean failures are asked: the utterance and every utterance and reply before it score at most this,
+    under every scorer."""
     level: Real
     """Level of the interval; each of the other two limits holds with (1 + level) / 2."""
     natural: str
