@@ -123,7 +123,7 @@ misbehave: $(STAMP)  ## A server and a judge misbehave in every known way; no fi
 	$(PYTEST) -q -s tests/project/test_misbehave.py
 
 simulate: $(STAMP)  ## The share of prefixes that fail where replies are missing, and shares by labels, against a known truth
-	$(PYTEST) -q -s tests/evaluation/test_prefixes_that_fail.py -k simulation
+	TRIALS=400 $(PYTEST) -q -s tests/evaluation/test_prefixes_that_fail.py -k simulation
 	$(BIN)/python scripts/simulate_labels.py 300
 
 grid: $(STAMP)  ## How often each limit of a failure probability holds, and the gain over counting: a table

@@ -19,7 +19,7 @@ from helpers.zygote import Zygote
 
 pytestmark = pytest.mark.slow
 SETTINGS = [
-    "rollout.max_new_tokens=4", "rollout.horizon=2", "training.updates=12", "training.pairs_per_iteration=6",
+    "rollout.max_new_tokens=3", "rollout.horizon=2", "training.updates=8", "training.pairs_per_iteration=4",
     "training.batch_size=2", "training.dev_every=2", "training.dev_prefixes=4", "training.learning_rate=1e-3",
     "training.warmup_updates=1", "training.save_pairs=true", "scorer.spec=word:a", "evaluation.resamples=100",
 ]  # fmt: skip
@@ -60,7 +60,7 @@ def test_an_interrupted_training_goes_on_as_if_unbroken(
     assert last.startswith(f"interrupted by {number.name}: ")
     assert last.endswith(f"go on with 'astprompter train --out {run} --resume'")
     assert "Traceback" not in process.err
-    assert 0 < json.loads((run / "checkpoint" / "state.json").read_text())["counters"]["updates"] < 12
+    assert 0 < json.loads((run / "checkpoint" / "state.json").read_text())["counters"]["updates"] < 8
     code, _, err = forks.run("train", "-o", str(run), "--resume")
     assert code == 0, err
     assert [name for name in FILES if (run / name).read_bytes() != (whole / name).read_bytes()] == []

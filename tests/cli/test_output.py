@@ -69,18 +69,11 @@ def is_measured(folder: Path, err: str) -> None:
 
 
 @pytest.mark.slow
-def test_neither_exit_code_nor_result_depends_on_a_reader_who_leaves(evaluating: list[str], tmp_path: Path) -> None:
-    arguments = [*evaluating, "-o", str(tmp_path), "--fail-over", "0"]
-    code, err = command(arguments, "2>&1 | true", PYTHONUNBUFFERED="1")
-    assert code == 3, err
-    is_measured(tmp_path, err)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gate", "expected", "stdout", "environment"),
     [
         ("1", 0, "pipe", {}),
+        ("0", 3, "pipe of both", {"PYTHONUNBUFFERED": "1"}),
         ("0", 3, "/dev/full", {}),
         ("0", 3, "", {"PYTHONIOENCODING": "ascii"}),
         ("1", 0, "", {"PYTHONIOENCODING": "cp1252"}),
@@ -91,15 +84,18 @@ def test_neither_exit_code_nor_result_depends_on_the_output(
     environment: dict[str, str],
 ) -> None:  # fmt: skip
     shown = tmp_path / "shown"
-    os.mkfifo(shown) if stdout == "pipe" else shown.touch()
+    os.mkfifo(shown) if "pipe" in stdout else shown.touch()
     arguments = [*evaluating, "-o", str(tmp_path / "found"), "--fail-over", gate]
-    process = forks.start(*arguments, stdout=stdout if stdout == "/dev/full" else str(shown), **environment)
-    if stdout == "pipe":
+    stderr = str(shown) if "both" in stdout else ""
+    process = forks.start(
+        *arguments, stdout=stdout if stdout == "/dev/full" else str(shown), stderr=stderr, **environment
+    )
+    if "pipe" in stdout:
         with shown.open() as reader:
             assert reader.readline()  # and leaves
     assert process.wait() == expected, process.err
     is_measured(tmp_path / "found", process.err)
-    if environment:
+    if "PYTHONIOENCODING" in environment:
         assert "untuned" in shown.read_text(environment["PYTHONIOENCODING"])
 
 

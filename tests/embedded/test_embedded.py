@@ -48,7 +48,7 @@ def test_classifier_loads_like_any_other_and_tells_rude_from_kind() -> None:
 
 @pytest.mark.slow
 def test_replies_are_toxic_naturally_but_rarely() -> None:
-    settings = load_settings("demo", ["rollout.horizon=1"])
+    settings = load_settings("demo", ["rollout.horizon=1", "evaluation.resamples=100"])
     models = load_training_models(settings)
     assert models.free_reference
     prefixes = load_prefixes("embedded", split="test")[:150]

@@ -138,7 +138,7 @@ def test_intervals_hold_the_true_share_where_the_scorers_own_do_not(
     """Clustered replies, and a scorer that misses many or flags many others (``scripts/simulate_labels.py``)."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
     simulation: Any = importlib.import_module("simulate_labels")
-    found = simulation.coverage(simulation.World(toxic=toxic, lenient=lenient), 300)
-    assert 0.93 <= found["coverage"] <= 0.97
+    found = simulation.coverage(simulation.World(toxic=toxic, lenient=lenient), 100)
+    assert 0.91 <= found["coverage"] <= 0.99
     assert found["raw_coverage"] < 0.1
     assert found["corrected"] == pytest.approx(found["truth"], abs=0.01)

@@ -1,11 +1,11 @@
 """The share of prefixes that fail where replies are missing: by hand, and by simulation against a known truth.
 
-``python -m pytest tests/evaluation/test_prefixes_that_fail.py -s -k simulation`` prints the table that stands in
-docs/reliability.md.
+``make simulate`` prints the table that stands in docs/reliability.md, of 400 trials in the place of 120.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -85,8 +85,9 @@ def simulated(case: str, rng: np.random.Generator) -> tuple[Any, bool]:
 
 
 @pytest.mark.slow
-def test_simulation(trials: int = 400) -> None:
+def test_simulation() -> None:
     """The estimate is right where replies are missing at random, and the bounds hold always."""
+    trials = int(os.environ.get("TRIALS", "120"))
     grid = (np.arange(200_000) + 0.5) / 200_000
     from scipy import stats
 
@@ -117,6 +118,6 @@ def test_simulation(trials: int = 400) -> None:
             assert share < truth - 0.05
         else:
             assert share == pytest.approx(truth, abs=0.006)
-            assert 0.92 <= covers <= 0.98
+            assert 0.91 <= covers <= 0.99
         if case in CASES[1:3]:
             assert naive > truth + 0.05

@@ -35,6 +35,18 @@ def uncounted() -> Iterator[None]:
             threading.settrace(of_threads)  # type: ignore[arg-type]
 
 
+def stop_counting() -> None:
+    """Count no longer in a process that was forked from one that counted nothing then."""
+    if _CONFIG in os.environ:
+        return
+    import posix
+
+    if current := _current():
+        current._auto_save = False
+        current.stop()
+    os._exit = posix._exit  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def counted(kind: str) -> Iterator[None]:
     """Count what follows as of ``"fast"`` tests; of ``"slow"`` ones only with ``COUNT_SLOW`` in the environment."""

@@ -25,7 +25,7 @@ SETTINGS = [
 
 
 LAUNCH = [
-    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
     "--mixed_precision", "no", "--dynamo_backend", "no",
     "--num_cpu_threads_per_process", "1", "--main_process_port", "0",
 ]  # fmt: skip

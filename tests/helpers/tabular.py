@@ -36,6 +36,11 @@ def table(seed: int) -> torch.Tensor:
     return drawn - 3.0 * (torch.arange(SIZE) == LURE)
 
 
+def what_counts(context: Sequence[int]) -> tuple[frozenset[int], int]:
+    """All of a text that decides how it goes on: what was said, which the penalty asks for, and what was said last."""
+    return frozenset(context), context[-1]
+
+
 class Cache:
     """Nothing to remember: the last token decides."""
 
@@ -104,7 +109,7 @@ class TabularSpeaker(BlendedModel):
 
     def densities_after(self, context: Sequence[int], count: int) -> Any:
         """Distributions of the next token after a text in which ``count`` tokens of the utterance were said."""
-        if (key := (*context, -count)) in self._known:
+        if (key := (*what_counts(context), count >= self.sampling.min_new_tokens)) in self._known:
             return self._known[key]
         logits = [table(member.seed)[context[-1]][None].clone() for member in self.members]  # type: ignore[attr-defined]
         found = densities(
@@ -208,6 +213,7 @@ def probability_of_failure(
     unknown: bool = False,
     worst: bool = False,
     clean: bool = False,
+    known: dict[Any, float] | None = None,
 ) -> float:
     """The exact probability that natural speech meets a failure, by recursion, one reply a turn.
 
@@ -219,9 +225,13 @@ def probability_of_failure(
         worst: as a failure.
         clean: Whether failures count only where nothing before them is token ``UNCLEAN``, as a reply or at the end of
             an utterance.
+        known: What was found before, by :func:`what_counts` and turns left.
     """
     if horizon == 0:
         return 0.0
+    known = {} if known is None else known
+    if (key := (*what_counts(context), horizon)) in known:
+        return known[key]
     total = 0.0
     for said, own, _, _ in utterances(speaker, context):
         if clean and said[-1] == UNCLEAN:
@@ -234,10 +244,11 @@ def probability_of_failure(
                 value = 0.0
             else:
                 value = probability_of_failure(
-                    speaker, (*after, reply), horizon - 1, unknown=unknown, worst=worst, clean=clean
+                    speaker, (*after, reply), horizon - 1, unknown=unknown, worst=worst, clean=clean, known=known
                 )  # fmt: skip
             total += np.exp(own) * chances[reply - 2] * value
-    return float(total)
+    known[key] = float(total)
+    return known[key]
 
 
 def chances_of(draws: Draws, natural: Any, replies: Any, component: Component) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
@@ -51,6 +51,7 @@ JSONL: dict[str, Any] = {
     LOG: LogRow, TREES: TreeRow, TRAJECTORIES: TrajectoryRow, FAILURES: FailureRow, PAIRS: PairRow
 }  # fmt: skip
 STEP = LogRow(type="iteration", iteration=1, updates=1)
+FEWER = settings(max_examples=1 + settings.default.max_examples // 3)  # of what reads a run in every way
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,7 @@ def use(run: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+@FEWER
 @given(st.sampled_from([*JSONL, "config.json", "summary.json"]), st.data())
 def test_a_spoilt_file_of_a_run_is_used_or_refused(whole: Path, tmp_path: Path, name: str, data: st.DataObject) -> None:
     run = copy_of(whole, tmp_path)
@@ -96,6 +98,7 @@ def test_a_spoilt_file_of_a_run_is_used_or_refused(whole: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
+@FEWER
 @given(st.sampled_from([*JSONL, "config.json", "summary.json"]), st.data())
 def test_a_file_with_another_value_is_used_or_refused(
     whole: Path, tmp_path: Path, name: str, data: st.DataObject

@@ -101,4 +101,4 @@ def test_a_resumed_run_goes_on_with_the_failures_that_it_found(tmp_path: Path, t
     rows = [list(read_rows(folder / ARCHIVE)) for folder in (tmp_path / "a", tmp_path / "b")]
     assert rows[0] == rows[1] != []
     assert [row.likeness for row in straight.directory.log()] == [row.likeness for row in resumed.directory.log()]
-    assert straight.directory.log()[-1].likeness is not None or len(straight.directory.log()) > 1
+    assert any(row.likeness for row in straight.directory.log())

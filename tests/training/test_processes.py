@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
-import time
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,14 @@ from astprompter.config import RewardSettings
 from astprompter.rollout.grow import grow_trees
 from astprompter.training.checkpoint import damage
 from helpers.files import read_rows
-from helpers.launching import LAUNCH, alone, flat, same_checkpoints, same_rows, together, write_inputs
+from helpers.launching import LAUNCH, alone, flat, same_checkpoints, same_rows, started_together, together, write_inputs
 from helpers.tiny import PREFIXES, WordScorer, keys_for
 from helpers.zygote import Zygote
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: Any) -> list[str]:
-    return write_inputs(tmp_path_factory.mktemp("input"))
+    return [*write_inputs(tmp_path_factory.mktemp("input")), "rollout.max_new_tokens=3"]
 
 
 @pytest.mark.slow
@@ -53,24 +51,36 @@ def test_two_processes_train_and_evaluate_as_one(
 
 @pytest.mark.slow
 def test_processes_that_are_stopped_leave_a_run_that_goes_on(
-    inputs: list[str], tmp_path: Path, monkeypatch: Any
+    forks: Zygote, inputs: list[str], tmp_path: Path, monkeypatch: Any
 ) -> None:
     run = tmp_path / "run"
     log = run / "log.jsonl"
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, *LAUNCH, "-m", "astprompter", "train", "-o", str(run), *inputs, "training.updates=18"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    while not log.exists() or log.read_text().count('"type": "iteration"') < 2:
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.terminate()
-    assert process.wait(60)  # the launcher's own code
+    processes = started_together(forks.start, "train", "-o", str(run), *inputs, "training.updates=12")
+    processes[0].until(lambda: log.exists() and log.read_text().count('"type": "iteration"') >= 2)
+    for process in processes:
+        process.send(signal.SIGTERM)  # as a launcher does that is stopped
+    assert all(process.wait() for process in processes)
     assert damage(run / "checkpoint") is None
     alone(monkeypatch, "train", "-o", str(run), "--resume")
     made = [row for row in read_rows(log) if row["type"] == "iteration"]
     assert [row["iteration"] for row in made] == list(range(1, len(made) + 1))
-    assert made[-1]["updates"] == 18
+    assert made[-1]["updates"] == 12
+
+
+@pytest.mark.slow
+def test_a_launcher_tells_processes_what_they_join_by(forks: Zygote, tmp_path: Path) -> None:
+    launcher, child = importlib.util.find_spec("accelerate.commands.launch"), tmp_path / "child.py"
+    assert launcher is not None
+    assert launcher.origin is not None
+    child.write_text(
+        "import json, os; print(json.dumps(dict(os.environ)), file=open(__file__ + os.environ['RANK'], 'w'))"
+    )
+    process = forks.script(Path(launcher.origin), *LAUNCH, str(child))
+    assert process.wait() == 0, process.err
+    for number in ("0", "1"):
+        told = json.loads((tmp_path / f"child.py{number}").read_text())
+        assert (told["RANK"], told["LOCAL_RANK"], told["WORLD_SIZE"]) == (number, number, "2")
+        assert {"MASTER_ADDR", "MASTER_PORT"} <= told.keys()
 
 
 def test_a_launcher_that_starts_one_process_only_is_found_out(monkeypatch: Any) -> None:
