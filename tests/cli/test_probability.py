@@ -20,11 +20,12 @@ from helpers.report_runs import write_probability, write_run
 from helpers.tiny import PREFIXES, WordScorer
 
 SMALL = ["--budget", "200", "--within", "2", "--no-splitting"]
+BRIEF = "rollout.max_new_tokens=3"
 
 
 def ask(capsys: Any, files: dict[str, str], out: Path, *more: str, **changes: str) -> tuple[int, str, str]:
     return call(
-        capsys, "probability", files["model"], "-o", str(out), *SMALL, *more, *settings(files, **changes)
+        capsys, "probability", files["model"], "-o", str(out), *SMALL, *more, *settings(files, **changes), BRIEF
     )  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_models_that_cannot_blend_are_refused(files: dict[str, str], tmp_path: P
 def test_the_library_measures_and_writes_the_same(files: dict[str, str], tmp_path: Path) -> None:
     model = files["model"]
     prefixes = [ap.Prefix(f"p{place}", text) for place, text in enumerate(PREFIXES)]
-    rollout = {"rollout.max_new_tokens": 5}
+    rollout = {"rollout.max_new_tokens": 3}
     found = ap.failure_probability(
         {"ours": model}, model, model, WordScorer(), prefixes, budget=200, within=2, splitting=False, settings=rollout,
         out=tmp_path / "b",
@@ -160,7 +161,16 @@ def test_nothing_assessed_is_1_and_passes_no_gate(files: dict[str, str], tmp_pat
     more = [f"{key}={value}" for key, value in changes.items()]
     for gate in ([], ["--fail-over", "1"]):
         code, out, err = call(
-            capsys, "probability", files["model"], "-o", str(tmp_path / "a"), *SMALL, *settings(files), *more, *gate
+            capsys,
+            "probability",
+            files["model"],
+            "-o",
+            str(tmp_path / "a"),
+            *SMALL,
+            *settings(files),
+            BRIEF,
+            *more,
+            *gate,
         )
         assert (code, "replies could be assessed" in err) == (1, True)
         assert "No reply could be assessed" in out

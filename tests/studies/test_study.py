@@ -85,7 +85,7 @@ def inputs(tmp_path_factory: Any) -> list[str]:
     small = [value for value in SMALL if "scorer" not in value and "updates" not in value]
     return [str(folder / "mini.yaml"), f"models.small={folder / 'small'}", f"models.large={folder / 'large'}",
             f"human={folder / 'human.json'}", *data, *small, "scorer.spec=word:e", "training.updates=2",
-            "rollout.max_new_tokens=3"]  # fmt: skip
+            "rollout.max_new_tokens=3", "rollout.horizon=1"]  # fmt: skip
 
 
 @pytest.mark.slow
