@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from astprompter.base.protocols import Speaker
 from astprompter.base.records import Prefix
 from astprompter.config import settings_from
 from astprompter.evaluation.evaluate import measure
 from astprompter.models.local.chat import ChatModel
 from astprompter.models.local.likelihood_proxy import LikelihoodProxy
+from astprompter.workflows.probability import _heard, _Parts
 from helpers.files import read_rows
 from helpers.tiny import SHORT, WordScorer, make_chat_tokenizer, make_model
 
@@ -41,6 +43,19 @@ def test_the_longest_prefix_is_a_setting(make_lm: Any, caplog: Any) -> None:
         assert (found.cut, found.shortened) == (len(ids) - 20, True)
         assert lm.encode_prefix(LONG.text, turns=1)[-20:] == tuple(ids[-20:])
         assert lm.heard(BRIEF, turns=1) is BRIEF
+
+
+def test_a_probability_is_of_the_prefixes_as_they_are_heard(make_lm: Any, caplog: Any) -> None:
+    class Served(Speaker):
+        name = "served"
+
+    speaker, served = make_lm(context=64), Served()
+    settings = settings_from({"rollout": {"horizon": 1, "max_new_tokens": 6}})
+    for defender, opened in ((served, speaker.heard(LONG, turns=1)), (make_lm(), LONG)):
+        caplog.clear()
+        parts = _Parts(speaker, {}, defender, WordScorer(), [], [LONG, BRIEF], settings, "untuned")
+        assert _heard(parts) == [opened, BRIEF]
+        assert "1 of 2 prefixes were too long" in caplog.text
 
 
 def _chat(context: int) -> ChatModel:

@@ -243,7 +243,7 @@ def _measured(
 ) -> ProbabilityFile:
     """Measure, and write the results to a folder if one is named."""
     check_names(parts.scorer, parts.others)
-    remedy = f"the conversations so far are kept; {again} goes on"
+    remedy, parts = f"the conversations so far are kept; {again} goes on", replace(parts, prefixes=_heard(parts))
     with nullcontext() if out is None else results_folder(out), going_on(remedy) if out else nullcontext():
         found = _once(parts, asked, progress, out and out / DRAWN)
         rows = []
@@ -264,6 +264,17 @@ def _measured(
         if out is not None:
             found.write(out / PROBABILITY)
     return found
+
+
+def _heard(parts: _Parts) -> Sequence[Prefix]:
+    """The prefixes; of those of a served defender, which cannot count its tokens, what is heard by who speaks."""
+    heard = [parts.reference.heard(prefix, turns=parts.settings.rollout.horizon) for prefix in parts.prefixes]
+    if cut := sum(prefix.shortened for prefix in heard):
+        _log.warning(
+            f"{cut} of {len(heard)} prefixes were too long (rollout.max_prefix_tokens, or the model's context) and "
+            "lost their beginning"
+        )
+    return heard if parts.defender.local is None else parts.prefixes
 
 
 def _once(parts: _Parts, asked: Asked, progress: Progress, kept: Path | None) -> ProbabilityFile:
