@@ -27,6 +27,7 @@ from .workflows.objects import load_model as load_model
 from .workflows.objects import load_prefixes as load_prefixes
 from .workflows.objects import load_scorer as load_scorer
 from .workflows.probability import failure_probability as failure_probability
+from .workflows.repair_rounds import harden_rounds as harden_rounds
 from .workflows.train import sft as sft
 from .workflows.train import train as train
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
 from astprompter.models.local.chat import ChatModel
-from astprompter.rollout.failing import Failure, failures_in, in_turn
+from astprompter.rollout.failing import Failure, failures_in, kinds_first
 from astprompter.rollout.repair import Conversation, Drawn, Repair, case_of, draw_replies, repairs
 from helpers.tiny import PREFIXES, SHORT, make_chat_tokenizer, make_model
 
@@ -61,7 +61,8 @@ def tree(name: str, *scores: tuple[float, float], words: str = "pear") -> Rollou
 
 def test_every_failing_turn_with_what_came_before_it() -> None:
     trees = [tree("a", (0.1, 0.1), (0.1, 0.9), (0.1, 0.8)), tree("b", (0.3, 0.9)), tree("c", (0.0, math.nan))]
-    found = failures_in(trees, ["x", "y", "x"], [], first=40, threshold=0.5, clean=0.2)
+    found, known = failures_in(trees, ["x", "y", "x"], [], first=40, threshold=0.5, clean=0.2)
+    assert known == 4  # one of five replies has no score
     assert [(one.prefix_id, one.turn, one.adversary, one.clean) for one in found] == [
         ("a", 2, "x", True), ("a", 3, "x", False), ("b", 1, "y", False),
     ]  # fmt: skip
@@ -78,25 +79,34 @@ def test_every_failing_turn_with_what_came_before_it() -> None:
                                    " a asks pear 1")  # fmt: skip
             return [0.1 if "turn 2" in text else 0.9 for text in texts]
 
-    kept = failures_in(trees, ["x", "y", "x"], [Doubting()], first=40, threshold=0.5, clean=0.2)
+    kept, same = failures_in(trees, ["x", "y", "x"], [Doubting()], first=40, threshold=0.5, clean=0.2)
     assert [(one.prefix_id, one.turn) for one in kept] == [("a", 2), ("b", 1)]
+    assert same == known
+
+    class Silent(Doubting):
+        def score(self, texts: Any, contexts: Any = None) -> list[float]:
+            return [math.nan for _ in texts]
+
+    # What a silent scorer says nothing of is neither a failure nor harmless; what another one cleared is harmless.
+    for others, verdicts in (([Silent()], known - 3), ([Silent(), Doubting()], known - 2)):
+        assert failures_in(trees, ["x", "y", "x"], others, first=40, threshold=0.5, clean=0.2) == ([], verdicts)
 
 
 def failures(*kinds: tuple[str, bool]) -> list[Failure]:
     trees = [tree("abcdefgh"[i], (0.1 if clean else 0.4, 0.9), words=words) for i, (words, clean) in enumerate(kinds)]
-    return failures_in(trees, ["x"] * len(trees), [], first=0, threshold=0.5, clean=0.2)
+    return failures_in(trees, ["x"] * len(trees), [], first=0, threshold=0.5, clean=0.2)[0]
 
 
 def test_one_of_each_kind_comes_first_and_clean_ones_in_proportion() -> None:
     same, other = "pear and pear and pear again", "quite another matter altogether"
     found = failures((same, False), (same, False), (same, False), (other, False))
-    assert [one.prefix_id for one in in_turn(found, 2)] == ["a", "d"]
-    assert [one.prefix_id for one in in_turn(found, 9)] == ["a", "d", "b", "c"]
+    assert [one.prefix_id for one in kinds_first(found, 2)] == ["a", "d"]
+    assert [one.prefix_id for one in kinds_first(found, 9)] == ["a", "d", "b", "c"]
     mixed = failures(*[(f"{'xyzvwqkj'[i] * 9} {'mnoprstu'[i] * 8}", i < 2) for i in range(8)])
     for most, clean in ((4, 1), (8, 2), (2, 0)):
-        chosen = in_turn(mixed, most)
+        chosen = kinds_first(mixed, most)
         assert (len(chosen), sum(one.clean for one in chosen)) == (most, clean)
-    assert in_turn([], 4) == []
+    assert kinds_first([], 4) == []
 
 
 def test_replies_answer_exactly_what_was_heard(make_lm: Any) -> None:

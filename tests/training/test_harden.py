@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,34 @@ def test_a_defender_that_fails_at_nothing_ends_the_repair(tmp_path: Path, tokeni
     assert (run.state.updates, run.state.iteration, run.state.best_iteration) == (0, 3, 0)
     assert weights_hash(run.models.adversary.model) == before
     assert "best/ is the defender as it was" in caplog.text
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_repair_that_finds_no_pair_says_why_and_ends(
+    tmp_path: Path, tokenizer: Any, caplog: Any, monkeypatch: Any, silent: bool
+) -> None:
+    monkeypatch.setattr("astprompter.training.harden._IDLE_ITERATIONS_IN_A_ROW", 2)
+
+    class Constant:
+        name = "constant"
+
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def score(self, texts: Any, contexts: Any = None) -> list[float]:
+            return [self.value for _ in texts]
+
+    run = trainer(
+        tmp_path / "a", tokenizer, settings(), scorer=Constant(0.9), others=[Constant(math.nan)] if silent else ()
+    )
+    run.run()
+    assert (run.state.updates, run.state.iteration) == (0, 2)
+    why = "no reply could be judged" if silent else " attacks without a harmless reply"
+    assert re.search(rf"iteration 1 gave no pair: \d*{why}\n", caplog.text)
+    assert re.search(rf"2 iterations in a row gave no pair, so the repair ends: \d*{why}\n", caplog.text)
+    first = read_rows(tmp_path / "a" / LOG)[0]
+    assert first["failures"]["share"] == (None if silent else 1.0)
+    assert (first["best"], first["distinct_failures"] > 0) == (not silent, not silent)
 
 
 @pytest.mark.slow

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from astprompter.base.errors import RunError
+from astprompter.evaluation.repair_tables import headline
 from astprompter.runs.directory import RunDirectory
 from astprompter.runs.schema.repair import RepairFile
 from astprompter.runs.schema.suite import RetestFile
+from astprompter.workflows import repair
 from astprompter.workflows import repair_rounds as module
-from astprompter.workflows.repair_rounds import Rounds, reasons, repair_rounds
+from astprompter.workflows.repair_rounds import Rounds, harden_rounds, reasons, repair_rounds
 from helpers.commands import call
 from helpers.repaired import FEW, prepared
 
 STRONG = [*FEW, "training.learning_rate=5e-3", "training.updates=8", "harden.budget=100", "harden.prefixes=16"]
 
 
-def found(gain: list[float], ratio: float) -> RepairFile:
-    flat = {"before": 1.0, "after": ratio, "difference": None, "ratio": ratio}
-    ends = {"before_ci": None, "after_ci": None, "difference_ci": None, "ratio_ci": None}
-    texts = {"source": "", "texts": 1, "tokens": 1, "nll": flat | ends, "kl": 0.0, "kl_ci": None}
-    one = {
-        "name": "d", "sha256": None, "folder": "f", "adversaries": {}, "gain": {"difference": 0.1, "ci": gain},
-        "benign": {"texts": texts, "replies": None},
-    }  # fmt: skip
+def found(gain: list[float], *ratios: float | None, share: float | None = 0.5) -> RepairFile:
+    """A repair whose later defenders have these costs, by the nll of harmless texts after over that before."""
+
+    def defended(ratio: float | None) -> dict[str, Any]:
+        flat = {"before": 1.0, "after": ratio, "difference": None, "ratio": ratio}
+        ends = {"before_ci": None, "after_ci": None, "difference_ci": None, "ratio_ci": None}
+        texts = {"source": "", "texts": 1, "tokens": 1, "nll": flat | ends, "kl": 0.0, "kl_ci": None}
+        rate = {"share": share, "ci": None}
+        untuned = {"replies": rate, "prefixes": rate, "clean": rate, "failures": 1, "distinct": 1, "distinct_ci": None}
+        return {
+            "name": "d", "sha256": None, "folder": "f", "adversaries": {"untuned": untuned},
+            "gain": {"difference": 0.1, "ci": gain}, "benign": {"texts": texts, "replies": None},
+        }  # fmt: skip
+
     config = {"settings": {}, "versions": {}, "defender": "d", "scorer": "s", "likelihood": "d"}
-    return RepairFile.of({"config": config, "level": 0.95, "defenders": [one]})
+    return RepairFile.of({"config": config, "level": 0.95, "defenders": [*map(defended, (1.0, *ratios))]})
 
 
 def test_why_rounds_end() -> None:
@@ -36,6 +46,23 @@ def test_why_rounds_end() -> None:
     assert noise.endswith("within noise, 10.0 [-5.0, 25.0] points")
     (spent,) = reasons(found([0.05, 0.15], 1.02), 0.01)
     assert "rose by 2.00%" in spent
+    (unknown,) = reasons(found([0.05, 0.15], None), 0.01)
+    assert unknown.startswith("the nll of harmless texts is not known")
+
+
+def test_only_what_is_known_to_cost_little_is_kept(tmp_path: Path) -> None:
+    given = Rounds([], tmp_path)
+    for ratios, kept, last in (
+        ((1.004, 1.02), "hardened-1/best", 1), ((1.004, 1.005), "hardened-2/best", 2), ((None,), None, 1),
+        ((1.0, None), "hardened-1/best", 1), ((1.02, 1.0), "hardened-2/best", 2),
+    ):  # fmt: skip
+        made = module._ended(given, found([0.05, 0.15], *ratios), None, 0.01)
+        assert (made.kept, made.last) == (kept, last)
+        assert RepairFile.read(tmp_path / "repair.json") == made
+        words = " with the model that is kept, of round 1, while" if (last, len(ratios)) == (1, 2) else " are now"
+        assert words in headline(made)
+    with pytest.raises(RunError, match="no reply to untuned could be assessed"):
+        module._ended(given, found([0.05, 0.15], 1.0, share=None), None, 0.01)
 
 
 @pytest.mark.slow
@@ -79,7 +106,7 @@ def test_the_whole_loop_goes_on_where_it_was_killed(tmp_path: Path, capsys: Any,
     assert "Toxic replies, by defender" in shown
     assert f"Repaired defender: {out / made.kept}" in shown
     before = (out / "repair.json").read_bytes()
-    assert call(capsys, *command, "--resume")[0] == 0
+    _goes_on_only_as_it_began(capsys, monkeypatch, command, made)
     assert (out / "repair.json").read_bytes() == before
 
     suite, result = tmp_path / "suite", tmp_path / "retest.json"
@@ -93,6 +120,27 @@ def test_the_whole_loop_goes_on_where_it_was_killed(tmp_path: Path, capsys: Any,
     page = (out / "report.html").read_text("utf-8")
     assert "toxic replies" in page
     assert '<section id="repair">' in page
+
+
+def _pair(word: str) -> tuple[str, Any]:
+    key, _, value = word.partition("=")
+    return key, json.loads(value)
+
+
+def _goes_on_only_as_it_began(capsys: Any, monkeypatch: Any, command: list[str], made: RepairFile) -> None:
+    out = Path(command[3])
+    costs, cost = list[Any](), repair.cost_of
+    monkeypatch.setattr(repair, "cost_of", lambda *given: costs.append(given[1].folder) or cost(*given))
+    also, judged_by = command[-3:-2], command[-1:]
+    chosen = dict(map(_pair, STRONG))
+    again = harden_rounds(command[1], 2, out=out, settings=chosen, also=also, judged_by=judged_by, resume=True)
+    assert again == made
+    assert costs == [out / f"measured-{place}" for place in range(1, len(made.defenders))]  # each is found once
+    for other, said in (("evaluation.threshold=0.3", "evaluation.threshold"), ("harden.keep=7", "harden.keep: 1.0")):
+        code, _, err = call(capsys, *command, "--resume", other)
+        assert (code, said in err) == (2, True), err
+    code, _, err = call(capsys, *command[:-4], *command[-2:], "--resume")  # without --also
+    assert (code, "adversaries: untuned, mine, human there, untuned, mine now" in err) == (2, True), err
 
 
 def _dialogues(folder: Path) -> Path:

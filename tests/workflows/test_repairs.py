@@ -11,9 +11,12 @@ import pytest
 import astprompter as ap
 from astprompter.base.errors import UserError
 from astprompter.runs.directory import ATTACKS, RunDirectory
+from astprompter.runs.schema.rounds import RoundsFile
+from astprompter.runs.schema.run import FrozenFile, Hashes
 from astprompter.workflows import harden as module
 from astprompter.workflows import repair
-from astprompter.workflows.harden import check_tunable, new_repair, settings_of
+from astprompter.workflows.harden import check_tunable, new_repair, settings_of, single_runs
+from astprompter.workflows.repair import trained_against
 from helpers.commands import call
 from helpers.files import config_file, read_rows
 from helpers.launching import alone, same_rows, together
@@ -22,11 +25,11 @@ from helpers.tiny import PREFIXES
 from helpers.zygote import Zygote
 
 
-def a_run(folder: Path, **changed: Any) -> Path:
+def a_run(folder: Path, defender: str = "a", **changed: Any) -> Path:
     """A run directory that nobody trained, as far as settings go."""
     values = {"training.objective": "preference", **changed}
     settings = ap.load_settings("embedded", [f"{key}={value}" for key, value in values.items()])
-    made = RunDirectory.create(folder, config_file(settings))
+    made = RunDirectory.create(folder, config_file(settings, models_sha256={"defender": defender}))
     (folder / "log.jsonl").write_text("")
     return made.path
 
@@ -57,6 +60,35 @@ def test_what_cannot_attack_or_be_repaired_is_refused_with_what_to_do(tmp_path: 
         with pytest.raises(UserError, match=said):
             check_tunable(settings_of([str(run)], [override]))
     check_tunable(settings_of([str(run)], ["defender.dtype=bfloat16", "harden.lora_rank=4"]))
+
+
+HASHES = Hashes(defender="d", reference="d")
+
+
+def a_set(folder: Path, *defenders: str) -> Path:
+    """A set whose members were trained against the defenders with these hashes."""
+    values = ap.load_settings("embedded").as_dict()
+    folder.mkdir()
+    RoundsFile(rounds=len(defenders), settings=values).write(folder / "rounds.json")
+    for number, sha256 in enumerate(defenders, 1):
+        member = RunDirectory(a_run(folder / f"round-{number}", sha256))
+        member.best.mkdir()
+        FrozenFile(before=HASHES, after=HASHES).write(member.path / "frozen.json")
+    return folder
+
+
+def test_who_was_trained_against_a_defender(tmp_path: Path) -> None:
+    ours, other = a_run(tmp_path / "ours", "new"), a_run(tmp_path / "other", "old")
+    sft = a_run(tmp_path / "sft", "new", **{"training.objective": "sft"})  # tuned on texts, against nobody
+    same, mixed = a_set(tmp_path / "same", "new", "new"), a_set(tmp_path / "mixed", "new", "old")
+    targets = [str(sft), str(ours), "untuned", "human:x.jsonl", str(other), str(same), str(mixed)]
+    found = trained_against(["untuned", "sft", "ours", "human", "other", "same", "mixed"], targets)
+    assert found == {"ours": "new", "other": "old", "same": "new"}
+    assert trained_against(["sft", "ours"], targets[:2]) == {"ours": "new"}
+    assert single_runs([str(other), str(same)]) == [str(other), str(same / "round-1"), str(same / "round-2")]
+    (other / "repair.json").touch()
+    with pytest.raises(UserError, match="holds a repair and no adversary"):
+        settings_of([str(ours), str(other)])
 
 
 @pytest.mark.slow

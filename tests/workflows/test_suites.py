@@ -20,6 +20,7 @@ from astprompter.runs.schema.learnt import AttackRow
 from astprompter.runs.schema.suite import RetestFile, SuiteFile
 from astprompter.scorers.words import WordScorer
 from astprompter.workflows import suite as module
+from astprompter.workflows.junit import write_retest
 from astprompter.workflows.suite import SUITE, compare, make_suite, retest
 from helpers.commands import call
 from helpers.files import config_file, read_rows
@@ -175,6 +176,12 @@ def test_cases_that_a_repair_was_trained_on_are_counted_apart(run: Path, tmp_pat
     assert found.trained_on is not None
     assert (found.trained_on.cases, found.trained_on.outcomes["fixed"]) == (1, 1)
     assert (found.totals.cases, found.totals.outcomes["still failing"]) == (3, 3)
+    against(lambda row, key: "number 0" in row[0])  # it fails again at what it was trained on, and nowhere else
+    write_retest(tmp_path / "x.xml", retest(tmp_path / "suite"))
+    tests = ElementTree.fromstring((tmp_path / "x.xml").read_text())  # noqa: S314
+    assert [tests.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["4", "0", "0", "1"]
+    (skipped,) = tests.iter("skipped")
+    assert skipped.get("message", "").startswith("a repair was trained on it; still failing: ")
 
 
 def repair(folder: Path, defender: str, *attacks: tuple[str, str]) -> Path:
@@ -187,7 +194,7 @@ def repair(folder: Path, defender: str, *attacks: tuple[str, str]) -> Path:
     return folder
 
 
-def test_what_a_repair_learnt_from_is_known_by_its_file(run: Path, tmp_path: Path, against: Any) -> None:
+def test_what_a_repair_learnt_from_is_known_by_its_file(run: Path, tmp_path: Path, against: Any, caplog: Any) -> None:
     against(always)
     cases = make_suite([run], tmp_path / "suite", samples=1).cases
     first = repair(tmp_path / "first", "m", (cases[0].case, "other"))
@@ -203,6 +210,15 @@ def test_what_a_repair_learnt_from_is_known_by_its_file(run: Path, tmp_path: Pat
     assert compare(tmp_path / "suite", tmp_path / "a.json", tmp_path / "a.json").trained_on == found.trained_on
     marked = make_suite([run], tmp_path / "marked", samples=1, repaired_by=[second])
     assert [case.trained_on for case in marked.cases] == known
+    (tmp_path / "moved").mkdir()
+    for folder in (first, second):
+        folder.rename(tmp_path / "moved" / folder.name)
+    moved = [f"defender.path={tmp_path / 'moved' / 'second' / 'best'}"]
+    assert [row.trained_on for row in retest(tmp_path / "suite", moved).cases] == known
+    assert not caplog.text
+    (tmp_path / "moved" / "first").rename(tmp_path / "elsewhere")
+    assert [row.trained_on for row in retest(tmp_path / "suite", moved).cases] == [False, False, True, False]
+    assert "cases that it learnt from are not told; name its folder with --repaired-by" in caplog.text
     with pytest.raises(UserError, match="is not a repair"):
         retest(tmp_path / "suite", repaired_by=[RunDirectory.create(tmp_path / "x", config_file(Settings())).path])
 

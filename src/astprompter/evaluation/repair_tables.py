@@ -79,7 +79,8 @@ def details(found: RepairFile) -> Grid:
          Cell(of.distinct, of.distinct_ci), *(cell((of.scorers or {}).get(scorer)) for scorer in scorers[1:]))
         for where, name, of in every
     ]  # fmt: skip
-    return Grid("Every adversary on every defender", columns, tuple(rows), "by …: toxic replies under a further scorer")
+    note = "by …: toxic replies under a further scorer" if scorers[1:] else ""
+    return Grid("Every adversary on every defender", columns, tuple(rows), note)
 
 
 def benign(found: RepairFile) -> Grid:
@@ -121,7 +122,7 @@ def _relative(of: Changed) -> Cell:
 
 def headline(found: RepairFile) -> str:
     """What the repair comes to, in a sentence: the honest test where there is one, else the untuned adversary."""
-    first, last = found.defenders[0], found.defenders[-1]
+    first, last = found.defenders[0], found.defenders[found.last]
     if first is last:
         return f"'{first.name}' stayed as it was"
     who = "a fresh adversary" if first.fresh and last.fresh else f"'{UNTUNED}'"
@@ -139,5 +140,6 @@ def headline(found: RepairFile) -> str:
     if last.step and last.step.difference is not None:
         ends = interval(last.step.ci, 1, scale=100)
         moved = number(100 * last.step.difference, 1, sign=True)
-        step = f"; the last round changed it by {' '.join(filter(None, (moved, ends)))} points"
-    return f"Under {who}, {told[0]} of the replies were toxic before and {told[1]} are now{paid}{step}"
+        step = f"; round {found.last} changed it by {' '.join(filter(None, (moved, ends)))} points"
+    now = "are now" if last is found.defenders[-1] else f"are with the model that is kept, of round {found.last}"
+    return f"Under {who}, {told[0]} of the replies were toxic before and {told[1]} {now}{paid}{step}"

@@ -47,6 +47,21 @@ def _commands_of(run: RunFiles) -> list[str]:
     return lines
 
 
+def harden_commands(studies: Sequence[Study]) -> list[str]:
+    """The command lines that repair the defenders, where a run here can attack them."""
+    return list(filter(None, map(_harden_command, studies)))
+
+
+def _harden_command(study: Study) -> str | None:
+    """The command line that repairs the defender and measures the repair; none where no run here can attack it."""
+    config, path = study.run.config, str(study.run.path)
+    if config is None or config.models_sha256.get("defender") is None:
+        return None
+    if config.settings.get("training", {}).get("objective", "preference") != "preference":
+        return None
+    return _line("harden", path, "--out", f"{path}-repaired", "--rounds", "1")
+
+
 def export_command(study: Study) -> str:
     """The command line that writes the hardening set of the main adversary."""
     return _line("export", str(study.run.exported or study.run.path), "--to", "hardening")

@@ -159,7 +159,13 @@ def likeness(failing: Sequence[Failing], encoder: Encoder) -> tuple[Vectors, Vec
 
 def distinct_in(trees: Sequence[RolloutTree], threshold: float) -> int:
     """Distinct failures in conversations, trees of branching 1, told apart by hashed n-grams."""
-    found = [one for i, tree in enumerate(trees) for one in failing_on(trajectory_of(tree), i, threshold)]
+    return distinct_among(
+        [one for i, tree in enumerate(trees) for one in failing_on(trajectory_of(tree), i, threshold)]
+    )
+
+
+def distinct_among(found: Sequence[Failing]) -> int:
+    """Distinct ones among failures, told apart by hashed n-grams."""
     similar = likeness(sorted(found, key=place_of), HashedGrams())[2]
     return int(greedy(similar, ALIKE).max(initial=-1)) + 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,20 +52,22 @@ def failures_in(
     first: int,
     threshold: float,
     clean: float,
-) -> list[Failure]:
-    """The failing turns of conversations, in their order.
+) -> tuple[list[Failure], int]:
+    """The failing turns of conversations, in their order, and of how many turns it is known whether they fail.
 
     Args:
         trees: Conversations: trees of branching 1.
         led: Who led each of them.
-        others: Scorers beside the one of the turns; a reply that one of them does not call toxic is no failure.
+        others: Scorers beside the one of the turns; a reply that one of them calls harmless is no failure, whatever
+            the others say or do not say.
         first: Number of the first conversation, which names random streams.
         threshold: A reply whose toxicity is above this is toxic.
         clean: A text that scores at most this is clean.
     """
-    found = []
+    found, known = [], 0
     for number, (tree, adversary) in enumerate(zip(trees, led, strict=True)):
         path = trajectory_of(tree)
+        known += sum(not math.isnan(turn.tox_reply) for turn in path.turns)
         for texts in failing_on(path, number, threshold):
             until = path.turns[: texts.turn + 1]
             again = Conversation(
@@ -75,10 +78,11 @@ def failures_in(
             found.append((Failure(again, adversary, path.prefix.id, len(until), said, texts), path))
     replies = [one.texts.reply for one, _ in found]
     contexts = [(*contexts_of(path)[one.turn - 1], one.texts.utterance) for one, path in found]
-    kept = np.ones(len(found), bool)
-    for scorer in others if found else ():
-        kept &= np.array(score_texts(scorer, replies, contexts)) > threshold
-    return [one for (one, _), good in zip(found, kept, strict=True) if good]
+    scores = [score_texts(scorer, replies, contexts) for scorer in others] if found else []
+    table = np.array(scores, np.float64).reshape(len(scores), len(found))
+    kept = [bool((column > threshold).all()) for column in table.T]
+    known -= sum(not bool((column <= threshold).any()) for column in table.T) - sum(kept)
+    return [one for (one, _), good in zip(found, kept, strict=True) if good], known
 
 
 def _clean(turns: Sequence[Turn], limit: float) -> bool:
@@ -86,7 +90,7 @@ def _clean(turns: Sequence[Turn], limit: float) -> bool:
     return all(score <= limit for score in heard)
 
 
-def in_turn(found: Sequence[Failure], most: int) -> list[Failure]:
+def kinds_first(found: Sequence[Failure], most: int) -> list[Failure]:
     """At most so many failures: one of each kind first, then the second ones, clean ones in proportion.
 
     Args:

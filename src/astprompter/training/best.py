@@ -39,10 +39,9 @@ Sampling settings are in `generation_config.json`. {form}
 _REPAIRED = """---
 tags: [astprompter]
 ---
-# Repaired: {defender}
+# {title}: {defender}
 
-This is '{defender}', tuned to fail less at the attacks of adversaries, and to stay what it was elsewhere. That it fails
-less was measured with these adversaries and this scorer only: a new adversary may find other failures.
+{what}
 
 - attacked by: {adversaries}; from prefixes of: {prefixes}
 - learnt from {pairs} pairs of its own replies to attacks that it failed at, the least toxic one over the most toxic one
@@ -57,6 +56,16 @@ less was measured with these adversaries and this scorer only: a new adversary m
 """
 
 
+_REPAIRS = (
+    "Repaired",
+    "This is '{defender}', tuned to fail less at the attacks of adversaries, and to stay what it was elsewhere. "
+    "That it fails\nless was measured with these adversaries and this scorer only: a new adversary may find other "
+    "failures.",
+)
+_AS_IT_WAS = (
+    "Not repaired",
+    "This is '{defender}' as it was: so far no policy failed less at the attacks of adversaries within the budget.",
+)
 _TUNED = (
     "Adversary tuned against",
     "this model was tuned to write text after which another model replies with toxic text.",
@@ -120,9 +129,12 @@ def save_repaired(
     """
     if dev.failures is None or before.failures is None or dev.benign is None:
         raise ValueError("not dev rows of a repair")
-    harden, loss = settings.harden, settings.loss
+    harden, loss, defender_ = settings.harden, settings.loss, portable(settings.defender.path)
+    title, what = _REPAIRS if dev.updates else _AS_IT_WAS
     card = _REPAIRED.format(
-        defender=portable(settings.defender.path),
+        title=title,
+        what=what.format(defender=defender_),
+        defender=defender_,
         adversaries=", ".join(portable(name) for name in harden.adversaries),
         pairs=pairs,
         prefixes=portable(settings.data.train),

@@ -8,6 +8,7 @@ divergence in every update, and by a limit for the one that is kept.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -19,8 +20,8 @@ from ..base.processes import share, spread, sum_over_processes
 from ..base.protocols import Scorer, Speaker
 from ..base.randomness import generator, keys_of, shuffled_epochs
 from ..base.records import Keys, PreferencePair, Prefix, RolloutTree, Speech
-from ..rollout.distinct import distinct_in
-from ..rollout.failing import Failure, failures_in, in_turn
+from ..rollout.distinct import distinct_among
+from ..rollout.failing import Failure, failures_in, kinds_first
 from ..rollout.grow import turns_of
 from ..rollout.repair import Drawn, Repair, case_of, draw_replies, repairs
 from ..rollout.run import roll_out
@@ -38,6 +39,7 @@ from .trainer import Trainer
 
 _log = logging.getLogger(__package__)
 _QUIET_ITERATIONS_IN_A_ROW = 3
+_IDLE_ITERATIONS_IN_A_ROW = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +70,10 @@ class RepairModels(TrainingModels):
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What the new replies to an attack gave; ``None``: no pair."""
+    """What the new replies to an attack gave: a pair, or why there is none."""
 
     pair: PreferencePair | None
+    why: str = ""
 
 
 class HardenTrainer(Trainer[PreferencePair]):
@@ -102,8 +105,9 @@ class HardenTrainer(Trainer[PreferencePair]):
 
     @property
     def done(self) -> bool:
-        """Whether all updates are taken, or nothing fails any more."""
-        return super().done or self.state.quiet >= _QUIET_ITERATIONS_IN_A_ROW
+        """Whether all updates are taken, nothing fails any more, or what fails gives no pair any more."""
+        state = self.state
+        return super().done or state.quiet >= _QUIET_ITERATIONS_IN_A_ROW or state.idle >= _IDLE_ITERATIONS_IN_A_ROW
 
     def collect(self, clock: Clock) -> tuple[list[PreferencePair], dict[str, Any]]:
         """Let the adversaries attack, and draw further replies to what fails."""
@@ -115,12 +119,16 @@ class HardenTrainer(Trainer[PreferencePair]):
         )
         state.trees += count
         self.tree = tree_row(state.iteration + 1, trees[0], settings)
-        found = self._failures(trees, first)
+        found, verdicts = self._failures(trees, first)
         clock.lap("collect")
-        chosen = in_turn(found, settings.training.pairs_per_iteration)
-        pairs = self._pairs(chosen)
+        chosen = kinds_first(found, settings.training.pairs_per_iteration)
+        outcomes = self._outcomes(chosen)
+        pairs = [one.pair for one in outcomes]
         clock.lap("replies")
-        state.quiet = 0 if found else state.quiet + 1
+        state.quiet = 0 if found or not verdicts else state.quiet + 1
+        state.idle = 0 if any(pairs) else state.idle + 1
+        if state.idle in (1, _IDLE_ITERATIONS_IN_A_ROW) and (found or not verdicts):
+            self._tell_of_no_pair(outcomes)
         rows = [
             AttackRow(
                 iteration=state.iteration + 1, case=one.case, opening=case_of(one.conversation.prefix, ()),
@@ -140,9 +148,17 @@ class HardenTrainer(Trainer[PreferencePair]):
             "trees": len(trees),
             "pairs": Pairs(on_policy=len(known), supervised=0),
             "margin": mean([pair.margin for pair in known]),
-            **self._metrics(trees, found),
+            **self._metrics(trees, found, verdicts),
             "rates": speaking_rates(turns, clock.laps["collect"]),
         }
+
+    def _tell_of_no_pair(self, outcomes: Sequence[_Outcome]) -> None:
+        counts = Counter(one.why for one in outcomes)
+        why = ", ".join(f"{count} attacks {reason}" for reason, count in counts.items()) or "no reply could be judged"
+        head = f"iteration {self.state.iteration + 1} gave no pair"
+        if self.state.idle > 1:
+            head = f"{self.state.idle} iterations in a row gave no pair, so the repair ends"
+        _log.warning(f"{head}: {why}")
 
     def update(self, batch: Sequence[PreferencePair]) -> dict[str, float] | None:
         """One step on preference loss + ``harden.sft`` · nll of chosen replies + ``harden.keep`` · KL(as it was ‖ now).
@@ -182,7 +198,7 @@ class HardenTrainer(Trainer[PreferencePair]):
         )  # fmt: skip
         return LogRow(
             type="dev", iteration=self.state.iteration, updates=self.state.updates, benign=benign,
-            **self._metrics(trees, self._failures(trees, 0)),
+            **self._metrics(trees, *self._failures(trees, 0)),
         )  # fmt: skip
 
     def is_best(self, row: LogRow) -> bool:
@@ -212,14 +228,12 @@ class HardenTrainer(Trainer[PreferencePair]):
             trees_per_batch=settings.rollout.trees_per_batch, most=settings.training.max_tokens_per_batch,
         )  # fmt: skip
 
-    def _metrics(self, trees: Sequence[RolloutTree], found: Sequence[Failure]) -> dict[str, Any]:
+    def _metrics(self, trees: Sequence[RolloutTree], found: Sequence[Failure], verdicts: int) -> dict[str, Any]:
         turns = [turn for tree in trees for turn in turns_of(tree.children)]
-        scored = sum(turn.tox_reply == turn.tox_reply for turn in turns)  # nan is not itself
+        part = len(found) / verdicts if verdicts else None
         return self._turn_metrics(turns) | {
-            "failures": Failures(
-                count=len(found), share=len(found) / scored if scored else None, clean=sum(one.clean for one in found)
-            ),
-            "distinct_failures": distinct_in(trees, self.settings.evaluation.threshold),
+            "failures": Failures(count=len(found), share=part, clean=sum(one.clean for one in found)),
+            "distinct_failures": distinct_among([one.texts for one in found]),
         }
 
     def _attack(self, prefixes: Sequence[Prefix], keys: Keys, first: int, task: str) -> list[RolloutTree]:
@@ -234,14 +248,14 @@ class HardenTrainer(Trainer[PreferencePair]):
                 found.update(zip(own, trees, strict=True))
         return [found[i] for i in range(len(prefixes))]
 
-    def _failures(self, trees: Sequence[RolloutTree], first: int) -> list[Failure]:
+    def _failures(self, trees: Sequence[RolloutTree], first: int) -> tuple[list[Failure], int]:
         names, chosen = list(self.models.attackers), self.settings.evaluation
         led = [names[(first + i) % len(names)] for i in range(len(trees))]
         return failures_in(
             trees, led, self.models.others, first=first, threshold=chosen.threshold, clean=chosen.clean
         )  # fmt: skip
 
-    def _pairs(self, found: Sequence[Failure]) -> list[PreferencePair | None]:
+    def _outcomes(self, found: Sequence[Failure]) -> list[_Outcome]:
         """A pair of replies to each failure, where its new replies give one; each process its share."""
         settings, models = self.settings, self.models
         judges = [models.scorer, *models.others]
@@ -254,10 +268,11 @@ class HardenTrainer(Trainer[PreferencePair]):
             extremes = repairs(drawn, judges, threshold=settings.evaluation.threshold)
             made = zip((found[i].turn for i in mine), drawn, extremes, strict=True)
             return [
-                _Outcome(None if isinstance(one, str) else _pair(one, replies, turn)) for turn, replies, one in made
+                _Outcome(None, one) if isinstance(one, str) else _Outcome(_pair(one, replies, turn), "without tokens")
+                for turn, replies, one in made
             ]
 
-        return [outcome.pair for outcome in spread(_Outcome, len(found), work)]
+        return spread(_Outcome, len(found), work)
 
 
 def _pair(repair: Repair, drawn: Drawn, turn: int) -> PreferencePair | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,11 @@ from ..evaluation.statistics import wilson
 from ..rollout.grow import in_step
 from ..rollout.repair import TOGETHER
 from ..rollout.reward import score_texts
-from ..runs.directory import CONFIG, RunDirectory
+from ..runs.directory import CONFIG, REPAIR, RunDirectory
+from ..runs.schema.repair import RepairFile
 from ..runs.schema.suite import Case, Samples
+
+_log = logging.getLogger(__package__)
 
 
 def learnt_from(repairs: Sequence[Path], defender: str = "") -> set[str]:
@@ -35,13 +39,40 @@ def learnt_from(repairs: Sequence[Path], defender: str = "") -> set[str]:
     found = set[str]()
     own = RunDirectory(Path(defender).parent)
     made = Path(defender).name == own.best.name and (own.path / CONFIG).is_file() and own.repairs()
-    for folder in [*repairs, *([own.path] if made else [])]:
+    for folder in [*map(_repair_in, repairs), *([own.path] if made else [])]:
         run = RunDirectory.open(folder)
         if not run.repairs():
             raise UserError(f"'{folder}' is not a repair; name a folder that 'astprompter harden' wrote")
         found |= {name for row in run.attacks() for name in (row.case, row.opening)}
-        found |= learnt_from([], run.settings().defender.path)
+        found |= learnt_from([], _began_with(run))
     return found
+
+
+def _repair_in(folder: Path) -> Path:
+    """A repair; of the rounds of one, the repair that is kept.
+
+    Raises:
+        UserError: No round is kept.
+    """
+    if not (folder / REPAIR).is_file():
+        return folder
+    if (kept := RepairFile.read(folder / REPAIR).kept) is None:
+        raise UserError(f"'{folder}' holds no round that is kept; name the one that you test, such as its hardened-1")
+    return (folder / kept).parent
+
+
+def _began_with(run: RunDirectory) -> str:
+    """The defender that a repair began with; rounds that were moved lie side by side still."""
+    path = Path(run.settings().defender.path)
+    if path.name != run.best.name or path.is_dir():
+        return str(path)
+    if (beside := run.path.parent / path.parent.name / path.name).is_dir():
+        return str(beside)
+    _log.warning(
+        f"'{path}', which '{run.path}' began with, is not there: if it was a repair itself, cases that it learnt from "
+        "are not told; name its folder with --repaired-by"
+    )
+    return str(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from ..data import load_prefixes, overlap
 from ..models.local.loading import check_folder
 from ..models.local.lora import add_adapters, check_no_adapters
 from ..models.local.reference import frozen_start
-from ..runs.directory import RunDirectory, refuse_used
+from ..runs.directory import REPAIR, RunDirectory, refuse_used
+from ..runs.rounds import is_set
 from ..runs.run import Run
 from ..training.harden import RepairModels
 from ..training.trainer import Trainer
@@ -54,9 +55,28 @@ def harden(
         UserError: Not a run, a defender that cannot be tuned, or an output folder in use.
         RunError: The repair failed.
     """
-    named = [runs] if isinstance(runs, Run | str | Path) else list(runs)
-    chosen = settings_of([str(one.path if isinstance(one, Run) else one) for one in named], untuned=untuned)
+    chosen = settings_of(paths_of(runs), untuned=untuned)
     return finish(new_repair(objects.changed(chosen, settings or {}), Path(out), resume=resume, progress=progress))
+
+
+def paths_of(runs: Run | str | Path | Sequence[Run | str | Path]) -> list[str]:
+    """Runs that a caller of the library names, as the command line names them."""
+    named = [runs] if isinstance(runs, Run | str | Path) else runs
+    return [str(one.path if isinstance(one, Run) else one) for one in named]
+
+
+def single_runs(names: Sequence[str]) -> list[str]:
+    """What is named, with the runs of a set (``train --rounds``) in its place.
+
+    Raises:
+        UserError: A set lacks rounds, or a folder holds the rounds of a repair.
+    """
+    found = list[str]()
+    for name in names:
+        if (Path(name) / REPAIR).is_file():
+            raise UserError(f"'{name}' holds a repair and no adversary; name a run, such as one of its attack-K")
+        found += [str(member.path) for member in Run(Path(name)).members] if is_set(Path(name)) else [name]
+    return found
 
 
 def settings_of(
@@ -69,6 +89,7 @@ def settings_of(
     """
     if not runs:
         raise UserError("name the run whose defender is to be repaired, for instance astprompter harden runs/mine")
+    runs = single_runs(runs)
     recorded = RunDirectory.open(Path(runs[0])).settings()
     runs_among(runs)
     for name in runs:

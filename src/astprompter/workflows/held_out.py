@@ -49,15 +49,15 @@ def warn_of_repeats(name: str, prefixes: Sequence[Prefix]) -> None:
         )
 
 
-def warn_of_seen(prefixes: Sequence[Prefix], settings: Settings) -> None:
-    """Warn when test prefixes also stand in the training or dev set that settings name."""
+def warn_of_seen(prefixes: Sequence[Prefix], settings: Settings, which: str = "test", what: str = "prefixes") -> None:
+    """Warn when test prefixes, or what else was to be unseen, also stand in the training or dev set of the settings."""
     for name, source in (("training", settings.data.train), ("dev", settings.data.dev)):
         split = "train" if name == "training" else "dev"
         try:
             seen = load_prefixes(source, split=split, bad=BadRows(settings.data.skip_bad_rows))
         except UserError as error:  # a run may be evaluated where its training data is not at hand
-            _log.info(f"note: not checked whether test prefixes also stand in the {name} set: {error}")
+            _log.info(f"note: not checked whether {which} {what} also stand in the {name} set: {error}")
             continue
         shared = overlap(seen, prefixes)
         if shared:
-            _log.warning(f"{len(shared)} of {len(prefixes)} test prefixes also stand in the {name} set")
+            _log.warning(f"{len(shared)} of {len(prefixes)} {which} {what} also stand in the {name} set")

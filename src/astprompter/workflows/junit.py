@@ -60,6 +60,8 @@ def write_junit(
 def write_retest(path: Path, found: RetestFile) -> None:
     """Write a test for each case of a suite; one that fails again, or newly, is a failure.
 
+    Cases that a repair was trained on are skipped: they are no test of it.
+
     Args:
         path: The file.
         found: What the test of the suite found.
@@ -73,7 +75,9 @@ def write_retest(path: Path, found: RetestFile) -> None:
         case = _case(suite, (defender, "suite"), f"case {row.case}")
         interval = f", interval {row.ci[0]:.4f} to {row.ci[1]:.4f}" if row.ci else ""
         message = f"{row.outcome}: {row.failed} of {row.assessed} samples fail{interval}"
-        if row.outcome == "unassessed":
+        if row.trained_on:  # no test of the repair, and no part of the gate
+            ElementTree.SubElement(case, "skipped", message=f"a repair was trained on it; {message}")
+        elif row.outcome == "unassessed":
             ElementTree.SubElement(case, "error", message=message, type="unassessed")
         elif row.failed:
             element = ElementTree.SubElement(case, "failure", message=message, type=row.outcome.replace(" ", "_"))
@@ -89,9 +93,9 @@ def _write(path: Path, root: ElementTree.Element) -> None:
         element.attrib.update({key: plain(value) for key, value in element.items()})
         element.text = element.text and "\n".join(map(plain, element.text.split("\n")))
     for suite in root:
-        for kind, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+        for kind, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
             suite.set(kind, str(len(suite.findall(f".//{tag}"))))
-    for kind in ("tests", "failures", "errors"):
+    for kind in ("tests", "failures", "errors", "skipped"):
         root.set(kind, str(sum(int(suite.get(kind, 0)) for suite in root)))
     ElementTree.indent(root)
     write_text(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n')

@@ -10,19 +10,22 @@ import numpy as np
 
 from ..base.names import UNTUNED
 from ..base.protocols import Speaker
+from ..base.records import Prefix
 from ..config import Settings
 from ..data import BadRows
 from ..data.sources import load_benign
 from ..evaluation.benign import Reply, benign_replies, benign_texts, on_tokens, parts_of
 from ..evaluation.repair import Side, repair_of
 from ..evaluation.statistics import Floats
-from ..runs.directory import LOG, REPAIR, RunDirectory
+from ..runs.directory import REPAIR, RunDirectory
 from ..runs.schema.repair import BenignCost, BenignReplies, RepairFile
 from ..runs.schema.results import TrajectoryRow, TurnRow
 from ..runs.started import settings_here
 from ..scorers.encoder import SentenceEncoder
+from .held_out import warn_of_seen
 from .load import build_defender
 from .objects import changed
+from .targets import named, runs_among
 
 _log = logging.getLogger(__package__)
 _REPLIES = ("answered", "blank", "refused")
@@ -35,7 +38,7 @@ def measure_repair(
     overrides: Sequence[str] = (),
     *,
     trained: Mapping[str, str] | None = None,
-    stopped: str | None = None,
+    costs: dict[str, BenignCost] | None = None,
 ) -> RepairFile:
     """Compare evaluations of several defenders with the first one, and write ``repair.json``.
 
@@ -45,21 +48,23 @@ def measure_repair(
         out: Folder to write to.
         overrides: ``key=value`` settings.
         trained: Adversary to the hash of the defender that it was trained against.
-        stopped: Why rounds ended early.
+        costs: What is known of the cost of defenders, by their paths; what is found is added.
 
     Raises:
         UserError: They were measured on different prefixes or by different scorers, or a defender cannot be loaded.
     """
     sides = [Side.read(folder) for folder in folders]
     settings = settings_here(sides[0].summary.config, folders[0], overrides)
-    encoder = SentenceEncoder.load(named) if (named := settings.evaluation.encoder) else None
+    encoder = SentenceEncoder.load(path) if (path := settings.evaluation.encoder) else None
     old = build_defender(changed(settings, {"defender.path": paths[0]}))
-    costs: list[BenignCost | None] = [None]
+    costs = {} if costs is None else costs
     for side, path in zip(sides[1:], paths[1:], strict=True):
-        new = build_defender(changed(settings, {"defender.path": path}))
-        costs.append(cost_of(sides[0], side, old, new, settings))
+        if path not in costs:
+            new = build_defender(changed(settings, {"defender.path": path}))
+            costs[path] = cost_of(sides[0], side, old, new, settings)
     fresh = [_trained_against(side, trained or {}) for side in sides]
-    found = repair_of(sides, fresh=fresh, benign=costs, encoder=encoder, stopped=stopped, place=out)
+    paid = [None, *(costs[path] for path in paths[1:])]
+    found = repair_of(sides, fresh=fresh, benign=paid, encoder=encoder, place=out)
     found.write(out / REPAIR)
     return found
 
@@ -70,17 +75,21 @@ def _trained_against(side: Side, trained: Mapping[str, str]) -> str | None:
 
 
 def trained_against(names: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
-    """Hash of the defender that each run among targets was trained against, by the adversary's name.
+    """Hash of the defender that each run, or whole set, among targets was trained against, by the adversary's name.
+
+    An SFT run was tuned on texts, against nobody.
 
     Args:
-        names: Adversaries of an evaluation, in its order.
-        targets: What it was given; the untuned adversary may stand before them.
+        names: Adversaries of an evaluation.
+        targets: What it was given.
     """
-    found = {}
-    for name, target in zip(names[len(names) - len(targets) :], targets, strict=True):
-        if (Path(target) / LOG).is_file():
-            sha256 = RunDirectory.open(Path(target)).config().models_sha256.get("defender")
-            found.update({name: sha256} if sha256 else {})
+    found, runs = {}, runs_among(targets)
+    for name, target in named([UNTUNED, *targets] if UNTUNED in names else targets).items():
+        members = [RunDirectory.open(member.path) for member in runs[target].members] if target in runs else []
+        tuned = [run for run in members if run.settings().training.objective == "preference"]
+        hashes = {run.config().models_sha256.get("defender") for run in tuned}
+        if len(tuned) == len(members) and len(hashes) == 1 and (sha256 := hashes.pop()):
+            found[name] = sha256
     return found
 
 
@@ -106,6 +115,7 @@ def cost_of(first: Side, side: Side, old: Speaker, new: Speaker, settings: Setti
     if missing is None:
         bad = BadRows(settings.data.skip_bad_rows)
         benign = load_benign(settings.data.benign, bad=bad)
+        warn_of_seen([Prefix("", text[0]) for text in benign], settings, "data.benign", "texts")
         if bad.count:
             _log.warning(f"data.benign: {bad}")
         texts = benign_texts(old.local, new.local, benign, settings.data.benign, first.options)

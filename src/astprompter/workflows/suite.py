@@ -20,8 +20,9 @@ from ..config import Settings, dotted
 from ..evaluation.evaluate import config_of
 from ..evaluation.statistics import Estimate, Options, of_share, overall
 from ..rollout.repair import case_of
-from ..runs.directory import SUMMARY, TRAJECTORIES
+from ..runs.directory import REPAIR, SUMMARY, TRAJECTORIES
 from ..runs.results import result_rows
+from ..runs.schema.repair import RepairFile
 from ..runs.schema.results import FailureRow, TrajectoryRow
 from ..runs.schema.suite import Case, CaseResult, Outcome, RetestFile, Samples, SuiteFile, Totals
 from ..runs.schema.summary import EvaluationConfig, Summary
@@ -69,6 +70,10 @@ def make_suite(
     if (out / SUITE).exists():
         raise UserError(f"'{out}' already holds a suite; choose another --out")
     check_writable(out / SUITE)
+    for run in runs:
+        if (run / REPAIR).is_file() and not (run / SUMMARY).is_file():
+            place = run / RepairFile.read(run / REPAIR).defenders[0].folder
+            raise UserError(f"'{run}' holds a repair; name one of its evaluations, such as '{place}'")
     first = Summary.read(runs[0] / SUMMARY).config
     for run in runs[1:]:
         other = Summary.read(run / SUMMARY).config

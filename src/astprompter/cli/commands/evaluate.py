@@ -193,7 +193,7 @@ def _compare(found: Mapping[str, Written], defenders: Sequence[str], settings: l
     made = measure_repair(folders, defenders, out, settings, trained=trained_against(names, targets))
     for grid in tables(made):
         OUT.print(terminal(grid, OUT.width))
-    say(f"\n{headline(made)}.\nRepair: {out / REPAIR}")
+    say(f"\n{headline(made)}.\nRepair: {out / REPAIR}\nPage:   astprompter report {out}")
 
 
 def _end(verdicts: Sequence[Verdict], unassessed: Sequence[Unassessed], max_errors: float, code: int) -> None:

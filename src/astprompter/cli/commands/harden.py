@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +77,10 @@ def harden(
     overrides = given(settings, sets, skip_bad_rows=skip_bad_rows)
     if out is None:
         raise UserError("name the run directory with --out, for instance --out runs/repaired")
+    if rounds is None and (also or judged_by):
+        raise UserError("--also and --judged-by measure with --rounds only; add --rounds 1, or leave them out")
+    if tracker and rounds is not None:
+        raise UserError("--tracker goes with a single repair, not with --rounds; leave one out")
     from ...workflows.harden import new_repair, settings_of
 
     check_trackers(tracker or [])
@@ -83,9 +88,9 @@ def harden(
     chosen = settings_of(names, overrides, preset=preset, untuned=untuned)
     warn()
     quiet_libraries()
-    if rounds is not None or also or judged_by:
+    if rounds is not None:
         _rounds(
-            names, out, overrides, rounds or 1, preset=preset, untuned=untuned, also=also or [], judges=judged_by or [],
+            names, out, overrides, rounds, preset=preset, untuned=untuned, also=also or [], judges=judged_by or [],
             resume=resume,
         )  # fmt: skip
         return
@@ -98,13 +103,14 @@ def harden(
         finish(trainer)
     if not is_main():
         return
-    say(f"\nRepaired defender: {out / 'best'} (iteration {trainer.state.best_iteration})")
-    before = trainer.settings.defender.path
-    say(
-        f"Measure it:        astprompter evaluate {names[0]} --repair --defender {before} --defender {out / 'best'} "
-        f"--out {out}-measured"
-    )
-    say(f"Attack it anew:    astprompter train defender.path={out / 'best'} --out NEW")
+    best, before = str(out / "best"), trainer.settings.defender.path
+    if trainer.state.best_iteration == 0:
+        say(f"\nNot repaired: {best} is the defender as it was")
+        return
+    measure = ["evaluate", *names, "--repair", "--defender", before, "--defender", best, "--out", f"{out}-measured"]
+    say(f"\nRepaired defender: {best} (iteration {trainer.state.best_iteration})")
+    say(f"Measure it:        {shlex.join(['astprompter', *measure])}")
+    say(f"Attack it anew:    the command that trained {names[0]}, with defender.path={best} and another --out")
 
 
 def _rounds(names: list[str], out: Path, overrides: list[str], rounds: int, *, resume: bool, **options: Any) -> None:

@@ -181,3 +181,14 @@ class RepairFile(File):
     """Why rounds ended before their number."""
     kept: Absent[str] = None
     """Of rounds: the repaired model, as seen from this file; the last one within the benign budget."""
+
+    @property
+    def last(self) -> int:
+        """Place of the defender that the repair comes to: of rounds the one that is kept, else the last one."""
+        every = range(len(self.defenders))
+        return next((place for place in every if self.kept == kept_name(place)), every[-1])
+
+
+def kept_name(place: int) -> str:
+    """Where the model of a round is, seen from the folder of all rounds."""
+    return f"hardened-{place}/best"

@@ -117,6 +117,8 @@ class Counters(Part):
     """Only of a repair: share of dev turns that fail with the policy in ``best/``."""
     quiet: Whole = 0
     """Only of a repair: iterations since the last one in which something failed."""
+    idle: Whole = 0
+    """Only of a repair: iterations since the last one that gave a pair."""
 
 
 class KeptPair(Part):
@@ -224,7 +226,7 @@ class Failures(Part):
     count: Whole
     """How many."""
     share: Number
-    """Of the turns with a score."""
+    """Of the turns of which this is known: every scorer calls the reply toxic, or one calls it harmless."""
     clean: Whole
     """Those whose utterance, and every text before it, scores at most ``evaluation.clean``."""
 
