@@ -69,7 +69,7 @@ def test_the_honest_test_by_every_scorer_and_what_a_round_gained(tmp_path: Path)
     shown = [[cell[0] for cell in row] for row in replies.texts()][:2]
     assert shown == [[FRESH, "50.0%", "37.5%", "12.5%", "-37.5", "0.25"],
                      ["fresh, by word:soup", "12.5%", "12.5%", "12.5%", "+0.0", "1.00"]]  # fmt: skip
-    assert re.search(r"; the last round changed it by -25\.0 \[.*\] points$", headline(found))
+    assert re.search(r"; round 2 changed it by -25\.0 \[.*\] points$", headline(found))
 
 
 def test_clusters_that_closed_stayed_and_opened(sides: list[Side]) -> None:
