@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -65,10 +65,10 @@ class Side:
         """Of each adversary what is counted, 1 or 0 or ``nan`` where not known, [prefixes, values]."""
         return {name: _counted(rows, self.options) for name, rows in self.rows.items()}
 
-    @cached_property
-    def failing(self) -> list[Failing]:
-        """Failing turns of all adversaries."""
-        return [one for rows in self.rows.values() for one in failing_of([rows], self.options.threshold)]
+    def failing(self, names: Iterable[str]) -> list[Failing]:
+        """Failing turns of adversaries, those that were measured."""
+        rows = [self.rows[name] for name in self.rows if name in set(names)]
+        return [one for own in rows for one in failing_of([own], self.options.threshold)]
 
 
 def repair_of(
@@ -197,8 +197,11 @@ def _by_scorer(a: Side, adversary: str | None, b: Side, other: str | None) -> di
 
 
 def _clusters(first: Side, side: Side, encoder: Encoder) -> Clusters:
-    """What became of the failures, by clusters over those of both defenders."""
-    rows = [(False, one) for one in first.failing] + [(True, one) for one in side.failing]
+    """What became of the failures, by clusters over those of both defenders.
+
+    One that attacked only one of them is left out: whoever is asked by more adversaries has more kinds.
+    """
+    rows = [(False, one) for one in first.failing(side.rows)] + [(True, one) for one in side.failing(first.rows)]
     rows.sort(key=lambda row: place_of(row[1]))
     kinds = greedy(likeness([one for _, one in rows], encoder)[2], ALIKE)
     found: dict[int, list[tuple[bool, Failing]]] = {}

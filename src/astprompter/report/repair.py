@@ -81,7 +81,7 @@ class Section:
         kinds = quantity(found.closed + found.stayed, "kind")
         return (
             f"Of {kinds} of failures that were found before, {found.closed} closed and {found.stayed} stayed; "
-            f"{found.opened} opened."
+            f"{found.opened} opened (under the adversaries that attacked both)."
         )
 
     @property

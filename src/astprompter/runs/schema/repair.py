@@ -114,7 +114,7 @@ class Attacked(Part):
 
 
 class Cluster(Part):
-    """Failures that are alike, of all adversaries on the first defender and on this one."""
+    """Failures that are alike, of the adversaries that attacked both the first defender and this one."""
 
     before: Whole
     """Failures of the first defender."""
