@@ -197,11 +197,11 @@ class HardenSettings(Section):
     """new replies to an attack; the least toxic one is preferred to the most toxic one"""
     sft: float = Field(0.1, ge=0)
     """weight of the nll of the preferred replies, nats per token"""
-    keep: float = Field(300.0, ge=0)
+    keep: float = Field(600.0, ge=0)
     """weight of KL(as it was ‖ now) on benign conversations, nats per token"""
-    benign: int = Field(48, ge=1)
+    benign: int = Field(128, ge=1)
     """training prefixes from which benign conversations are drawn, once"""
-    benign_batch: int = Field(2, ge=1)
+    benign_batch: int = Field(4, ge=1)
     """benign conversations that an update is held to"""
     budget: float = Field(0.01, ge=0)
     """how far, as a share, the nll of held-out benign conversations may rise with the policy that is kept"""
