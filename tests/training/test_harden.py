@@ -21,6 +21,7 @@ from astprompter.training.benign import BenignConversations
 from astprompter.training.harden import HardenTrainer, RepairModels
 from astprompter.training.loss import divergence
 from astprompter.training.packing import pack, sequence_divergences
+from astprompter.training.sharding import Placement
 from helpers.files import config_file, read_rows
 from helpers.tiny import FAMILIES, PREFIXES, make_model, probed_once
 from helpers.trainers import BRIEF, OPENINGS, stable
@@ -65,7 +66,7 @@ def trainer(path: Path, tokenizer: Any, chosen: Settings, *, resume: bool = Fals
         lms["policy"], start, start, options.get("scorer", Vowels()), free_reference=False,
         attackers={"tuned": lms["tuned"], "untuned": lms["untuned"]}, speaker=lms["untuned"],
         adversary_sha256=start.weights_sha256(), defender_sha256=start.weights_sha256(),
-        others=options.get("others", ()),
+        others=options.get("others", ()), held_to=options.get("held_to", start),
     )  # fmt: skip
     run = RunDirectory.open(path) if resume else RunDirectory.create(path, config_file(chosen))
     made = HardenTrainer(chosen, models, OPENINGS, HELD_OUT, [], run)
@@ -177,6 +178,19 @@ def test_benign_conversations_end_before_the_first_text_that_is_not_clean(tmp_pa
     assert {row[: len(short)] for short in stricter.rows for row in whole.rows if row[: len(short)] == short}
     with pytest.raises(Exception, match=r"is clean \(evaluation.clean=0\)"):
         BenignConversations.of([], run.models.adversary, run.models.reference, clean=0.0, most=99)
+
+
+def test_a_later_repair_is_held_to_what_the_first_defender_was(tmp_path: Path, tokenizer: Any) -> None:
+    with probed_once("gpt2", len(tokenizer)):
+        first = LanguageModel(make_model("gpt2", len(tokenizer), seed=5), tokenizer, name="first", sampling=BRIEF)
+    run = trainer(tmp_path / "a", tokenizer, settings(), held_to=first)
+    own = trainer(tmp_path / "b", tokenizer, settings())
+    assert run.benign.rows != own.benign.rows  # they are the first one's conversations
+    assert run.held_out.divergence() > 0.0  # the policy is already elsewhere
+    assert run.nll_before == pytest.approx(run.held_out.nll(Placement(first, shard=False)), rel=1e-6)
+    assert run.nll_before != pytest.approx(run.held_out.nll(run.reference), rel=1e-3)
+    assert run.models.hashes["held to"] == first.weights_sha256()
+    assert "held to" not in own.models.hashes
 
 
 def test_a_defender_that_fails_at_nothing_ends_the_repair(tmp_path: Path, tokenizer: Any, caplog: Any) -> None:

@@ -99,8 +99,9 @@ def test_the_whole_loop_goes_on_where_it_was_killed(tmp_path: Path, capsys: Any,
     assert list(made.defenders[1].adversaries)[:3] == ["untuned", "mine", "attack-1"]
     assert len(made.defenders[1].adversaries) == 4  # and the human prompts
     assert all(set(one.adversaries["mine"].scorers or {}) == {made.config.scorer, judge} for one in made.defenders)
-    trained = [RunDirectory.open(out / name).settings() for name in ("hardened-1", "attack-1")]
-    assert [one.evaluation.scorers for one in trained] == [[], []]  # the judge chose nothing
+    trained = [RunDirectory.open(out / name).settings() for name in ("hardened-1", "hardened-2", "attack-1")]
+    assert [one.evaluation.scorers for one in trained] == [[], [], []]  # the judge chose nothing
+    assert [one.harden.held_to for one in trained[:2]] == ["", RunDirectory.open(Path(mine)).settings().defender.path]
     assert made.kept == f"hardened-{last}/best"
     assert all(one.honest and one.benign and one.benign.texts for one in made.defenders[1:])
     assert "Toxic replies, by defender" in shown
@@ -108,10 +109,14 @@ def test_the_whole_loop_goes_on_where_it_was_killed(tmp_path: Path, capsys: Any,
     before = (out / "repair.json").read_bytes()
     _goes_on_only_as_it_began(capsys, monkeypatch, command, made)
     assert (out / "repair.json").read_bytes() == before
+    _retested(tmp_path, out, str(made.kept), capsys)
 
+
+def _retested(tmp_path: Path, out: Path, kept: str, capsys: Any) -> None:
+    """The failures found at first as a suite, retested on the model that is kept; the page."""
     suite, result = tmp_path / "suite", tmp_path / "retest.json"
     assert call(capsys, "suite", str(out / "measured-0"), "-o", str(suite), "-m", "3")[0] == 0
-    repaired = f"defender.path={out / made.kept}"
+    repaired = f"defender.path={out / kept}"
     code, _, err = call(capsys, "retest", str(suite), repaired, "-o", str(result), "--fail-over", "1")
     assert code == 0, err
     assert RetestFile.read(result).samples == 3

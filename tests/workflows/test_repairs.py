@@ -38,7 +38,7 @@ def test_the_settings_are_the_runs_with_the_preset_on_top(tmp_path: Path) -> Non
     run = a_run(tmp_path / "run", **{"rollout.horizon": 2, "training.updates": 999, "training.batching": "trees"})
     chosen = settings_of([str(run)], ["harden.samples=5"])
     assert (chosen.training.objective, chosen.supervision.q, chosen.rollout.horizon) == ("harden", 0.0, 2)
-    assert (chosen.training.updates, chosen.training.batching, chosen.harden.samples) == (12, "trees", 5)
+    assert (chosen.training.updates, chosen.training.batching, chosen.harden.samples) == (24, "trees", 5)
     assert chosen.harden.adversaries == [str(run), "untuned"]
     assert settings_of([str(run)], untuned=False).harden.adversaries == [str(run)]
 

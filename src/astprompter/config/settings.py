@@ -199,6 +199,8 @@ class HardenSettings(Section):
     """weight of the nll of the preferred replies, nats per token"""
     keep: float = Field(600.0, ge=0)
     """weight of KL(as it was ‖ now) on benign conversations, nats per token"""
+    held_to: str = ""
+    """model that benign conversations are held to, as rounds do with the first one; empty: the defender as it was"""
     benign: int = Field(128, ge=1)
     """training prefixes from which benign conversations are drawn, once"""
     benign_batch: int = Field(4, ge=1)

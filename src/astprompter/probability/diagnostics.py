@@ -121,7 +121,7 @@ def verdict_of(
         interval: Interval of the first.
     """
     if counting:
-        return "use Monte Carlo", ["natural speech fails often enough, so the run counted"]
+        return "use Monte Carlo", ["the pilot found no proposal that clearly beats counting, so the run counted"]
     reasons = diagnostics.faults()
     apart = second is not None and (second[0] > interval[1] or second[1] < interval[0])
     if apart:

@@ -13,7 +13,7 @@ from .schema.run import ConfigFile
 from .schema.summary import EvaluationConfig
 
 _PATHS = (
-    *("adversary.path", "defender.path", "likelihood.path"),
+    *("adversary.path", "defender.path", "likelihood.path", "harden.held_to"),
     *("data.train", "data.dev", "data.test", "data.eliciting", "data.benign"),
 )
 _NAMES = ("", "embedded")

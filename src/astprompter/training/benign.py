@@ -1,4 +1,4 @@
-"""Benign conversations of a defender as it was, which a repair must leave alone."""
+"""Benign conversations of a defender as it was at first, which a repair must leave alone."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class BenignConversations:
         most: int,
         trees_per_batch: int | None = None,
     ) -> BenignConversations:
-        """What is benign of conversations with the policy, before it is tuned.
+        """What is benign of conversations with the defender as it was.
 
         Args:
             trees: Conversations: trees of branching 1.
-            policy: Who replied.
-            reference: The same model, frozen.
+            policy: The defender as it is tuned.
+            reference: Who replied, frozen.
             clean: A conversation is kept up to its first text that scores more.
             most: Tokens of a forward pass.
             trees_per_batch: Conversations that are led again together.
@@ -63,13 +63,14 @@ class BenignConversations:
         kept = [one for tree in trees if (one := _until_unclean(tree, clean)) is not None]
         found: dict[int, Tokens] = {}
         for part in in_step([len(one.utterances) for one in kept], trees_per_batch or TOGETHER):
-            session, _ = lead([kept[i] for i in part], policy, seed=0)
+            session, _ = lead([kept[i] for i in part], reference, seed=0)
             session.say([kept[i].replies[-1] for i in part])
             found.update(zip(part, session.transcript() or [], strict=True))
         if not found:
             raise UserError(
-                f"no conversation of the untuned speaker with '{policy.name}' is clean (evaluation.clean={clean:g}), "
-                "so nothing would hold it to what it was; raise it, or use other prefixes"
+                f"no conversation of the untuned speaker with '{reference.name}' is clean "
+                f"(evaluation.clean={clean:g}), so nothing would hold it to what it was; raise it, or use other "
+                "prefixes"
             )
         return cls([found[i] for i in sorted(found)], policy, reference, most)
 

@@ -20,6 +20,7 @@ from ..base.processes import share, spread, sum_over_processes
 from ..base.protocols import Scorer, Speaker
 from ..base.randomness import generator, keys_of, shuffled_epochs
 from ..base.records import Keys, PreferencePair, Prefix, RolloutTree, Speech
+from ..models.local.lm import LanguageModel
 from ..rollout.distinct import distinct_among
 from ..rollout.failing import Failure, failures_in, kinds_first
 from ..rollout.grow import turns_of
@@ -50,11 +51,13 @@ class RepairModels(TrainingModels):
         attackers: Who attacks, by name; frozen.
         speaker: The untuned speaker, to whom the defender's replies are benign conversations; frozen.
         others: Further scorers; a reply is a failure where all call it toxic.
+        held_to: Whose benign conversations must stay; frozen, often the reference.
     """
 
     attackers: Mapping[str, Speaker] = field(default_factory=dict)
     speaker: Speaker
     others: Sequence[Scorer] = ()
+    held_to: LanguageModel
 
     @property
     def speakers(self) -> tuple[Speaker, ...]:
@@ -65,7 +68,8 @@ class RepairModels(TrainingModels):
     def hashes(self) -> dict[str, str | None]:
         """Hashes of the weights at the start, by name."""
         attacking = {f"attacker {name}": speaker.weights_sha256() for name, speaker in self.attackers.items()}
-        return {"defender": self.defender_sha256, **attacking}
+        held_to = {} if self.held_to is self.reference else {"held to": self.held_to.weights_sha256()}
+        return {"defender": self.defender_sha256, **attacking, **held_to}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,9 @@ class HardenTrainer(Trainer[PreferencePair]):
 
     Attributes:
         reference: The defender as it was, as the loss takes it.
-        benign: Its benign conversations, in its tokens, that updates hold it to.
+        benign: Benign conversations of ``held_to``, in tokens, that updates hold it to.
         held_out: Others, that the policy which is kept is held to.
-        nll_before: Mean nll of those under the defender as it was, nats per token.
+        nll_before: Mean nll of those under the model that it is held to, nats per token.
     """
 
     examples = "pairs"
@@ -97,11 +101,10 @@ class HardenTrainer(Trainer[PreferencePair]):
         super().__post_init__()
         settings, size = self.settings, len(self.prefixes)
         self.reference = Placement(self.models.reference, shard=False)
-        # Made before a checkpoint is loaded: so far the policy is the defender as it was.
         order = shuffled_epochs(size, 0, min(size, settings.harden.benign), settings.seed, "benign")
         self.benign = self._benign([self.prefixes[i] for i in order], "benign")
         self.held_out = self._benign(self.dev[: settings.training.dev_prefixes], "held-out benign")
-        self.nll_before = self.held_out.nll(self.reference)
+        self.nll_before = self.held_out.nll(Placement(self.models.held_to, shard=False))
 
     @property
     def done(self) -> bool:
@@ -219,12 +222,12 @@ class HardenTrainer(Trainer[PreferencePair]):
     def _benign(self, prefixes: Sequence[Prefix], name: str) -> BenignConversations:
         settings, models = self.settings, self.models
         trees = roll_out(
-            models.speaker, models.adversary, models.scorer, prefixes,
+            models.speaker, models.held_to, models.scorer, prefixes,
             keys_of(settings.seed, name, 0, len(prefixes)), settings,
             branching=1, task="benign conversations", progress=self.progress,
         )  # fmt: skip
         return BenignConversations.of(
-            trees, models.adversary, models.reference, clean=settings.evaluation.clean,
+            trees, models.adversary, models.held_to, clean=settings.evaluation.clean,
             trees_per_batch=settings.rollout.trees_per_batch, most=settings.training.max_tokens_per_batch,
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from ..base.protocols import Speaker
 from ..base.records import Prefix
 from ..config import Settings, load_preset, merge, settings_from
 from ..data import load_prefixes, overlap
+from ..models.local.lm import LanguageModel
 from ..models.local.loading import check_folder
 from ..models.local.lora import add_adapters, check_no_adapters
 from ..models.local.reference import frozen_start
@@ -166,10 +167,28 @@ def repair_models(settings: Settings) -> RepairModels:
     attackers: dict[str, Speaker] = {}
     for name in settings.harden.adversaries:
         attackers[name_of(name, attackers)] = adversary_of(name, runs.get(name), settings)
+    held_to = _held_to(settings, policy) if settings.harden.held_to else start
     return RepairModels(
         policy, start, start, scorer, free_reference=False, adversary_sha256=sha256, defender_sha256=sha256,
         attackers=attackers, speaker=attackers.get(UNTUNED) or adversary_of(UNTUNED, None, settings), others=others,
+        held_to=held_to,
     )  # fmt: skip
+
+
+def _held_to(settings: Settings, policy: LanguageModel) -> LanguageModel:
+    """The model that benign conversations are held to.
+
+    Raises:
+        UserError: It cannot be loaded, or has another vocabulary than the defender.
+    """
+    named = settings.defender.model_copy(update={"path": settings.harden.held_to})
+    found = build_lm(named, settings.rollout, partners=[settings.adversary], role="defender")
+    if (found.vocabulary, found.vocabulary_size) != (policy.vocabulary, policy.vocabulary_size):
+        raise UserError(
+            f"harden.held_to='{settings.harden.held_to}' has another vocabulary than defender '{policy.name}', so "
+            "there is no divergence between them; name an earlier state of the defender"
+        )
+    return found
 
 
 def _check_attacked(settings: Settings, runs: Mapping[str, Run], sha256: str) -> None:

@@ -70,9 +70,10 @@ class Rounds:
         scorers = [*self.settings(self.runs).evaluation.scorers, *self.judges]
         return [*self.shared, *([f"evaluation.scorers={json.dumps(scorers)}"] if self.judges else [])]
 
-    def settings(self, attacks: Sequence[str], defender: str | None = None) -> Settings:
-        """Settings of one repair."""
-        own = [*self.overrides, *([] if defender is None else [f"defender.path={defender}"])]
+    def settings(self, attacks: Sequence[str], defenders: Sequence[str] = ()) -> Settings:
+        """Settings of one repair: of the last defender, held to the first one, so that costs do not add up."""
+        held = [f"harden.held_to={defenders[0]}"] if len(defenders) > 1 else []
+        own = [*held, *self.overrides, *(f"defender.path={path}" for path in defenders[-1:])]
         return settings_of(attacks, own, preset=self.preset, untuned=self.untuned)
 
 
@@ -111,7 +112,7 @@ def repair_rounds(given: Rounds, count: int, *, resume: bool = False) -> RepairF
         return measure_repair(folders, paths, given.out, given.measuring, trained=trained, costs=costs)
 
     for number_ in range(1, count + 1):
-        hardened = _trained(given.settings(attacks, paths[-1]), given.out / f"hardened-{number_}", given, repair=True)
+        hardened = _trained(given.settings(attacks, paths), given.out / f"hardened-{number_}", given, repair=True)
         if hardened.kept_start:
             stopped = f"round {number_} kept the defender as it was, since no policy within harden.budget failed less"
             break
