@@ -15,12 +15,13 @@ from astprompter.base.randomness import key_of
 from astprompter.base.records import Speech
 from astprompter.config import SamplingSettings, settings_from
 from astprompter.evaluation.evaluate import measure
+from astprompter.models.local.chat import ChatModel
 from astprompter.probability.conversations import converse
 from astprompter.probability.densities import Proposal, densities
 from astprompter.probability.events import Event
 from astprompter.probability.speaker import BlendedModel
 from helpers.evaluations import OPENINGS
-from helpers.tiny import SHORT, WordScorer, keys_for, make_tokenizer
+from helpers.tiny import SHORT, WordScorer, keys_for, make_chat_tokenizer, make_model, make_tokenizer
 
 PROPOSALS = [Proposal(0, 0.0), Proposal(0, 0.5), Proposal(0, 1.0)]
 
@@ -115,6 +116,57 @@ def test_every_density_is_told_whoever_speaks(make_lm: Any) -> None:
             expected += (found.proposals[0, :, at] - found.natural[0, at]).numpy()
         assert own[row] == pytest.approx(total, abs=1e-3)
         assert ratios[row] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_under_a_chat_template_densities_are_those_of_the_messages() -> None:
+    """Conversations are an evaluation's, word for word, and densities those of plain passes over all that was said."""
+    settings = settings_from({"rollout": {"horizon": 2, **SHORT.model_dump()}})
+    tokenizer = make_chat_tokenizer()
+
+    def chat(role: Any, seed: int) -> ChatModel:
+        model = make_model("llama", len(tokenizer), seed=seed)
+        return ChatModel(model, tokenizer, role=role, name=f"{role} {seed}", sampling=SHORT)
+
+    natural, other, defender = chat("adversary", 0), chat("adversary", 3), chat("defender", 1)
+    expected = measure({"untuned": natural}, defender, WordScorer(), OPENINGS[:4], settings).trajectories["untuned"]
+    keys = np.array([key_of(settings.seed, "evaluation", prefix.id) for prefix in OPENINGS[:4]], dtype=np.uint64)
+    texts = [prefix.text for prefix in OPENINGS[:4]]
+    for proposals in (PROPOSALS, [Proposal(0, 1.0)]):
+        speaker = BlendedModel(natural, [other], proposals)
+        found = converse(
+            speaker, defender, Event(WordScorer(), 1.0), texts, np.full((4, 2), -1), keys, replies=1
+        )  # fmt: skip
+        for path, turns in zip(expected, found, strict=True):
+            assert [turn.utterance.text for turn in path.turns] == [said.utterance for said in turns]
+            assert [turn.reply.text for turn in path.turns] == [said.replies[0] for said in turns]
+    session = speaker.start(texts, turns=2)
+    before = session.transcript()
+    speeches, ratios, own = session.speak_as(keys_for(4), np.array([-1, 0, 0, -1]))
+    for row, speech in enumerate(speeches):
+        assert before[row] == natural.prompt_of(natural.encode_prefix(texts[row], turns=2))
+        said = list(speech.token_ids or ())
+        ids = torch.tensor([[*before[row], *said]])
+        with torch.no_grad():
+            states = [lm.model(ids).logits[0].float() for lm in (natural, other)]
+        totals = []
+        for ends in [()] if len(said) == SHORT.max_new_tokens else [(end,) for end in natural.end_ids]:
+            total, apart = 0.0, 0.0
+            for count, token in enumerate([*said, *ends]):
+                place = len(before[row]) + count
+                at = densities(
+                    states[0][place - 1][None].clone(), [states[1][place - 1][None].clone()], ids[:, :place],
+                    sampling=SHORT, proposals=[Proposal(0, 1.0)],
+                    banned=natural.banned if count >= SHORT.min_new_tokens else natural.banned_early,
+                )  # fmt: skip
+                where = at.tokens[0].tolist().index(token)
+                total += float(at.natural[0, where])
+                apart += float(at.proposals[0, 0, where] - at.natural[0, where])
+            totals.append((total, apart))
+        assert any(
+            own[row] == pytest.approx(total, abs=1e-3) and ratios[row, 0] == pytest.approx(apart, abs=1e-3)
+            for total, apart in totals
+        )
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from ..base.protocols import Session, Speaker
 from ..base.randomness import derive, uniform
 from ..base.records import Keys, Speech
 from .events import Event, fates
-from .speaker import BlendedModel, BlendedSession
+from .speaker import BlendedChatSession, BlendedModel, BlendedSession
 
 _ADVERSARY, _DEFENDER, _CHOICE = 1_000, 2_000, 3_000
 """Names of streams; utterances and first replies are those of an evaluation with the same keys."""
@@ -109,7 +109,7 @@ class _Answers:
 
 
 def _take_turn(
-    speaking: BlendedSession, answering: Session, event: Event, prefixes: Sequence[str],
+    speaking: BlendedSession | BlendedChatSession, answering: Session, event: Event, prefixes: Sequence[str],
     before: Sequence[Sequence[Said]], keys: Keys, voices: npt.NDArray[np.int64], *, replies: int,
 ) -> tuple[_Answers, list[Said]]:  # fmt: skip
     utterances, ratios, natural = speaking.speak_as(derive(keys, _ADVERSARY), voices)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from torch import Tensor
 from ..base.errors import UserError
 from ..base.randomness import uniform
 from ..base.records import Keys, Speech
+from ..models.local.chat import ChatModel, ChatSession
 from ..models.local.lm import LanguageModel
 from ..models.local.sampling import draw
 from ..models.local.session import LMSession
@@ -77,7 +78,7 @@ class BlendedModel(LanguageModel):
             UserError: Temperature 0, or models that cannot speak in lock step.
         """
         self.__dict__.update(reference.__dict__)  # its tokenizer, sampling, bans, …; no other weights are loaded
-        self.members, self.proposals = (reference, *adversaries), tuple(proposals)
+        self.members, self.proposals, self.chat = (reference, *adversaries), tuple(proposals), reference.chat
         _check(reference, adversaries)
         self._widths = [member.logits_width for member in self.members]
         self.logits_width = sum(self._widths)
@@ -102,7 +103,7 @@ class BlendedModel(LanguageModel):
         parts = torch.split(hidden, self._widths, dim=-1)
         return [member.logits(part).float() for member, part in zip(self.members, parts, strict=True)]
 
-    def start(self, prefixes: Sequence[str], *, turns: int) -> BlendedSession:
+    def start(self, prefixes: Sequence[str], *, turns: int) -> BlendedSession | BlendedChatSession:
         """Open one conversation per prefix; see :meth:`LanguageModel.start`."""
         return self.start_ids([self.prompt_of(self.encode_prefix(text, turns=turns)) for text in prefixes])
 
@@ -114,9 +115,14 @@ class BlendedModel(LanguageModel):
         """As the reference hears it."""
         return self.members[0].tokens_of(speech)
 
-    def start_ids(self, rows: Sequence[Sequence[int]]) -> BlendedSession:
+    def prompt_of(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Under the reference's chat template, if it has one: what all hear is framed alike."""
+        return self.members[0].prompt_of(ids)
+
+    def start_ids(self, rows: Sequence[Sequence[int]]) -> BlendedSession | BlendedChatSession:
         """Open one conversation per row of token ids."""
-        return BlendedSession.open(self, rows)
+        session, reference = BlendedSession.open(self, rows), self.members[0]
+        return BlendedChatSession(cast(ChatModel, reference), session, begun=True) if self.chat else session
 
     def bytes_per_tree(self, *, horizon: int, branching: int) -> Mapping[str, int]:
         """Memory of all members together."""
@@ -210,6 +216,20 @@ class BlendedSession(LMSession):
         return tokens, found.sound
 
 
+class BlendedChatSession(ChatSession):
+    """Rows of a blended model whose utterances are messages; the densities are of the tokens of a message and its end.
+
+    What stands around messages is nobody's choice, so it has no density.
+    """
+
+    _inner: BlendedSession
+
+    def speak_as(self, keys: Keys, voices: npt.NDArray[np.int64]) -> tuple[list[Speech], Floats, Floats]:
+        """See :meth:`BlendedSession.speak_as`."""
+        speeches, ratios, natural = self._inner.speak_as(keys, voices)
+        return [self.given_on(speech) for speech in speeches], ratios, natural
+
+
 def _check(reference: LanguageModel, adversaries: Sequence[LanguageModel]) -> None:
     """Refuse models that cannot speak in lock step, and speech without chance.
 
@@ -218,12 +238,7 @@ def _check(reference: LanguageModel, adversaries: Sequence[LanguageModel]) -> No
     """
     if reference.sampling.temperature == 0.0:
         raise UserError("at rollout.temperature=0 nothing is left to chance, so there is no probability to estimate")
-    for adversary in (reference, *adversaries):
-        if adversary.chat:
-            raise UserError(
-                f"model '{adversary.name}' speaks under a chat template, and utterances that are messages cannot be "
-                "weighed yet; use adversary.chat=off (the defender may be a chat model)"
-            )
+    for adversary in adversaries:
         if adversary.vocabulary != reference.vocabulary or adversary.vocabulary_size != reference.vocabulary_size:
             raise UserError(
                 f"'{adversary.name}' has another vocabulary than '{reference.name}', so they cannot blend; take an "

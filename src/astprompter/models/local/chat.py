@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ...base.errors import UserError, words_of
 from ...base.messages import as_messages
@@ -222,22 +222,23 @@ class ChatSession(Session):
 
     def speak(self, keys: Keys) -> list[Speech]:
         """Sample one assistant message per row."""
-        return [self._given_on(speech) for speech in self._inner.speak(keys)]
+        return [self.given_on(speech) for speech in self._inner.speak(keys)]
 
     def say(self, speeches: Sequence[Speech]) -> None:
         """Put words into the assistant's mouth: append what somebody else wrote as its message."""
         rows = [self._lm.content(speech, first=False) for speech in speeches]
         self._inner.hear([Speech("", ids, self._lm.vocabulary) for ids in rows])
 
-    def branch(self, rows: Sequence[int]) -> ChatSession:
+    def branch(self, rows: Sequence[int]) -> Self:
         """Continue chosen rows, repeats allowed."""
-        return ChatSession(self._lm, self._inner.branch(rows), begun=self._begun)
+        return type(self)(self._lm, self._inner.branch(rows), begun=self._begun)
 
     def transcript(self) -> list[tuple[int, ...]] | None:
         """Token ids of every row so far, frames included."""
         return self._inner.transcript()
 
-    def _given_on(self, speech: Speech) -> Speech:
+    def given_on(self, speech: Speech) -> Speech:
+        """A message as the other side hears it."""
         text = speech.text.strip()
         given = f" {text}" if text else speech.text
         return Speech(given, speech.token_ids, self._lm.chat_vocabulary, speech.error, speech.kind)
