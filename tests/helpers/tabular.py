@@ -83,6 +83,9 @@ class TabularModel:
     def decode(self, ids: Any) -> str:
         return " ".join(map(str, ids))
 
+    def prompt_of(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return ids
+
 
 class TabularSpeaker(BlendedModel):
     """A blended speaker of tables; text is its tokens' numbers."""
