@@ -22,8 +22,8 @@ class StudyAdversary(AdversaryFigures):
     """Short name of the defender it was trained on; ``null`` without training."""
     changes: dict[str, Any]
     """Settings that differ from ours, by dotted key."""
-    reward: dict[str, Real] | None
-    """α, β and λ it was trained with; ``null`` without training."""
+    reward: dict[str, Number] | None
+    """``reward`` settings it was trained with; ``null`` without training."""
     tau: Number
     """τ it was trained with; ``null`` without training."""
 
