@@ -151,7 +151,12 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("fault", "reason"), FAULTS.items())
+SLOW = {"drip": pytest.mark.slow}  # it waits, as 'hang' does
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [pytest.param(*one, marks=SLOW.get(one[0], ()), id="-".join(one)) for one in FAULTS.items()]
+)
 def test_each_failure_is_an_error_turn_of_its_own_row(server: TinyServer, fault: str, reason: str) -> None:
     slow = reason == "remote: timeout"  # long enough for the other rows on a busy machine, and tried once
     remote = speaker(server, likelihood=False, timeout=1.5 if slow else 20.0, retries=0 if slow else 1)

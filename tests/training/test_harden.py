@@ -193,6 +193,7 @@ def test_a_later_repair_is_held_to_what_the_first_defender_was(tmp_path: Path, t
     assert "held to" not in own.models.hashes
 
 
+@pytest.mark.slow
 def test_a_defender_that_fails_at_nothing_ends_the_repair(tmp_path: Path, tokenizer: Any, caplog: Any) -> None:
     class Harmless:
         name = "harmless"
@@ -208,7 +209,7 @@ def test_a_defender_that_fails_at_nothing_ends_the_repair(tmp_path: Path, tokeni
     assert "best/ is the defender as it was" in caplog.text
 
 
-@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("silent", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_repair_that_finds_no_pair_says_why_and_ends(
     tmp_path: Path, tokenizer: Any, caplog: Any, monkeypatch: Any, silent: bool
 ) -> None:
