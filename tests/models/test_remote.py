@@ -151,7 +151,7 @@ FAULTS = {
 }
 
 
-SLOW = {"drip": pytest.mark.slow}  # it waits, as 'hang' does
+SLOW = {"drip": pytest.mark.slow, "hang:2.5": pytest.mark.slow}  # they wait
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import functools
 import re
 from pathlib import Path
 
+import pytest
+
 from helpers.sources import tree_of
 
 TESTS = Path(__file__).parents[1]
@@ -31,6 +33,7 @@ def functions(path: Path) -> set[str]:
     return {node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)}
 
 
+@pytest.mark.slow
 def test_every_promise_names_a_test_and_every_test_named_exists() -> None:
     files = {path.name: path for path in TESTS.rglob("test_*.py")}
     assert len(rows()) > 30

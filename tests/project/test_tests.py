@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 import astprompter
 from helpers.sources import tree_of
 
@@ -23,6 +25,7 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_no_test_module_imports_another() -> None:
     others = {path.stem for path in MODULES if path.name.startswith("test_") or path.name == "conftest.py"}
     for path in MODULES:

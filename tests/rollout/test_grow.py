@@ -213,6 +213,7 @@ def test_swapping_is_per_pair() -> None:
     assert swap_per_pair([a, a, a], supervised, [False, True, True]) == [a, b, a]  # type: ignore[list-item,arg-type]
 
 
+@pytest.mark.slow
 def test_a_reward_of_several_replies_is_their_mean(make_lm: Any) -> None:
     """The conversation goes on from the first reply, and its scores stay the turn's; only the reward is of all."""
 

@@ -85,6 +85,7 @@ def test_what_has_no_reward_keeps_none() -> None:
     assert math.isnan(novel_rewards([tree], Archive(5, ["x"]), NoveltySettings(weight=1))(tree.children[0]))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_the_failures_that_it_found(tmp_path: Path, tokenizer: Any) -> None:
     values = settings(updates=6, dev_every=100, replies=2).as_dict()
     values |= {"novelty": {"weight": 0.5, "repeat": 0.1, "archive": 50}, "evaluation": {"threshold": 0.0}}
