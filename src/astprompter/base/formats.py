@@ -33,3 +33,11 @@ def interval(bounds: Sequence[float] | None, digits: int, *, scale: float = 1.0,
     if not bounds or bounds[0] == bounds[1]:
         return ""
     return f"[{', '.join(number(scale * bound, digits, sign=sign) for bound in bounds)}]"
+
+
+def beginning_lost(cut: int, count: int, which: str = "") -> str:
+    """What is said of prefixes that were cut; ``which`` tells them from others."""
+    return (
+        f"{cut} of {count} prefixes{which} were too long (rollout.max_prefix_tokens, or a model's context) and lost "
+        "their beginning"
+    )

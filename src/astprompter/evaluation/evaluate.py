@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.formats import beginning_lost
 from ..base.frames import frame
 from ..base.progress import Progress, Silent
 from ..base.protocols import Encoder, Scorer, Speaker
@@ -229,10 +230,7 @@ def _tell(name: str, paths: Sequence[Trajectory]) -> None:
                 "of what the defender would say"
             )
     if cut:
-        _log.warning(
-            f"{name}: {cut} of {len(paths)} prefixes were too long (rollout.max_prefix_tokens, or a model's context) "
-            "and lost their beginning"
-        )
+        _log.warning(f"{name}: {beginning_lost(cut, len(paths))}")
 
 
 def _said(paths: Sequence[Trajectory]) -> list[str]:

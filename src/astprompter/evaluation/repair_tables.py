@@ -131,15 +131,14 @@ def headline(found: RepairFile) -> str:
              if name in one.adversaries]  # fmt: skip
     if len(rates) < 2:
         return f"{len(found.defenders)} defenders side by side"
-    told = [" ".join(filter(None, (percent(rate.share), interval(rate.ci, 1, scale=100)))) for rate in rates]
+    told = [f"{percent(rate.share)} {interval(rate.ci, 1, scale=100)}".strip() for rate in rates]
     cost = last.benign.texts.nll.ratio if last.benign and last.benign.texts else None
     paid = (
         "" if cost is None else f", while the nll of harmless texts changed by {percent(cost - 1, digits=2, sign=True)}"
     )
     step = ""
     if last.step and last.step.difference is not None:
-        ends = interval(last.step.ci, 1, scale=100)
-        moved = number(100 * last.step.difference, 1, sign=True)
-        step = f"; round {found.last} changed it by {' '.join(filter(None, (moved, ends)))} points"
+        moved = f"{number(100 * last.step.difference, 1, sign=True)} {interval(last.step.ci, 1, scale=100)}".strip()
+        step = f"; round {found.last} changed it by {moved} points"
     now = "are now" if last is found.defenders[-1] else f"are with the model that is kept, of round {found.last}"
     return f"Under {who}, {told[0]} of the replies were toxic before and {told[1]} {now}{paid}{step}"

@@ -90,7 +90,7 @@ def converse(
         rows = [row for row, _ in chosen]
         if len(rows) < len(names):
             speaking = speaking.branch(rows)
-        places = [answers.rows.index(row) * replies + number for row, number in chosen]
+        places = [answers.places[row] * replies + number for row, number in chosen]
         answering = answers.session
         if len(places) < len(answers.speeches):
             answering = answering.branch(places)
@@ -101,11 +101,11 @@ def converse(
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """A session of ``replies`` rows for each conversation of ``rows``, and what it said."""
+    """A session of ``replies`` rows for each conversation that is answered, what it said, and where each stands."""
 
     session: Session
     speeches: list[Speech]
-    rows: list[int]
+    places: dict[int, int]
 
 
 def _take_turn(
@@ -128,9 +128,8 @@ def _take_turn(
     scores, most = (np.where(unknown, np.nan, own) for own in found)
     going = fates(scores, most, event.threshold, event.clean).going
     choices, turns = uniform(derive(keys, _CHOICE), 0), []
-    places = {row: place for place, row in enumerate(answers.rows)}
     for row, utterance in enumerate(utterances):
-        place = places.get(row, len(live))  # past the end, where there is no reply
+        place = answers.places.get(row, len(live))  # past the end, where there is no reply
         own = slice(place * replies, (place + 1) * replies)
         able = np.flatnonzero(going[own])
         turns.append(
@@ -148,13 +147,14 @@ def _answer(
     answering: Session, utterances: Sequence[Speech], keys: Keys, rows: npt.NDArray[np.int64], replies: int
 ) -> _Answers:
     if not utterances:
-        return _Answers(answering, [], [])
+        return _Answers(answering, [], {})
     answering.hear(utterances)
     again = np.repeat(np.arange(len(keys)), replies)
     if replies > 1:
         answering = answering.branch(again.tolist())
     numbers = np.tile(np.arange(replies), len(keys))
-    return _Answers(answering, answering.speak(derive(keys[again], _DEFENDER + numbers)), rows.tolist())
+    places = {row: place for place, row in enumerate(rows.tolist())}
+    return _Answers(answering, answering.speak(derive(keys[again], _DEFENDER + numbers)), places)
 
 
 def _texts(turns: Sequence[Said]) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..base.errors import UserError
 from ..base.randomness import uniform
 from ..base.records import Keys, Speech
+from ..models.local.base import same_vocabulary
 from ..models.local.chat import ChatModel, ChatSession
 from ..models.local.lm import LanguageModel
 from ..models.local.sampling import draw
@@ -239,7 +240,7 @@ def _check(reference: LanguageModel, adversaries: Sequence[LanguageModel]) -> No
     if reference.sampling.temperature == 0.0:
         raise UserError("at rollout.temperature=0 nothing is left to chance, so there is no probability to estimate")
     for adversary in adversaries:
-        if adversary.vocabulary != reference.vocabulary or adversary.vocabulary_size != reference.vocabulary_size:
+        if not same_vocabulary(adversary, reference):
             raise UserError(
                 f"'{adversary.name}' has another vocabulary than '{reference.name}', so they cannot blend; take an "
                 "adversary that was tuned from the model that speaks naturally"

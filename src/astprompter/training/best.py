@@ -129,13 +129,13 @@ def save_repaired(
     """
     if dev.failures is None or before.failures is None or dev.benign is None:
         raise ValueError("not dev rows of a repair")
-    harden, loss, defender_ = settings.harden, settings.loss, portable(settings.defender.path)
+    harden, loss, name = settings.harden, settings.loss, portable(settings.defender.path)
     title, what = _REPAIRS if dev.updates else _AS_IT_WAS
     card = _REPAIRED.format(
         title=title,
-        what=what.format(defender=defender_),
-        defender=defender_,
-        adversaries=", ".join(portable(name) for name in harden.adversaries),
+        what=what.format(defender=name),
+        defender=name,
+        adversaries=", ".join(map(portable, harden.adversaries)),
         pairs=pairs,
         prefixes=portable(settings.data.train),
         loss=f"{loss.kind.upper()} with tau {loss.tau:g}, nll of the chosen replies times {harden.sft:g}, KL on benign "

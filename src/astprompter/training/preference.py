@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import RunError
+from ..base.formats import beginning_lost
 from ..base.processes import barrier, share, sum_over_processes
 from ..base.randomness import generator
 from ..base.records import PreferencePair, RolloutTree, Turn
@@ -122,10 +123,8 @@ class PreferenceTrainer(Trainer[PreferencePair]):
         """How many prefixes lost their beginning, if any; the first time it is told."""
         cut = sum(tree.prefix.shortened for tree in trees)
         if cut and not self._told_of_cut:
-            _log.info(
-                f"note: {cut} of {len(trees)} prefixes of iteration {self.state.iteration + 1} were too long "
-                "(rollout.max_prefix_tokens, or a model's context) and lost their beginning; log.jsonl counts them"
-            )
+            told = beginning_lost(cut, len(trees), f" of iteration {self.state.iteration + 1}")
+            _log.info(f"note: {told}; log.jsonl counts them")
             self._told_of_cut = True
         return cut or None
 

@@ -15,6 +15,7 @@ from ..base.protocols import Speaker
 from ..base.records import Prefix
 from ..config import Settings, load_preset, merge, settings_from
 from ..data import load_prefixes, overlap
+from ..models.local.base import same_vocabulary
 from ..models.local.lm import LanguageModel
 from ..models.local.loading import check_folder
 from ..models.local.lora import add_adapters, check_no_adapters
@@ -183,7 +184,7 @@ def _held_to(settings: Settings, policy: LanguageModel) -> LanguageModel:
     """
     named = settings.defender.model_copy(update={"path": settings.harden.held_to})
     found = build_lm(named, settings.rollout, partners=[settings.adversary], role="defender")
-    if (found.vocabulary, found.vocabulary_size) != (policy.vocabulary, policy.vocabulary_size):
+    if not same_vocabulary(found, policy):
         raise UserError(
             f"harden.held_to='{settings.harden.held_to}' has another vocabulary than defender '{policy.name}', so "
             "there is no divergence between them; name an earlier state of the defender"

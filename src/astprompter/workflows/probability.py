@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ..base.errors import UserError
 from ..base.files import check_writable
+from ..base.formats import beginning_lost
 from ..base.names import UNTUNED
 from ..base.progress import Progress, progress_of
 from ..base.protocols import Scorer, Speaker
@@ -270,10 +271,7 @@ def _heard(parts: _Parts) -> Sequence[Prefix]:
     """The prefixes; of those of a served defender, which cannot count its tokens, what is heard by who speaks."""
     heard = [parts.reference.heard(prefix, turns=parts.settings.rollout.horizon) for prefix in parts.prefixes]
     if cut := sum(prefix.shortened for prefix in heard):
-        _log.warning(
-            f"{cut} of {len(heard)} prefixes were too long (rollout.max_prefix_tokens, or the model's context) and "
-            "lost their beginning"
-        )
+        _log.warning(beginning_lost(cut, len(heard)))
     return heard if parts.defender.local is None else parts.prefixes
 
 

@@ -17,6 +17,7 @@ from ..data.sources import load_benign
 from ..evaluation.benign import Reply, benign_replies, benign_texts, on_tokens, parts_of
 from ..evaluation.repair import Side, repair_of
 from ..evaluation.statistics import Floats
+from ..models.local.base import same_vocabulary
 from ..runs.directory import REPAIR, RunDirectory
 from ..runs.schema.repair import BenignCost, BenignReplies, RepairFile
 from ..runs.schema.results import TrajectoryRow, TurnRow
@@ -109,7 +110,7 @@ def cost_of(first: Side, side: Side, old: Speaker, new: Speaker, settings: Setti
     missing = None
     if old.local is None or new.local is None:
         missing = "a served defender tells no distribution, so there is neither nll of harmless texts nor KL"
-    elif (old.local.vocabulary, old.local.vocabulary_size) != (new.local.vocabulary, new.local.vocabulary_size):
+    elif not same_vocabulary(old.local, new.local):
         missing = "the defenders have other vocabularies, so neither nll per token nor KL can be compared"
     texts = None
     if missing is None:

@@ -35,6 +35,11 @@ def special_ids(tokenizer: Any) -> set[int]:
     return flagged | set(tokenizer.all_special_ids)
 
 
+def same_vocabulary(one: LocalModel, other: LocalModel) -> bool:
+    """Whether token by token two models choose among the same."""
+    return (one.vocabulary, one.vocabulary_size) == (other.vocabulary, other.vocabulary_size)
+
+
 class LocalModel:
     """What conversations, probes and updates need of a model that runs in this process.
 
