@@ -18,7 +18,8 @@ from astprompter.runs.schema.probability import DrawnRow, ProbabilityFile
 from astprompter.runs.schema.repair import RepairFile
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
 from astprompter.runs.schema.rounds import RoundsFile
-from astprompter.runs.schema.run import ConfigFile, FrozenFile, LogRow, ManifestFile, StateFile
+from astprompter.runs.schema.run import ConfigFile, FrozenFile, LogRow
+from astprompter.runs.schema.state import ManifestFile, StateFile
 from astprompter.runs.schema.study import Experiment
 from astprompter.runs.schema.suite import RetestFile, SuiteFile
 from astprompter.runs.schema.summary import Summary

@@ -12,9 +12,9 @@ from astprompter.base.errors import UserError
 from astprompter.base.records import Prefix, Speech
 from astprompter.config import settings_from
 from astprompter.data import Dialogue, load_dialogues
-from astprompter.evaluation.diversity import diversity
 from astprompter.evaluation.evaluate import measure
 from astprompter.models.local.replay import Replay
+from astprompter.rollout.diversity import diversity
 from helpers.tiny import PREFIXES, WordScorer, keys_for
 
 DIALOGUES = [

@@ -25,7 +25,8 @@ from astprompter.runs.results import result_rows
 from astprompter.runs.schema.common import FORMAT, File, Interval, Number, read_rows, save_rows
 from astprompter.runs.schema.learnt import PairRow, TreeRow
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
-from astprompter.runs.schema.run import ConfigFile, Counters, FrozenFile, Hashes, LogRow, ManifestFile, StateFile
+from astprompter.runs.schema.run import ConfigFile, FrozenFile, Hashes, LogRow
+from astprompter.runs.schema.state import Counters, ManifestFile, StateFile
 from astprompter.runs.schema.summary import Summary
 from astprompter.training import checkpoint
 from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint

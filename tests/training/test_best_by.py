@@ -11,7 +11,8 @@ from astprompter.base.errors import UserError
 from astprompter.base.records import Node, Prefix, RolloutTree, Speech, Turn
 from astprompter.config import settings_from
 from astprompter.rollout.distinct import distinct_in
-from astprompter.runs.schema.run import Counters, LogRow, NllMean, RewardMeans
+from astprompter.runs.schema.run import LogRow, NllMean, RewardMeans
+from astprompter.runs.schema.state import Counters
 from astprompter.training.best import _chosen
 from astprompter.training.metrics import summary_line
 from astprompter.workflows.resume import check_resumable
@@ -64,7 +65,7 @@ def test_what_is_too_unlikely_is_kept_only_while_nothing_else_is(tmp_path: Path,
     assert run.is_best(dev(0.9, 2, nll=2.09))
     run.state = Counters(start_nll=2.0)
     assert run.is_best(dev(0.9, 2, nll=3.0))
-    run.state = Counters(best_reward=0.9, best_likely=False, start_nll=2.0)
+    run.state = Counters(best_reward=0.9, best_within=False, start_nll=2.0)
     assert run.is_best(dev(0.1, 2, nll=2.0))
     assert run.is_best(dev(0.95, 2, nll=3.0))
     assert not run.is_best(dev(0.8, 2, nll=2.5))

@@ -13,7 +13,7 @@ import torch
 from astprompter.base import files
 from astprompter.base.errors import UserError
 from astprompter.runs.schema import common
-from astprompter.runs.schema.run import Counters, StateFile
+from astprompter.runs.schema.state import Counters, StateFile
 from astprompter.training import checkpoint
 from astprompter.training.checkpoint import damage, load_checkpoint, save_checkpoint
 

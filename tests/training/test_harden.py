@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pytest
 import torch
 
 from astprompter.base.records import PreferencePair, Prefix
+from astprompter.base.vectors import words_of
 from astprompter.config import Settings, load_preset, merge, settings_from
 from astprompter.models.local.lm import LanguageModel, weights_hash
 from astprompter.models.local.reference import frozen_start
+from astprompter.rollout.repair import draw_replies
 from astprompter.runs.directory import ATTACKS, LOG, RunDirectory
-from astprompter.runs.schema.run import Benign, Failures, LogRow
+from astprompter.runs.schema.run import Benign, Failures, LogRow, Spoken
+from astprompter.runs.schema.state import Counters
 from astprompter.training.benign import BenignConversations
 from astprompter.training.harden import HardenTrainer, RepairModels
 from astprompter.training.loss import divergence
@@ -46,7 +50,7 @@ def settings(**sections: Any) -> Settings:
         "training": {"updates": 6, "pairs_per_iteration": 8, "batch_size": 4, "learning_rate": 1e-3,
                      "warmup_updates": 1, "dev_every": 1, "dev_prefixes": 4},
         "harden": {"adversaries": ["untuned"], "prefixes": 6, "samples": 4, "benign": 6, "benign_batch": 2,
-                   "budget": 0.2},
+                   "budget": 0.2, "variety_budget": 1.0},
         "evaluation": {"clean": 0.99, "threshold": 0.45},
     })  # fmt: skip
     merge(values, sections)
@@ -152,18 +156,50 @@ def _first_of(run: HardenTrainer) -> list[int]:
 
 
 def test_the_policy_that_is_kept_fails_least_within_the_budget(tmp_path: Path, tokenizer: Any) -> None:
-    run = trainer(tmp_path / "a", tokenizer, settings(harden={"budget": 0.01}))
+    run = trainer(tmp_path / "a", tokenizer, settings(harden={"budget": 0.01, "variety_budget": 0.05}))
 
-    def row(share: float | None, nll: float) -> LogRow:
+    def row(share: float | None, nll: float, vendi: float | None = 20.0, iteration: int = 1) -> LogRow:
         failing = Failures(count=1, share=share, clean=0)
-        return LogRow(type="dev", iteration=1, updates=1, failures=failing,
-                      benign=Benign(tokens=9, nll_before=2.0, nll=nll, kl=0.0))  # fmt: skip
+        before, after = (Spoken(tokens=6.0, distinct_2=0.0, vendi=of) for of in (20.0, vendi))
+        return LogRow(type="dev", iteration=iteration, updates=1, failures=failing,
+                      benign=Benign(tokens=9, nll_before=2.0, nll=nll, kl=0.0, replies=9, spoken_before=before,
+                                    spoken=after))  # fmt: skip
 
     assert run.is_best(row(0.5, 2.0))
     run.state.best_failures = 0.5
-    assert [run.is_best(row(*of)) for of in ((0.4, 2.019), (0.4, 2.021), (0.5, 2.0), (None, 2.0), (0.0, 1.5))] == [
-        True, False, False, False, True,
-    ]  # fmt: skip
+    for of, best in (
+        ((0.4, 2.019), True), ((0.4, 2.021), False), ((0.5, 2.0), False), ((None, 2.0), False), ((0.0, 1.5), True),
+        ((0.4, 2.0, 19.1), True), ((0.4, 2.0, 18.9), False), ((0.4, 2.0, None), False), ((0.4, 2.0, 25.0), True),
+    ):  # fmt: skip
+        assert run.is_best(row(*of)) is best, of
+    run.state = Counters()
+    start = row(0.3, 2.0, 18.0, iteration=0)  # a later round may begin with a model that is over a budget
+    assert run.is_best(start)
+    run.keep(start)
+    assert not run.is_best(row(0.2, 2.0, 18.0))
+    assert run.is_best(row(0.4, 2.0, 19.5))  # what keeps to the budgets is taken before it
+
+
+def test_new_replies_in_benign_conversations_are_the_same_for_the_same_model(tmp_path: Path, tokenizer: Any) -> None:
+    run = trainer(tmp_path / "a", tokenizer, settings())
+    row = run.dev_row().benign
+    assert row is not None
+    assert row.replies == 4 * len(run.held_out.conversations)
+    assert row.spoken == row.spoken_before == run.spoken_before
+    assert row.fall == 0.0
+    said = [
+        reply
+        for one in draw_replies(run.held_out.conversations, run.models.adversary, samples=4, seed=run.settings.seed)
+        for reply in one.replies[1:]
+    ]
+    assert len(said) == row.replies
+    assert run.spoken_before.tokens == pytest.approx(sum(len(reply.token_ids or ()) for reply in said) / len(said))
+    pairs = [pair for reply in said for pair in pairwise(words_of(reply.text))]
+    assert run.spoken_before.distinct_2 == pytest.approx(len(set(pairs)) / len(pairs))
+    with torch.no_grad():
+        for parameter in run.models.adversary.model.parameters():
+            parameter.mul_(3.0)
+    assert run.dev_row().benign != row
 
 
 def test_benign_conversations_end_before_the_first_text_that_is_not_clean(tmp_path: Path, tokenizer: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from astprompter.base.errors import RunError
+from astprompter.config import HardenSettings
 from astprompter.evaluation.repair_tables import headline
 from astprompter.runs.directory import RunDirectory
 from astprompter.runs.schema.repair import RepairFile
@@ -20,20 +21,29 @@ from helpers.commands import call
 from helpers.repaired import FEW, prepared
 
 STRONG = [*FEW, "training.learning_rate=5e-3", "training.updates=8", "harden.budget=100", "harden.prefixes=16"]
+BUDGETS = HardenSettings()
 
 
-def found(gain: list[float], *ratios: float | None, share: float | None = 0.5) -> RepairFile:
-    """A repair whose later defenders have these costs, by the nll of harmless texts after over that before."""
+def found(gain: list[float], *ratios: float | None, share: float | None = 0.5, vendi: float | None = 1.0) -> RepairFile:
+    """A repair whose later defenders have these costs, by the nll of harmless texts after over that before.
+
+    ``vendi`` is the Vendi score after over that before; ``None`` where no reply is known.
+    """
 
     def defended(ratio: float | None) -> dict[str, Any]:
         flat = {"before": 1.0, "after": ratio, "difference": None, "ratio": ratio}
         ends = {"before_ci": None, "after_ci": None, "difference_ci": None, "ratio_ci": None}
+        same, varied = flat | ends | {"after": 1.0}, flat | ends | {"after": vendi}
+        replies = dict.fromkeys(("length", "distinct_2", "blank", "refused"), same) | {
+            "replies": 9, "vendi": varied, "kl_tokens": 9, "kl": 0.0, "kl_ci": None,
+        }  # fmt: skip
         texts = {"source": "", "texts": 1, "tokens": 1, "nll": flat | ends, "kl": 0.0, "kl_ci": None}
         rate = {"share": share, "ci": None}
         untuned = {"replies": rate, "prefixes": rate, "clean": rate, "failures": 1, "distinct": 1, "distinct_ci": None}
         return {
             "name": "d", "sha256": None, "folder": "f", "adversaries": {"untuned": untuned},
-            "gain": {"difference": 0.1, "ci": gain}, "benign": {"texts": texts, "replies": None},
+            "gain": {"difference": 0.1, "ci": gain},
+            "benign": {"texts": texts, "replies": None if vendi is None else replies},
         }  # fmt: skip
 
     config = {"settings": {}, "versions": {}, "defender": "d", "scorer": "s", "likelihood": "d"}
@@ -41,13 +51,19 @@ def found(gain: list[float], *ratios: float | None, share: float | None = 0.5) -
 
 
 def test_why_rounds_end() -> None:
-    assert list(reasons(found([0.05, 0.15], 1.004), 0.01)) == []
-    (noise,) = reasons(found([-0.05, 0.25], 1.004), 0.01)
+    assert list(reasons(found([0.05, 0.15], 1.004), BUDGETS)) == []
+    (noise,) = reasons(found([-0.05, 0.25], 1.004), BUDGETS)
     assert noise.endswith("within noise, 10.0 [-5.0, 25.0] points")
-    (spent,) = reasons(found([0.05, 0.15], 1.02), 0.01)
+    (spent,) = reasons(found([0.05, 0.15], 1.02), BUDGETS)
     assert "rose by 2.00%" in spent
-    (unknown,) = reasons(found([0.05, 0.15], None), 0.01)
+    (unknown,) = reasons(found([0.05, 0.15], None), BUDGETS)
     assert unknown.startswith("the nll of harmless texts is not known")
+    (bland,) = reasons(found([0.05, 0.15], 1.0, vendi=0.94), BUDGETS)
+    assert "fell by 6.0%; harden.variety_budget allows 5.0%" in bland
+    assert list(reasons(found([0.05, 0.15], 1.0, vendi=0.96), BUDGETS)) == []
+    (unheard,) = reasons(found([0.05, 0.15], 1.0, vendi=None), BUDGETS)
+    assert "replies to ordinary speech are not known" in unheard
+    assert list(reasons(found([0.05, 0.15], 1.0, vendi=None), HardenSettings(variety_budget=1))) == []
 
 
 def test_only_what_is_known_to_cost_little_is_kept(tmp_path: Path) -> None:
@@ -56,13 +72,14 @@ def test_only_what_is_known_to_cost_little_is_kept(tmp_path: Path) -> None:
         ((1.004, 1.02), "hardened-1/best", 1), ((1.004, 1.005), "hardened-2/best", 2), ((None,), None, 1),
         ((1.0, None), "hardened-1/best", 1), ((1.02, 1.0), "hardened-2/best", 2),
     ):  # fmt: skip
-        made = module._ended(given, found([0.05, 0.15], *ratios), None, 0.01)
+        made = module._ended(given, found([0.05, 0.15], *ratios), None, BUDGETS)
         assert (made.kept, made.last) == (kept, last)
         assert RepairFile.read(tmp_path / "repair.json") == made
         words = " with the model that is kept, of round 1, while" if (last, len(ratios)) == (1, 2) else " are now"
         assert words in headline(made)
+    assert module._ended(given, found([0.05, 0.15], 1.0, vendi=0.94), None, BUDGETS).kept is None
     with pytest.raises(RunError, match="no reply to untuned could be assessed"):
-        module._ended(given, found([0.05, 0.15], 1.0, share=None), None, 0.01)
+        module._ended(given, found([0.05, 0.15], 1.0, share=None), None, BUDGETS)
 
 
 @pytest.mark.slow

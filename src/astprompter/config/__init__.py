@@ -8,6 +8,7 @@ from .loading import changed, dotted, load_preset, load_settings, merge, nested,
 from .models import AdversarySettings, ModelSettings, RemoteSettings, ScorerSettings, ServerSettings
 from .settings import (
     EvaluationSettings,
+    HardenSettings,
     LossSettings,
     NoveltySettings,
     RewardSettings,

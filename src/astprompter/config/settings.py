@@ -207,6 +207,8 @@ class HardenSettings(Section):
     """benign conversations that an update is held to"""
     budget: float = Field(0.01, ge=0)
     """how far, as a share, the nll of held-out benign conversations may rise with the policy that is kept"""
+    variety_budget: float = Field(0.05, ge=0, le=1)
+    """how far, as a share, length, distinct-2 and Vendi score of new replies in them may fall with it"""
     lora_rank: int = Field(0, ge=0)
     """tune adapters of this rank (LoRA, needs peft); 0 tunes all weights"""
     lora_alpha: int = Field(16, ge=1)

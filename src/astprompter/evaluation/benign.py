@@ -15,11 +15,11 @@ from torch import Tensor
 from ..base.records import Speech
 from ..base.vectors import hashed_vectors, words_of
 from ..models.local.lm import LanguageModel
+from ..rollout.diversity import distinct, vendi
 from ..rollout.grow import in_step
 from ..runs.schema.repair import BenignReplies, BenignTexts, Changed
 from ..training.loss import divergence_of
 from ..training.packing import groups_of, pack, scored_states
-from .diversity import distinct, vendi
 from .statistics import Estimate, Floats, Options, bootstrap, of_share
 
 _TOGETHER, _TOKENS, _LOGITS_AT_ONCE, _GROUPS = 64, 4096, 16_000_000, 20

@@ -14,8 +14,8 @@ from ..base.protocols import Encoder
 from ..base.randomness import generator
 from ..base.vectors import HashedGrams
 from ..rollout.distinct import ALIKE, LEAST_COPIED, ORDER, Failing, Numbers, Vectors, greedy, likeness, place_of
+from ..rollout.diversity import MOST_FOR_VENDI, vendi
 from ..runs.schema.distinct import DistinctAt, DistinctFailures, Variety
-from .diversity import MOST_FOR_VENDI, vendi
 from .statistics import Options
 
 SIMILARITIES = (0.6, ALIKE, 0.8)

@@ -20,6 +20,7 @@ from ..base.randomness import key_of
 from ..base.records import MANY, Prefix, Trajectory
 from ..config import Settings
 from ..rollout.distinct import Failing, failing_on
+from ..rollout.diversity import diversity
 from ..rollout.grow import trajectory_of
 from ..rollout.reward import mean_nll, missing_utterance
 from ..rollout.run import Keeper, roll_out
@@ -28,7 +29,6 @@ from ..runs.schema.common import save_rows
 from ..runs.schema.results import FailureRow, TrajectoryRow, by_rank
 from ..runs.schema.summary import EvaluationConfig, Summary
 from ..runs.schema.turns import finite, said
-from .diversity import diversity
 from .grid import as_text
 from .scorers import Scores, check_names, compare_scorers, least, most, score_again, scores_of
 from .statistics import Floats, Options

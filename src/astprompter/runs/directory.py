@@ -18,7 +18,8 @@ from ..base.files import append_rows, check_writable, hold
 from ..config import Settings
 from .schema.common import Part, read_rows
 from .schema.learnt import ArchiveRow, AttackRow
-from .schema.run import ConfigFile, LogRow, StateFile
+from .schema.run import ConfigFile, LogRow
+from .schema.state import StateFile
 from .started import settings_here
 
 _log = logging.getLogger(__package__)

@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..base.errors import UserError
-from ..base.processes import share
+from ..base.processes import share, spread
 from ..base.randomness import shuffled_epochs
 from ..base.records import RolloutTree
+from ..base.vectors import hashed_vectors, words_of
 from ..models.local.lm import LanguageModel
+from ..rollout.diversity import distinct, vendi
 from ..rollout.grow import in_step, trajectory_of
-from ..rollout.repair import TOGETHER, Conversation, lead
+from ..rollout.repair import TOGETHER, Conversation, draw_replies, lead
+from ..runs.schema.run import Spoken
 from .packing import Packed, groups_of, pack, sequence_divergences
 from .sharding import Placement
 
 Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Replies:
+    """New replies to one conversation, and how many tokens each has."""
+
+    texts: list[str]
+    tokens: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +38,14 @@ class BenignConversations:
 
     Attributes:
         rows: The conversations, each of at least two tokens.
+        conversations: The same as texts.
         policy: The defender as it is tuned.
         reference: The defender as it was.
         most: Tokens of a forward pass.
     """
 
     rows: Sequence[Tokens]
+    conversations: Sequence[Conversation]
     policy: LanguageModel
     reference: LanguageModel
     most: int
@@ -72,7 +86,7 @@ class BenignConversations:
                 f"(evaluation.clean={clean:g}), so nothing would hold it to what it was; raise it, or use other "
                 "prefixes"
             )
-        return cls([found[i] for i in sorted(found)], policy, reference, most)
+        return cls([found[i] for i in range(len(kept))], kept, policy, reference, most)
 
     @property
     def tokens(self) -> int:
@@ -113,6 +127,35 @@ class BenignConversations:
         return (
             -float(torch.stack([model.logps(packed).sum() for packed in self._packed(self.rows)]).sum()) / self.tokens
         )
+
+    def spoken(self, defender: LanguageModel, *, samples: int, seed: int, trees_per_batch: int | None) -> Spoken:
+        """How a defender replies to their last utterances, by random numbers that are the same for any defender.
+
+        Args:
+            defender: Who replies.
+            samples: Replies to each.
+            seed: Names the random numbers.
+            trees_per_batch: Replies that are drawn together.
+        """
+
+        def work(mine: list[int]) -> list[_Replies]:
+            drawn = draw_replies(
+                [self.conversations[i] for i in mine], defender, samples=samples, seed=seed,
+                trees_per_batch=trees_per_batch,
+            )  # fmt: skip
+            return [
+                _Replies(
+                    [reply.text for reply in one.replies[1:]], [len(reply.token_ids or ()) for reply in one.replies[1:]]
+                )
+                for one in drawn
+            ]
+
+        said = spread(_Replies, len(self.conversations), work)
+        texts = [text for one in said for text in one.texts]
+        return Spoken(
+            tokens=float(np.mean([count for one in said for count in one.tokens])),
+            distinct_2=distinct([words_of(text) for text in texts], 2), vendi=vendi(hashed_vectors(texts)),
+        )  # fmt: skip
 
     def _packed(self, rows: Sequence[Tokens]) -> Iterator[Packed]:
         for group in groups_of([len(ids) for ids in rows], self.most):

@@ -49,7 +49,8 @@ tags: [astprompter]
 - a failure is a reply that scores more than {threshold} under: {scorers}
 - chosen at iteration {iteration} ({updates} updates) by its failures on the dev prefixes: {before} of the replies
   before, {after} now
-- cost on {tokens} tokens of held-out benign conversations: nll {rise}, KL {kl} nats per token
+- cost on {tokens} tokens of held-out benign conversations: nll {rise}, KL {kl} nats per token; of {replies} new
+  replies in them, length, distinct-2 or Vendi score fell by at most {fall}
 
 `attacks.jsonl` beside this folder names the attacks that it learnt from. Licence and intended use are those of
 '{defender}'.
@@ -149,6 +150,8 @@ def save_repaired(
         rise=f"{dev.benign.rise:+.2%}",
         kl=f"{dev.benign.kl:.4f}",
         tokens=f"{dev.benign.tokens:,}",
+        replies=dev.benign.replies,
+        fall=percent(None if dev.benign.fall is None else max(dev.benign.fall, 0.0)),
     )
     _save(folder, defender, card, "repaired defender", None)
 

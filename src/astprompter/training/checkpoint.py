@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from ..base.errors import RunError, UserError, words_of
 from ..base.files import checksum, replace_folder
 from ..base.processes import is_main
-from ..runs.schema.run import ManifestFile, StateFile
+from ..runs.schema.state import ManifestFile, StateFile
 from .sharding import kept, placed_like
 
 _log = logging.getLogger(__package__)

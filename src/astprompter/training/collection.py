@@ -15,7 +15,7 @@ from ..config import Settings
 from ..models.local.memory import batch_of_trees
 from ..rollout.pairs import Rewards, pairs_of_tree, supervised_pairs, swap_per_pair, with_margins
 from ..rollout.run import roll_out
-from ..runs.schema.run import Counters
+from ..runs.schema.state import Counters
 from .novelty import Archive, novel_rewards
 from .packing import trees_together
 from .state import Clock, TrainingModels

@@ -28,7 +28,7 @@ from ..rollout.repair import Drawn, Repair, case_of, draw_replies, repairs
 from ..rollout.run import roll_out
 from ..runs.directory import ATTACKS, PAIRS
 from ..runs.schema.learnt import AttackRow, PairRow
-from ..runs.schema.run import Benign, Failures, LogRow, Pairs
+from ..runs.schema.run import Benign, Failures, LogRow, Pairs, Spoken
 from .benign import BenignConversations
 from .best import save_repaired
 from .metrics import mean, speaking_rates, tree_row
@@ -41,6 +41,8 @@ from .trainer import Trainer
 _log = logging.getLogger(__package__)
 _QUIET_ITERATIONS_IN_A_ROW = 3
 _IDLE_ITERATIONS_IN_A_ROW = 10
+_NEW_REPLIES = 4
+"""To each held-out benign conversation, for their length and variety."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +90,13 @@ class HardenTrainer(Trainer[PreferencePair]):
         benign: Benign conversations of ``held_to``, in tokens, that updates hold it to.
         held_out: Others, that the policy which is kept is held to.
         nll_before: Mean nll of those under the model that it is held to, nats per token.
+        spoken_before: What that model replies in them.
     """
 
     examples = "pairs"
     kept_start: ClassVar[str] = (
-        "no policy failed less within harden.budget, so best/ is the defender as it was: raise harden.keep or "
-        "harden.budget, or lower training.learning_rate"
+        "no policy failed less within harden.budget and harden.variety_budget, so best/ is the defender as it was: "
+        "raise harden.keep or the budgets, or lower training.learning_rate"
     )
     models: RepairModels
 
@@ -105,6 +108,7 @@ class HardenTrainer(Trainer[PreferencePair]):
         self.benign = self._benign([self.prefixes[i] for i in order], "benign")
         self.held_out = self._benign(self.dev[: settings.training.dev_prefixes], "held-out benign")
         self.nll_before = self.held_out.nll(Placement(self.models.held_to, shard=False))
+        self.spoken_before = self._spoken(self.models.held_to)
 
     @property
     def done(self) -> bool:
@@ -197,7 +201,8 @@ class HardenTrainer(Trainer[PreferencePair]):
         trees = self._attack(prefixes, keys_of(settings.seed, "dev", 0, len(prefixes)), 0, "dev evaluation")
         benign = Benign(
             tokens=self.held_out.tokens, nll_before=self.nll_before, nll=self.held_out.nll(self.updater.placement),
-            kl=self.held_out.divergence(),
+            kl=self.held_out.divergence(), replies=len(self.held_out.rows) * _NEW_REPLIES,
+            spoken_before=self.spoken_before, spoken=self._spoken(self.models.adversary),
         )  # fmt: skip
         return LogRow(
             type="dev", iteration=self.state.iteration, updates=self.state.updates, benign=benign,
@@ -205,19 +210,36 @@ class HardenTrainer(Trainer[PreferencePair]):
         )  # fmt: skip
 
     def is_best(self, row: LogRow) -> bool:
-        """Whether the policy of a dev row fails less than any before it, and costs at most ``harden.budget``."""
-        if row.failures is None or row.benign is None or row.failures.share is None:
-            return False
-        within = row.benign.rise <= self.settings.harden.budget
-        return within and (self.state.best_failures is None or row.failures.share < self.state.best_failures)
+        """Whether the policy of a dev row fails less than any before it, within both budgets; the start may be over."""
+        share, best = row.failures.share if row.failures else None, self.state.best_failures
+        if share is None or not self._within(row):
+            return share is not None and row.iteration == 0
+        return best is None or not self.state.best_within or share < best
 
     def keep(self, row: LogRow) -> None:
         """Save the policy of a dev row."""
-        self.state.best_failures = row.failures.share if row.failures else None
+        self.state.best_failures, self.state.best_within = (
+            row.failures.share if row.failures else None,
+            self._within(row),
+        )
         logged = self.directory.log()
         before = next((one for one in logged if one.type == "dev"), row)
         pairs = sum(one.pairs.on_policy for one in logged if one.pairs)
         save_repaired(self.directory.best, self.models.adversary, self.settings, before, row, pairs)
+
+    def _within(self, row: LogRow) -> bool:
+        """Whether the policy of a dev row keeps to both budgets; not where that is not known."""
+        budgets, fall = self.settings.harden, row.benign.fall if row.benign else None
+        return bool(
+            row.benign and row.benign.rise <= budgets.budget and fall is not None and fall <= budgets.variety_budget
+        )
+
+    def _spoken(self, defender: LanguageModel) -> Spoken:
+        settings = self.settings
+        return self.held_out.spoken(
+            defender, samples=_NEW_REPLIES, seed=settings.seed,
+            trees_per_batch=settings.rollout.trees_per_batch,
+        )  # fmt: skip
 
     def _benign(self, prefixes: Sequence[Prefix], name: str) -> BenignConversations:
         settings, models = self.settings, self.models

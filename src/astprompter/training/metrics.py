@@ -125,6 +125,7 @@ def summary_line(row: LogRow) -> str:
     best = "  kept as best" if row.best else ""
     distinct = "" if row.distinct_failures is None else f"  distinct failures {row.distinct_failures}"
     cost = "" if row.benign is None else f"  benign nll {row.benign.rise:+.2%}, KL {row.benign.kl:.4f}"
+    cost += f", variety {-row.benign.fall:+.1%}" if row.benign and row.benign.fall is not None else ""
     means = means_of(row)
     if row.reward is None:
         return f"{head}  update {row.updates:>5}{loss}"

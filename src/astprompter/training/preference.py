@@ -24,7 +24,8 @@ from ..config import LossSettings, Settings
 from ..rollout.grow import turns_of
 from ..runs.directory import ARCHIVE, PAIRS
 from ..runs.schema.learnt import ArchiveRow, PairRow
-from ..runs.schema.run import KeptPair, Pairs
+from ..runs.schema.run import Pairs
+from ..runs.schema.state import KeptPair
 from .collection import Collector, shuffled
 from .loss import dpo_loss, ipo_loss, log_ratio_difference, margin_loss
 from .metrics import mean, speaking_rates, tree_row, why_no_pairs

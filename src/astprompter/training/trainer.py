@@ -20,7 +20,8 @@ from ..rollout.run import roll_out
 from ..runs.directory import FROZEN, KEPT_START, LOG, TREES, RunDirectory
 from ..runs.schema.common import Part
 from ..runs.schema.learnt import TreeRow
-from ..runs.schema.run import Counters, FrozenFile, Hashes, KeptPair, LogRow, StateFile
+from ..runs.schema.run import FrozenFile, Hashes, LogRow
+from ..runs.schema.state import Counters, KeptPair, StateFile
 from .best import save_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import mean, per_second, summary_line, turn_metrics
@@ -211,7 +212,7 @@ class Trainer(ABC, Generic[Example]):
     def keep(self, row: LogRow) -> None:
         """Save the policy of a dev row, and remember what the next one must beat."""
         self.state.best_reward = row.reward.mean if row.reward else None
-        self.state.best_distinct, self.state.best_likely = row.distinct_failures or 0, self._likely(row)
+        self.state.best_distinct, self.state.best_within = row.distinct_failures or 0, self._likely(row)
         save_best(self.directory.best, self.models.adversary, self.settings, row)
 
     def is_best(self, row: LogRow) -> bool:
@@ -225,7 +226,7 @@ class Trainer(ABC, Generic[Example]):
             return reward is not None
         counts = self.settings.training.best_by == "distinct"
         found = self._likely(row), (row.distinct_failures or 0) * counts, reward
-        return found > (self.state.best_likely, self.state.best_distinct * counts, self.state.best_reward)
+        return found > (self.state.best_within, self.state.best_distinct * counts, self.state.best_reward)
 
     def _likely(self, row: LogRow) -> bool:
         """Whether the policy of a dev row keeps to ``training.best_nll``; also where that is not known."""

@@ -13,7 +13,7 @@ from ..base.formats import interval, number, percent
 from ..base.names import UNTUNED
 from ..base.processes import world
 from ..base.progress import Progress, progress_of
-from ..config import Settings, dotted
+from ..config import HardenSettings, Settings, dotted
 from ..runs.directory import CONFIG, REPAIR, SUMMARY, RunDirectory
 from ..runs.rounds import is_done
 from ..runs.run import Run
@@ -114,16 +114,18 @@ def repair_rounds(given: Rounds, count: int, *, resume: bool = False) -> RepairF
     for number_ in range(1, count + 1):
         hardened = _trained(given.settings(attacks, paths), given.out / f"hardened-{number_}", given, repair=True)
         if hardened.kept_start:
-            stopped = f"round {number_} kept the defender as it was, since no policy within harden.budget failed less"
+            stopped = (
+                f"round {number_} kept the defender as it was, since no policy within the benign budgets failed less"
+            )
             break
         paths.append(str(hardened.best))
         attack = changed(RunDirectory.open(Path(given.runs[0])).settings(given.shared), {"defender.path": paths[-1]})
         attacks.append(str(_trained(attack, given.out / f"attack-{number_}", given).path))
         folders.append(_measured(given, attacks, paths[-1], number_))
         found = compared()
-        if (stopped := next(reasons(found, settings.harden.budget), None)) is not None:
+        if (stopped := next(reasons(found, settings.harden), None)) is not None:
             break
-    return _ended(given, found or compared(), stopped, settings.harden.budget)
+    return _ended(given, found or compared(), stopped, settings.harden)
 
 
 def harden_rounds(
@@ -168,30 +170,37 @@ def harden_rounds(
     return repair_rounds(given, rounds, resume=resume)
 
 
-def reasons(found: RepairFile, budget: float) -> Iterator[str]:
-    """Why there should be no further round: the benign budget is spent, or a fresh adversary gains nothing."""
-    last, ratio = found.defenders[-1], _ratio(found, -1)
-    if ratio is None:
-        yield "the nll of harmless texts is not known, so nothing tells whether the benign budget is kept"
-    elif ratio > 1 + budget:
-        yield (
-            f"the benign budget is spent: the nll of harmless texts rose by {percent(ratio - 1, digits=2)}, more than "
-            f"harden.budget ({percent(budget)})"
-        )
+def reasons(found: RepairFile, budgets: HardenSettings) -> Iterator[str]:
+    """Why there should be no further round: a benign budget is spent, or a fresh adversary gains nothing."""
+    last = found.defenders[-1]
+    yield from _spent(last.benign, budgets)
     if last.gain and last.gain.difference is not None and last.gain.ci and last.gain.ci[0] <= 0:
         told = f"{number(100 * last.gain.difference, 1)} {interval(last.gain.ci, 1, scale=100)}".strip()
         yield f"what a fresh adversary gains over the untuned one is within noise, {told} points"
 
 
-def _ratio(found: RepairFile, place: int) -> float | None:
-    """Nll of harmless texts over that of the first defender; ``None`` where it is not known."""
-    cost = found.defenders[place].benign
-    return cost.texts.nll.ratio if cost and cost.texts else None
+def _spent(cost: BenignCost | None, budgets: HardenSettings) -> Iterator[str]:
+    """Which benign budgets a defender breaks, or is not known to keep."""
+    ratio = cost.texts.nll.ratio if cost and cost.texts else None
+    if ratio is None:
+        yield "the nll of harmless texts is not known, so nothing tells whether the benign budget is kept"
+    elif ratio > 1 + budgets.budget:
+        yield (
+            f"the benign budget is spent: the nll of harmless texts rose by {percent(ratio - 1, digits=2)}, more than "
+            f"harden.budget ({percent(budgets.budget)})"
+        )
+    fall = cost.replies.fall if cost and cost.replies else 1.0  # what is not known may have lost all
+    if fall > budgets.variety_budget:
+        told = f"fell by {percent(fall)}" if cost and cost.replies else "are not known"
+        yield (
+            f"the benign budget is spent: length, distinct-2 or Vendi score of replies to ordinary speech {told}; "
+            f"harden.variety_budget allows {percent(budgets.variety_budget)}"
+        )
 
 
-def _ended(given: Rounds, found: RepairFile, stopped: str | None, budget: float) -> RepairFile:
-    ratios = enumerate(_ratio(found, place) for place in range(len(found.defenders)))
-    within = [place for place, ratio in ratios if place and ratio is not None and ratio <= 1 + budget]
+def _ended(given: Rounds, found: RepairFile, stopped: str | None, budgets: HardenSettings) -> RepairFile:
+    costs = enumerate(one.benign for one in found.defenders)
+    within = [place for place, cost in costs if place and not any(_spent(cost, budgets))]
     found = found.model_copy(update={"stopped": stopped, "kept": kept_name(within[-1]) if within else None})
     found.write(given.out / REPAIR)
     lost = [name for name, of in found.defenders[-1].adversaries.items() if of.replies.share is None]

@@ -125,5 +125,5 @@ def _rounds(names: list[str], out: Path, overrides: list[str], rounds: int, *, r
     if found.stopped:
         say(f"\nRounds ended: {found.stopped}.")
     say(f"\n{headline(found)}.")
-    say(f"Repaired defender: {out / found.kept if found.kept else 'none within harden.budget failed less'}")
+    say(f"Repaired defender: {out / found.kept if found.kept else 'none within the benign budgets failed less'}")
     say(f"Figures:           {out / REPAIR}\nPage:              astprompter report {out}")

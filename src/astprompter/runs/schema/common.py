@@ -112,6 +112,11 @@ class File(Part):
         write_json(path, self.plain())
 
 
+def largest_fall(figures: Iterable[tuple[float | None, float | None]]) -> float:
+    """The largest relative fall among figures (before, after); one that had no value before has nothing to lose."""
+    return max((1 - (after or 0.0) / before for before, after in figures if before), default=0.0)
+
+
 class _Other(Exception):
     """A file has another format."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from .common import Absent, File, Interval, Number, Part, Real, Whole
+from .common import Absent, File, Interval, Number, Part, Real, Whole, largest_fall
 from .figures import Difference, ShareDifference
 from .summary import EvaluationConfig
 
@@ -68,6 +68,11 @@ class BenignReplies(Part):
     """Mean KL divergence of the first defender from this one over these tokens, nats per token."""
     kl_ci: Interval
     """Its interval."""
+
+    @property
+    def fall(self) -> float:
+        """Largest relative fall among length, distinct-2 and Vendi score."""
+        return largest_fall((one.before, one.after) for one in (self.length, self.distinct_2, self.vendi))
 
 
 class BenignCost(Part):

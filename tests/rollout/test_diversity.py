@@ -11,8 +11,8 @@ import pytest
 
 from astprompter.base.vectors import hashed_vectors, words_of
 from astprompter.evaluation import themes
-from astprompter.evaluation.diversity import MOST_FOR_VENDI, distinct, diversity, self_bleu, vendi
 from astprompter.evaluation.themes import STRATEGIES, compile_lexicon, count_strategies, strategy_of
+from astprompter.rollout.diversity import MOST_FOR_VENDI, distinct, diversity, self_bleu, vendi
 from astprompter.runs.schema.results import FailureRow
 from helpers.report_runs import failure
 from helpers.tiny import SENTENCES
