@@ -21,7 +21,7 @@ FOODS = ("honey", "soup with rice", "cold milk", "bread", "cheese", "a salted fi
 
 FEW = [
     "harden.prefixes=8", "harden.samples=6", "harden.benign=4", "harden.benign_batch=2", "harden.budget=0.5",
-    "harden.variety_budget=1", "harden.keep=1", "evaluation.clean=0.99", "training.updates=4",
+    "harden.variety_budget=1", "harden.keep=1", "harden.keep_later=2", "evaluation.clean=0.99", "training.updates=4",
     "training.pairs_per_iteration=8", "training.batch_size=4", "training.learning_rate=1e-3", "training.dev_every=1",
     "training.dev_prefixes=4",
 ]  # fmt: skip

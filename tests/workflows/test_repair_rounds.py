@@ -118,6 +118,7 @@ def test_the_whole_loop_goes_on_where_it_was_killed(tmp_path: Path, capsys: Any,
     assert all(set(one.adversaries["mine"].scorers or {}) == {made.config.scorer, judge} for one in made.defenders)
     trained = [RunDirectory.open(out / name).settings() for name in ("hardened-1", "hardened-2", "attack-1")]
     assert [one.evaluation.scorers for one in trained] == [[], [], []]  # the judge chose nothing
+    assert [one.harden.keep for one in trained[:2]] == [1, 2]
     assert [one.harden.held_to for one in trained[:2]] == ["", RunDirectory.open(Path(mine)).settings().defender.path]
     assert made.kept == f"hardened-{last}/best"
     assert all(one.honest and one.benign and one.benign.texts for one in made.defenders[1:])

@@ -199,6 +199,8 @@ class HardenSettings(Section):
     """weight of the nll of the preferred replies, nats per token"""
     keep: float = Field(600.0, ge=0)
     """weight of KL(as it was ‖ now) on benign conversations, nats per token"""
+    keep_later: float = Field(2000.0, ge=0)
+    """the same in later rounds, which begin some way off the first defender that they are held to"""
     held_to: str = ""
     """model that benign conversations are held to, as rounds do with the first one; empty: the defender as it was"""
     benign: int = Field(128, ge=1)

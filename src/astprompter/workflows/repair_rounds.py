@@ -72,9 +72,12 @@ class Rounds:
 
     def settings(self, attacks: Sequence[str], defenders: Sequence[str] = ()) -> Settings:
         """Settings of one repair: of the last defender, held to the first one, so that costs do not add up."""
-        held = [f"harden.held_to={defenders[0]}"] if len(defenders) > 1 else []
-        own = [*held, *self.overrides, *(f"defender.path={path}" for path in defenders[-1:])]
-        return settings_of(attacks, own, preset=self.preset, untuned=self.untuned)
+        own = [*self.overrides, *(f"defender.path={path}" for path in defenders[-1:])]
+        first = settings_of(attacks, own, preset=self.preset, untuned=self.untuned)
+        if len(defenders) < 2:
+            return first
+        held_to = first.harden.held_to or defenders[0]
+        return changed(first, {"harden.held_to": held_to, "harden.keep": first.harden.keep_later})
 
 
 def repair_rounds(given: Rounds, count: int, *, resume: bool = False) -> RepairFile:
