@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -141,6 +142,39 @@ def test_death_at_every_step_of_writing_leaves_one_whole(tmp_path: Path, monkeyp
                 break
             survived += 1
     assert survived >= 10
+
+
+@pytest.mark.parametrize("nth", range(8))
+def test_a_folder_is_replaced_after_a_death_at_every_step(tmp_path: Path, monkeypatch: Any, nth: int) -> None:
+    """As ``best`` is: the folder of before is not kept, and what a dead process left of it is in nobody's way."""
+    folder, calls = tmp_path / "best", 0
+
+    def write(text: str) -> None:
+        draft = tmp_path / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        (draft / "file").write_text(text)
+        files.replace_folder(draft, folder, keep_old=False)
+
+    def dying(original: Any) -> Any:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == nth + 1:
+                raise Killed
+            return original(*args, **kwargs)
+
+        return step
+
+    write("first")
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        for target, name in ((Path, "rename"), (shutil, "rmtree"), (files, "_sync")):
+            patch.setattr(target, name, dying(getattr(target, name)))
+        write("second")
+    write("third")
+    assert [(path.name, path.is_dir() and (path / "file").read_text()) for path in sorted(tmp_path.iterdir())] == [
+        ("best", "third")
+    ]
 
 
 def test_a_full_disk_leaves_the_previous_one(tmp_path: Path, monkeypatch: Any) -> None:

@@ -17,6 +17,7 @@ from astprompter.workflows import harden as module
 from astprompter.workflows import repair
 from astprompter.workflows.harden import check_tunable, new_repair, settings_of, single_runs
 from astprompter.workflows.repair import trained_against
+from astprompter.workflows.targets import adversary_of
 from helpers.commands import call
 from helpers.files import config_file, read_rows
 from helpers.launching import alone, same_rows, together
@@ -60,6 +61,8 @@ def test_what_cannot_attack_or_be_repaired_is_refused_with_what_to_do(tmp_path: 
         with pytest.raises(UserError, match=said):
             check_tunable(settings_of([str(run)], [override]))
     check_tunable(settings_of([str(run)], ["defender.dtype=bfloat16", "harden.lora_rank=4"]))
+    with pytest.raises(UserError, match="'openai:m' is a served model, which can be the defender and nothing else"):
+        adversary_of("openai:m", None, settings_of([str(run)]))
 
 
 HASHES = Hashes(defender="d", reference="d")

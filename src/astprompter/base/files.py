@@ -99,18 +99,23 @@ def replace_folder(draft: Path, folder: Path, *, keep_old: bool) -> None:
         if path.is_file():
             path.chmod(0o666 & ~mask)  # safetensors writes files that only their owner can read
         _sync(path)
-    old, dropped = (folder.with_name(folder.name + end) for end in (".old", ".dropped"))
-    if dropped.exists():
-        shutil.rmtree(dropped)
+    old = folder.with_name(folder.name + ".old")
     if folder.exists():
-        if old.exists():
-            old.rename(dropped)  # a folder is never seen half deleted under its name
+        _drop(old)
         folder.rename(old)
     draft.rename(folder)
     _sync(folder.parent)
-    if not keep_old and old.exists():
-        old.rename(dropped)
-    if dropped.exists():
+    if not keep_old:
+        _drop(old)
+
+
+def _drop(folder: Path) -> None:
+    """Remove a folder if it is there; it is never seen half deleted under its name."""
+    dropped = folder.with_name(folder.stem + ".dropped")
+    if dropped.exists():  # a process was killed while it removed that
+        shutil.rmtree(dropped)
+    if folder.exists():
+        folder.rename(dropped)
         shutil.rmtree(dropped)
 
 

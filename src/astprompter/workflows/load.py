@@ -63,8 +63,13 @@ def build_lm(
         role: Which side a chat model plays.
 
     Raises:
-        UserError: The model cannot be loaded or does not support rollouts.
+        UserError: The model cannot be loaded or does not support rollouts; or it is served.
     """
+    if defender_kind(settings.path) is not None:
+        raise UserError(
+            f"'{settings.path}' is a served model, which can be the defender and nothing else; name the folder or hub "
+            "name of the model behind it"
+        )
     path = model_folder(settings.path)
     tokenizer = load_tokenizer(path, revision=settings.revision)
     encoded_anew = sum(_other_tokens(settings, partner, tokenizer) for partner in partners)
