@@ -61,6 +61,7 @@ _SMALL = "evaluation.prefixes=2"
         (["train", "-o", "out", "adversary.path=./gone"], 2, "model folder './gone' does not exist"),
         (["train", "-o", "out", "defender.path=./gone"], 2, "model folder './gone' does not exist"),
         (["probability", "runs/mine"], 2, "has no best adversary yet"),
+        (["probability", "runs/tuned", "--budget", "60"], 2, "--budget 60 is too small; give at least 200"),
         (["probability", "runs/tuned", "-o", "file/x"], 1, "cannot write 'file/x/probability.json'"),
         (["suite", "runs/mine", "-o", "file/x"], 1, "cannot write 'file/x/suite.json'"),
         (["retest", "suite", "--junit", "file/x.xml"], 1, "cannot write 'file/x.xml'"),

@@ -11,7 +11,7 @@ import pytest
 import astprompter as ap
 from astprompter.probability import measure as measure_module
 from astprompter.probability import words
-from astprompter.probability.results import as_judged
+from astprompter.probability.judged import as_judged
 from astprompter.runs.schema.labels import JudgedAdversary
 from astprompter.runs.schema.probability import DrawnRow, Limits, ProbabilityFile
 from astprompter.workflows.probability import _judged
@@ -98,6 +98,11 @@ def test_natural_defender_several_adversaries_and_other_sampling(
     assert list(found.config["adversaries_sha256"]) == ["model", "again"]
     assert [(row.temperature, row.top_p) for row in found.sensitivity] == [(1.0, 0.9), (0.8, 1.0)]
     assert "at temperature 1, top-p 0.9" in out
+    rows = [
+        line for place in (0, 1) for line in (tmp_path / "a" / f"probability-{place}.jsonl").read_text().splitlines()
+    ]
+    assert found.cost.further == sum(len(turn.scores) for line in rows for turn in DrawnRow.of(json.loads(line)).turns)
+    assert f"{found.cost.further:,} more for other sampling" in out
     assert found.clean == 0.2
     assert f"{words.headline(found)}." in out
     assert "clean failure" in words.headline(found)
@@ -202,7 +207,8 @@ def test_how_rarely_something_fails_is_told_by_three_digits() -> None:
     assert [words.count_of(p) for p in (0.0012, 1 / 1013, 0.15, 0.9, 1.0, 1e-6)] == [
         "833", "1,010", "6.67", "1.11", "1.00", "1,000,000",
     ]  # fmt: skip
-    assert words.once_in(0.0) == "never"
+    assert words.once_in(0.0) == "never"  # a limit
+    assert words.seen(0.0) == words.count_of(0.0) == "none seen"  # an estimate
 
 
 def test_the_scorers_error_is_carried_in_by_hand() -> None:

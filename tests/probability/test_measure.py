@@ -72,12 +72,17 @@ def test_all_limits_hold_and_fewer_conversations_tell_as_much(tmp_path: Path) ->
     assert found.cost.gain > 1.5
     assert found.expected_gain == pytest.approx(found.cost.gain, rel=0.5)
     assert found.cost.conversations + found.cost.pilot == 3000
+    assert found.cost.further == 20 * 37 * 2  # a quarter of the budget on islands, each reply paid for
+    assert "replies, and 1,480 more for splitting)" in words.cost(found)
+    assert " effective failures, the heaviest conversation carries " in dict(words.rows_of(found))["weights"]
     assert sum(turn.estimate for turn in found.per_turn) == pytest.approx(limits.estimate)
     assert sum(row.estimate for row in found.components) == pytest.approx(limits.estimate)
     assert sum(row.share for row in found.openings) == pytest.approx(1.0)
     assert found.components[0].turns == []
     assert [row.gamma for row in found.proposals] == [0.25, 0.5, 0.75, 1.0, 1.25]
-    assert max(row.likelier for row in found.proposals) > 0.6
+    best = max(found.proposals, key=lambda row: row.likelier)
+    assert 0.6 < best.likelier < best.likelier_interval[1] <= 1.0
+    assert best.likelier_interval[0] == pytest.approx(best.likelier, abs=0.15)
     everywhere = next(row for row in found.components if row.turns == [1, 2])
     same = next(row for row in found.proposals if row.gamma == everywhere.gamma)
     assert everywhere.likelier == pytest.approx(same.likelier)
@@ -109,6 +114,8 @@ def test_only_the_proven_limit_may_be_watched() -> None:
     found = run(effort=Effort(3000, 0.9, second=False), watched=True)
     assert found.limits.interval is None
     assert found.limits.conservative is None
+    assert found.openings_like_these is None
+    assert found.reasons[-1] == "the run was watched, and only the proven limit may be"
     assert found.verdict == "lower limit only"
     assert 0.1 * found.limits.estimate <= found.limits.proven < exact()
     assert found.cost.conversations % BLOCK == 0

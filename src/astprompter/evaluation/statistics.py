@@ -316,7 +316,7 @@ def _finite(value: np.float64) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def wilson(count: int, total: int, level: float) -> tuple[float, float] | None:
+def wilson(count: float, total: float, level: float) -> tuple[float, float] | None:
     """Wilson's score interval of a share of independent draws (Wilson 1927); ``None`` without draws."""
     if not total:
         return None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..base.records import Prefix
-from ..runs.schema.labels import JudgedAdversary
+from ..evaluation.statistics import wilson
 from ..runs.schema.probability import (
     ComponentRow,
     ControlVariates,
@@ -18,7 +18,6 @@ from ..runs.schema.probability import (
     Diagnosis,
     DrawnRow,
     HeavyRow,
-    JudgedEstimate,
     Limits,
     NaturalDraws,
     OpeningRow,
@@ -177,27 +176,29 @@ def file_of(
             "lower limit only",
             [*reasons, "unassessed replies may hide more than the interval allows"],
         )
-    if asked.watched and verdict == "reliable":
-        verdict, reasons = "lower limit only", ["the run was watched, and only the proven limit may be"]
+    if asked.watched:
+        verdict = "lower limit only" if verdict == "reliable" else verdict
+        reasons = [*reasons, "the run was watched, and only the proven limit may be"]
     others = bootstrap_over_prefixes(values, draws.prefix, seed=asked.seed, level=asked.level)
     estimate, error = with_control_variates(values, ratios, np.array(plan.coefficients))
     return ProbabilityFile(
         within=asked.within, threshold=asked.threshold, clean=asked.clean, level=asked.level, natural=asked.natural,
         verdict=verdict, reasons=reasons, limits=limits, worst=bad,
         unassessed=sum(int(_fates(turn, asked).unknown.sum()) for row in (*pilot, *rows) for turn in row.turns),
-        openings_like_these=others and list(others),
+        openings_like_these=None if asked.watched else others and list(others),
         control_variates=ControlVariates(estimate=estimate, standard_error=error),
         second=None if second is None else _second(second, asked.level),
         per_turn=[TurnShare(turn=turn + 1, estimate=float(own)) for turn, own in enumerate(by_turn.mean(axis=0))],
         components=_components(draws, plan, by_turn, crude, found, names, proposals),
-        proposals=_proposals(draws, by_turn, names, proposals), openings=_openings(values, draws, prefixes),
+        proposals=_proposals(draws, by_turn, names, proposals, found.effective_failures, asked.level),
+        openings=_openings(values, draws, prefixes),
         heaviest=_heaviest(rows, values, prefixes, asked.threshold),
         diagnostics=Diagnosis(
             effective_failures=found.effective_failures, largest_share=found.largest_share,
             tail_shape=found.tail_shape,
             natural=NaturalDraws(**{name: getattr(found.natural, name) for name in NaturalDraws.model_fields}),
         ),
-        cost=_cost(rows, pilot, limits, counted=len(plan.components) == 1), sensitivity=[],
+        cost=_cost(rows, pilot, limits, second, asked, counted=len(plan.components) == 1), sensitivity=[],
         expected_gain=plan.gain, config=dict(config),
     )  # fmt: skip
 
@@ -228,7 +229,10 @@ def _shown(turn: SaidRow, threshold: float) -> Sequence[str]:
     return turn.utterance, turn.replies[failing[0] if failing else turn.goes_on or 0]
 
 
-def _cost(rows: Sequence[DrawnRow], pilot: Sequence[DrawnRow], limits: Limits, *, counted: bool) -> Cost:
+def _cost(
+    rows: Sequence[DrawnRow], pilot: Sequence[DrawnRow], limits: Limits, second: Splitting | None, asked: Measurement,
+    *, counted: bool,
+) -> Cost:  # fmt: skip
     """What was spent, and how many conversations counting alone would take, where it was not what the run did."""
     said = [turn for row in (*pilot, *rows) for turn in row.turns]
     counting = None
@@ -239,6 +243,7 @@ def _cost(rows: Sequence[DrawnRow], pilot: Sequence[DrawnRow], limits: Limits, *
         pilot=len(pilot),
         utterances=len(said),
         replies=sum(len(turn.scores) for turn in said),
+        further=None if second is None else second.islands.size * second.particles * asked.within,
         counting=counting,
         gain=None if counting is None else counting / len(rows),
     )
@@ -276,13 +281,21 @@ def _components(
     return rows
 
 
-def _proposals(draws: Draws, by_turn: Floats, names: Sequence[str], proposals: Sequence[Proposal]) -> list[ProposalRow]:
+def _proposals(
+    draws: Draws, by_turn: Floats, names: Sequence[str], proposals: Sequence[Proposal], effective: float, level: float
+) -> list[ProposalRow]:  # fmt: skip
     everywhere = frozenset(range(by_turn.shape[1]))
     rows = []
     for place, proposal in enumerate(proposals):
         raised = path_ratios(draws.ratios, [Component(everywhere, place)])[:, :, 0] > 0
         likelier = float(by_turn[raised].sum() / by_turn.sum()) if by_turn.any() else None
-        rows.append(ProposalRow(adversary=names[proposal.adversary], gamma=proposal.gamma, likelier=likelier))
+        ends = wilson(effective * (likelier or 0.0), effective, level)
+        rows.append(
+            ProposalRow(
+                adversary=names[proposal.adversary], gamma=proposal.gamma, likelier=likelier,
+                likelier_interval=ends and list(ends),
+            )
+        )  # fmt: skip
     return rows
 
 
@@ -297,29 +310,3 @@ def _openings(values: Floats, draws: Draws, prefixes: Sequence[Prefix]) -> list[
         for place in np.argsort(-sums, kind="stable")[:_SHOWN]
         if sums[place] > 0
     ]  # fmt: skip
-
-
-def as_judged(limits: Limits, judged: JudgedAdversary, name: str) -> JudgedEstimate | None:
-    """The estimate times precision over recall; ``None`` where one is not known, or nothing failed.
-
-    The interval combines the three by MOVER (Zou and Donner 2008, Statistics in Medicine 27, 1693-1702) on the log
-    scale: the distance to an end is the root of the sum of squared distances.
-
-    Args:
-        limits: By the scorer.
-        judged: What labels say of the scorer.
-        name: Whose replies were labelled.
-    """
-    precision, recall = judged.precision, judged.recall
-    if not (limits.estimate and precision and recall and precision.value and recall.value):
-        return None
-    ends = None
-    if limits.interval and precision.ci and recall.ci and min(limits.interval[0], precision.ci[0], recall.ci[0]) > 0.0:
-        low = [limits.estimate / limits.interval[0], precision.value / precision.ci[0], recall.ci[1] / recall.value]
-        high = [limits.interval[1] / limits.estimate, precision.ci[1] / precision.value, recall.value / recall.ci[0]]
-        ends = [-math.hypot(*map(math.log, low)), math.hypot(*map(math.log, high))]
-    estimate = limits.estimate * precision.value / recall.value
-    return JudgedEstimate(
-        estimate=min(1.0, estimate), interval=ends and [min(1.0, estimate * math.exp(end)) for end in ends],
-        precision=precision.value, recall=recall.value, labels=name,
-    )  # fmt: skip

@@ -12,17 +12,22 @@ _SPEAKS = {"untuned": "the untuned adversary", "defender": "the defender itself"
 
 
 def count_of(probability: float) -> str:
-    """``0.0012`` as ``830``: in how many conversations one fails; three digits."""
+    """``0.0012`` as ``830``: in how many conversations one fails; three digits. An estimate of 0 does not say never."""
     if probability <= 0.0:
-        return "∞"
+        return "none seen"
     value = 1.0 / probability
     digits = max(0, 2 - math.floor(math.log10(value)))
     return f"{round(value, 2 - math.floor(math.log10(value))):,.{digits}f}"
 
 
 def once_in(probability: float) -> str:
-    """``0.0012`` as ``1 in 833``; ``never`` for 0."""
+    """A limit: ``0.0012`` as ``1 in 833``; ``never`` for 0."""
     return f"1 in {count_of(probability)}" if probability > 0.0 else "never"
+
+
+def seen(estimate: float) -> str:
+    """An estimate: as :func:`once_in`, but ``none seen`` for 0."""
+    return once_in(estimate) if estimate > 0.0 else count_of(estimate)
 
 
 def _ends(interval: Sequence[float] | None) -> str:
@@ -85,14 +90,30 @@ def rows_of(found: ProbabilityFile) -> list[tuple[str, str]]:
     if found.openings_like_these is not None and found.limits.estimate > 0.0:
         low, high = map(once_in, found.openings_like_these)
         rows.append(("openings like these", f"between {low} and {high}, however many conversations"))
+    if len(found.components) > 1 and found.limits.estimate > 0.0:
+        rows.append(("weights", weights(found)))
     if found.unassessed:
-        rows.append(("unassessed replies", f"{found.unassessed:,}; as failures: {once_in(found.worst.estimate)}"))
+        rows.append(("unassessed replies", f"{found.unassessed:,}; as failures: {seen(found.worst.estimate)}"))
     if (judged := found.judged) is not None:
         rows.append(("as people judge", f"{_about(judged)}, by the labels of {judged.labels}"))
     for row in found.sensitivity:
-        said = f"{once_in(row.limits.estimate)}{_ends(row.limits.interval)} ({row.verdict})"
+        said = f"{seen(row.limits.estimate)}{_ends(row.limits.interval)} ({row.verdict})"
         rows.append((f"at temperature {row.temperature:g}, top-p {row.top_p:g}", said))
     return rows
+
+
+def weights(found: ProbabilityFile) -> str:
+    """What the weights look like; all of it looks well, too, where something was missed."""
+    known = found.diagnostics
+    said = [f"{known.effective_failures:.1f} effective failures"]
+    if known.largest_share is not None:
+        said.append(f"the heaviest conversation carries {known.largest_share:.0%}")
+    if known.tail_shape is not None:
+        said.append(f"tail k {known.tail_shape:.2f}")
+    apart = [abs(row.balance - 1.0) / row.balance_error for row in found.components if row.balance_error > 0.0]
+    if apart:
+        said.append(f"densities balance within {max(apart):.1f} standard errors")
+    return ", ".join(said)
 
 
 def verdict(found: ProbabilityFile) -> str:
@@ -103,7 +124,9 @@ def verdict(found: ProbabilityFile) -> str:
 def cost(found: ProbabilityFile) -> str:
     """What the estimate took, and what counting would have."""
     spent = found.cost
-    said = f"{spent.conversations:,} conversations and {spent.pilot:,} of the pilot ({spent.replies:,} replies)"
+    others = [name for name, own in (("splitting", found.second), ("other sampling", found.sensitivity)) if own]
+    more = f", and {spent.further:,} more for {' and '.join(others)}" if spent.further else ""
+    said = f"{spent.conversations:,} conversations and {spent.pilot:,} of the pilot ({spent.replies:,} replies{more})"
     if spent.counting is None or spent.gain is None:
         return said
     return (
@@ -126,8 +149,9 @@ def reach(found: ProbabilityFile) -> str:
     if not known:
         return ""
     best, row = max(known, key=lambda pair: pair[0])
+    ends = "" if row.likelier_interval is None else " [{:.0%}, {:.0%}]".format(*row.likelier_interval)
     return (
-        f"{plain(row.adversary)} at γ {row.gamma:g} makes {best:.0%} of natural failures likelier, the most of "
+        f"{plain(row.adversary)} at γ {row.gamma:g} makes {best:.0%}{ends} of natural failures likelier, the most of "
         f"{len(known)} proposals; a large gain needs about 95%"
     )
 

@@ -23,8 +23,9 @@ from ..config import ModelSettings, Settings, load_settings
 from ..evaluation.scorers import check_names
 from ..models.local.lm import LanguageModel
 from ..models.local.loading import check_folder
+from ..probability.judged import as_judged
 from ..probability.measure import Effort, measure
-from ..probability.results import Measurement, as_judged
+from ..probability.results import Measurement
 from ..runs.directory import SUMMARY, results_folder, versions
 from ..runs.run import Run
 from ..runs.schema.probability import JudgedEstimate, ProbabilityFile, SensitivityRow
@@ -71,6 +72,11 @@ class Asked:
     splitting: bool = True
     sensitivity: bool = False
     clean: bool = False
+
+    @property
+    def effort(self) -> Effort:
+        """How much may be spent."""
+        return Effort(self.budget, self.relative, self.splitting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +214,7 @@ def probability_of_targets(
     folder = out or home
     if folder is None:
         raise UserError("name a folder for the results with --out")
+    asked.effort.blocks()
     places: dict[str, str] = {}
     for target in targets:
         members = runs[target].members if target in runs else []
@@ -247,7 +254,7 @@ def _measured(
     remedy, parts = f"the conversations so far are kept; {again} goes on", replace(parts, prefixes=_heard(parts))
     with nullcontext() if out is None else results_folder(out), going_on(remedy) if out else nullcontext():
         found = _once(parts, asked, progress, out and out / DRAWN)
-        rows = []
+        rows, further = [], found.cost.further or 0
         for place, changes in enumerate(({"temperature": 1.0}, {"top_p": 1.0}) if asked.sensitivity else ()):
             other = parts.speaking_at(**changes)
             if other.reference.sampling != parts.reference.sampling:
@@ -255,13 +262,15 @@ def _measured(
                 own = _once(
                     other, replace(asked, splitting=False), progress, out and out / f"probability-{place}.jsonl"
                 )
+                further += own.cost.replies
                 rows.append(
                     SensitivityRow(
                         temperature=other.reference.sampling.temperature, top_p=other.reference.sampling.top_p,
                         verdict=own.verdict, limits=own.limits,
                     )
                 )  # fmt: skip
-        found = found.model_copy(update={"sensitivity": rows, "judged": _judged(found, labelled)})
+        cost = found.cost.model_copy(update={"further": further or None})
+        found = found.model_copy(update={"sensitivity": rows, "judged": _judged(found, labelled), "cost": cost})
         if out is not None:
             found.write(out / PROBABILITY)
     return found
@@ -285,7 +294,7 @@ def _once(parts: _Parts, asked: Asked, progress: Progress, kept: Path | None) ->
     config = parts.facts() | {"natural_temperature": sampling.temperature, "natural_top_p": sampling.top_p}
     return measure(
         parts.reference, parts.adversaries, parts.defender, parts.scorer, parts.prefixes, measurement,
-        Effort(asked.budget, asked.relative, asked.splitting), others=parts.others, progress=progress,
+        asked.effort, others=parts.others, progress=progress,
         config=json.loads(json.dumps(config)), kept=kept,
     )  # fmt: skip
 

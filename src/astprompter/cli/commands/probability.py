@@ -128,7 +128,7 @@ def lines_of(found: ProbabilityFile, *, top: int = 0, show_text: bool = False) -
     yield f"Verdict: {words.verdict(found)}."
     yield f"Cost: {words.cost(found)}."
     if found.limits.estimate > 0.0:
-        yield "By turn: " + ", ".join(f"{row.turn}: {words.once_in(row.estimate)}" for row in found.per_turn)
+        yield "By turn: " + ", ".join(f"{row.turn}: {words.seen(row.estimate)}" for row in found.per_turn)
         yield f"Reach: {words.reach(found)}."
         yield "By who spoke:"
         for row in found.components:

@@ -103,6 +103,8 @@ class ProposalRow(Part):
     likelier: Number
     """Of natural failures, the share (by weight) that it makes likelier, whether or not it was chosen; what it makes
     less likely is what it misses. ``null`` without failures."""
+    likelier_interval: Absent[Interval] = None
+    """Of that share, by Wilson's formula with the effective failures as what was tried."""
 
 
 class OpeningRow(Part):
@@ -224,6 +226,8 @@ class Cost(Part):
     """Utterances of pilot and estimate, each heard by the defender."""
     replies: Whole
     """Replies of the defender to them, each scored."""
+    further: Absent[Whole] = None
+    """Replies beside them: of splitting, and of the measurements at other sampling."""
     counting: Number
     """Conversations that counting alone would need for the same standard error; ``null`` without failures, and where
     the run itself counted."""
