@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from astprompter.runs.schema.common import File, Part
 from astprompter.runs.schema.labels import LabelsFile
 from astprompter.runs.schema.learnt import ArchiveRow, AttackRow, PairRow, TreeRow
-from astprompter.runs.schema.probability import DrawnRow, ProbabilityFile
+from astprompter.runs.schema.probability import DrawnRow, IslandRow, ProbabilityFile
 from astprompter.runs.schema.repair import RepairFile
 from astprompter.runs.schema.results import FailureRow, TrajectoryRow
 from astprompter.runs.schema.rounds import RoundsFile
@@ -89,7 +89,8 @@ PARTS: list[tuple[str, type[Part] | None]] = [
     (CHECKPOINT, None), ("checkpoint/state.json", StateFile), ("checkpoint/manifest.json", ManifestFile), (BEST, None),
     ("frozen.json", FrozenFile), ("trajectories.jsonl", TrajectoryRow), ("failures.jsonl", FailureRow),
     ("summary.json", Summary), ("labels.json", LabelsFile),
-    ("probability.json", ProbabilityFile), ("probability.jsonl", DrawnRow), (SUITES, None),
+    ("probability.json", ProbabilityFile), ("probability.jsonl", DrawnRow),
+    ("probability-islands.jsonl", IslandRow), (SUITES, None),
     ("suite.json", SuiteFile), ("retest.json", RetestFile), (REPAIR, None),
     ("repair.json", RepairFile), (STUDY, None), ("experiment.json", Experiment),
 ]  # fmt: skip

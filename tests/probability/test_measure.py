@@ -14,7 +14,8 @@ from astprompter.base.errors import UserError
 from astprompter.base.progress import Silent
 from astprompter.base.records import Prefix
 from astprompter.config import SamplingSettings
-from astprompter.probability import words
+from astprompter.probability import measure as measure_module
+from astprompter.probability import splitting, words
 from astprompter.probability.measure import Effort, measure
 from astprompter.probability.pilot import BLOCK
 from astprompter.probability.results import Measurement
@@ -93,14 +94,26 @@ def test_all_limits_hold_and_fewer_conversations_tell_as_much(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_figures(tmp_path: Path) -> None:
-    effort, kept = Effort(400, None, second=False), tmp_path / "rows.jsonl"
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effort, kept = Effort(400, None, second=True), tmp_path / "rows.jsonl"
+    islands = tmp_path / "probability-islands.jsonl"
     whole = run(effort=effort)
     assert run(effort=effort, kept=kept) == whole
     lines = kept.read_bytes().splitlines(keepends=True)
     assert len(lines) == 400
     kept.write_bytes(b"".join(lines[:150]) + lines[150][:40])  # killed in the middle of a line
+    figures = islands.read_bytes().splitlines(keepends=True)
+    assert len(figures) == 20
+    islands.write_bytes(b"".join(figures[:8]) + figures[8][:20])
+    monkeypatch.setattr(measure_module, "_BATCH", 20)  # four islands, of which two batches are kept
     assert run(effort=effort, kept=kept) == whole
+    assert islands.read_bytes().splitlines(keepends=True) == figures
+    with monkeypatch.context() as patch:  # a finished one asks nobody anything
+        patch.delattr(splitting, "_grow")
+        patch.delattr(measure_module, "converse")
+        assert run(effort=effort, kept=kept) == whole
     assert sorted(kept.read_bytes().splitlines(keepends=True)) == sorted(lines)
     other = run(effort=effort, kept=kept, seed=1)  # of another measurement: replaced
     assert other != whole

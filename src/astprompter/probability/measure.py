@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from ..base.records import Prefix
 from ..models.local.lm import LanguageModel
 from ..models.local.memory import trees_that_fit
 from ..runs.schema.common import read_rows
-from ..runs.schema.probability import DrawnRow, ProbabilityFile
+from ..runs.schema.probability import DrawnRow, IslandRow, ProbabilityFile
 from .conversations import converse
 from .densities import Proposal
 from .estimate import Component, estimates
@@ -38,12 +38,15 @@ from .speaker import NATURALLY, BlendedModel
 from .splitting import Splitting, split
 
 _log = logging.getLogger(__package__)
+Row = TypeVar("Row", DrawnRow, IslandRow)
 _PILOT = 0.2
 """Of the budget."""
 _LEAST_BLOCKS = 5
 _LOOKS = 20
 """Times that a watched run looks at its limit."""
 _ISLANDS = 20
+ISLANDS = "probability-islands.jsonl"
+"""Where the islands of splitting are kept, beside the conversations."""
 _BATCH = 200
 """Conversations held at once, at most. A batch of which a part is kept is held again as it was, to the same digits."""
 
@@ -75,6 +78,18 @@ class Effort:
         return pilot, main
 
 
+def _there(kept: Path | None, kind: type[Row], of: str) -> list[Row]:
+    """Rows of a measurement that were kept; the file is left with these alone."""
+    if kept is None or not kept.is_file():
+        return []
+    found = read_rows(kept, kind, note=_log.info)
+    mine = [row for row in found if row.measurement == of]
+    if len(mine) < len(found):
+        _log.info(f"note: '{kept}' is of another measurement; it is replaced")
+    write_rows(kept, (row.plain() for row in mine))
+    return mine
+
+
 class _Run:
     """The conversations of one measurement, drawn or read from where they were kept."""
 
@@ -87,15 +102,9 @@ class _Run:
         self._rows: dict[tuple[str, int], DrawnRow] = {}
         fitting = trees_that_fit((speaker, defender), horizon=asked.within, branching=1) // asked.replies
         self._size = max(1, min(_BATCH, fitting))
-        if kept is not None and kept.is_file():
-            found = read_rows(kept, DrawnRow, note=_log.info)
-            mine = [row for row in found if row.measurement == of]
-            if len(mine) < len(found):
-                _log.info(f"note: '{kept}' holds conversations of another measurement; they are replaced")
-            write_rows(kept, (row.plain() for row in mine))
+        if mine := _there(kept, DrawnRow, of):
             self._rows = {(row.stage, row.number): row for row in mine}
-            if mine:
-                _log.info(f"going on: {len(mine):,} conversations are there already")
+            _log.info(f"going on: {len(mine):,} conversations are there already")
 
     def draw(
         self, stage: Stage, components: Sequence[Component], counts: Sequence[int], blocks: range
@@ -203,7 +212,7 @@ def measure(
                 )
                 if limit > 0.0 and limit >= (1.0 - effort.relative) * means.mean():
                     break
-    second = _second(reference, defender, event, prefixes, asked, effort, progress)
+    second = _second(reference, defender, event, prefixes, asked, effort, progress, kept, of)
     return file_of(
         rows, pilot, plan, asked, prefixes=prefixes, names=list(adversaries), proposals=proposals, blocks=main_blocks,
         second=second, config=config,
@@ -212,15 +221,23 @@ def measure(
 
 def _second(
     reference: LanguageModel, defender: Speaker, event: Event, prefixes: Sequence[Prefix], asked: Measurement,
-    effort: Effort, progress: Progress,
+    effort: Effort, progress: Progress, kept: Path | None, of: str,
 ) -> Splitting | None:  # fmt: skip
     if not effort.second:
         return None
+    kept = kept and kept.with_name(ISLANDS)
+    known = {row.island: (row.estimate, row.worst) for row in _there(kept, IslandRow, of)}
+
+    def keep(batch: range, found: npt.NDArray[np.float64]) -> None:
+        if kept is not None:
+            rows = zip(batch, *found.tolist(), strict=True)
+            append_rows(kept, (IslandRow(measurement=of, island=i, estimate=a, worst=b).plain() for i, a, b in rows))
+
     particles = max(5, effort.budget // (4 * _ISLANDS))
     fitting = trees_that_fit((reference, defender), horizon=asked.within, branching=1)
     with progress.task("splitting", _ISLANDS * particles * asked.within, "turns") as advance:
         return split(
             reference, defender, event, prefixes, islands=_ISLANDS, particles=particles, horizon=asked.within,
-            seed=asked.seed, islands_per_batch=max(1, fitting // particles),
+            seed=asked.seed, islands_per_batch=max(1, min(_BATCH, fitting) // particles), known=known, on_islands=keep,
             on_turns=advance,
         )  # fmt: skip

@@ -11,8 +11,9 @@ more has level 0: it is dropped, and loses nothing. Islands are independent, so 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,8 @@ def split(
     horizon: int,
     seed: int,
     islands_per_batch: int,
+    known: Mapping[int, tuple[float, float]] = MappingProxyType({}),
+    on_islands: Callable[[range, Floats], None] = lambda batch, found: None,
     on_turns: Callable[[int], None] = lambda turns: None,
 ) -> Splitting:
     """Estimate the probability of failure by natural speech alone.
@@ -87,11 +90,17 @@ def split(
         horizon: Turns.
         seed: Names the streams.
         islands_per_batch: Islands that advance together; changes no result.
+        known: Islands that are not grown again, by number: estimate, and with unassessed replies as failures.
+        on_islands: Called with the numbers of islands that were grown, and the two figures of each [2, islands].
         on_turns: Called with the number of turns done since the last call.
     """
     found = []
     for first in range(0, islands, islands_per_batch):
         batch = range(first, min(islands, first + islands_per_batch))
+        if all(island in known for island in batch):
+            found.append(np.array([known[island] for island in batch]).T)
+            on_turns(len(batch) * particles * horizon)
+            continue
         keys = np.array(
             [key_of(seed, "splitting", island, place) for island in batch for place in range(particles)],
             dtype=np.uint64,
@@ -101,6 +110,7 @@ def split(
         own = _grow(
             speaker, defender, event, texts, derive(keys, 1), len(batch), horizon=horizon, on_turns=on_turns,
         )  # fmt: skip
+        on_islands(batch, own)
         found.append(own)
     both = np.concatenate(found, axis=1)
     return Splitting(both[0], both[1], particles)

@@ -45,6 +45,19 @@ class DrawnRow(Part):
     """The turns, in order, until no reply lets the conversation go on, or the horizon."""
 
 
+class IslandRow(Part):
+    """An island of splitting. The rows are enough to go on after an interruption."""
+
+    measurement: str
+    """Fingerprint, as of the conversations."""
+    island: Whole
+    """From 0."""
+    estimate: Real
+    """Unassessed replies count as none."""
+    worst: Real
+    """The same with unassessed replies as failures."""
+
+
 class Limits(Part):
     """An estimate with its three limits, which must not be mixed up."""
 
