@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from astprompter.evaluation.repair import Side, repair_of
 from astprompter.report.page import write_report
-from astprompter.report.repair import sections
+from astprompter.report.repair import Section, sections
 from astprompter.runs.schema.repair import BenignCost
 from helpers.repaired import side
 
@@ -92,3 +93,13 @@ def test_pictures_hold_every_defender_and_interval(repaired: Path) -> None:
     ys = [spots[0].y for _, spots in trade.series]
     assert xs == sorted(xs)  # each round costs more
     assert ys == sorted(ys)  # and fails less: further down
+
+
+def test_labels_of_defenders_that_are_alike_do_not_cover_each_other(repaired: Path) -> None:
+    (section,) = sections([repaired])
+    first = section.found.defenders[0]
+    alike = [first, *(first.model_copy(update={"benign": cost(ratio)}) for ratio in (0.999, 1.001))]
+    trade = Section("", section.found.model_copy(update={"defenders": alike})).trade
+    assert trade is not None
+    heights = sorted(label.y for label in trade.labels)
+    assert [later - earlier for earlier, later in pairwise(heights)] == [13.0, 13.0]

@@ -132,7 +132,7 @@ def px(value: float) -> str:
     return f"{round(value, 1) + 0:.1f}".removesuffix(".0")
 
 
-def _free(at: tuple[float, float], taken: list[tuple[float, float]]) -> tuple[float, float]:
+def free_place(at: tuple[float, float], taken: list[tuple[float, float]]) -> tuple[float, float]:
     """A place for a label near ``at`` that no other label has."""
     x, y = at
     while any(abs(y - other) < 13 and abs(x - place) < 150 for place, other in taken):
@@ -167,7 +167,7 @@ def front(adversaries: Sequence[Adversary]) -> Plot | None:
     taken: list[tuple[float, float]] = []
     for height, across, label in sorted((y(share), x(mean), a.label) for a, _, mean, _, share in shown):
         right = across < 50 + 0.62 * 414
-        place = _free((across + (10 if right else -10), height - 9), taken)
+        place = free_place((across + (10 if right else -10), height - 9), taken)
         labels.append(Label(*place, label, anchor="start" if right else "end"))
     return Plot(x, y, series, labels)
 
@@ -193,7 +193,7 @@ def build_up(adversaries: Sequence[Adversary], *, share: bool) -> Plot | None:
         series.append((a.slot, spots))
         labels.append((spots[-1].y + 4, a.slot, a.label))
     taken: list[tuple[float, float]] = []
-    named = [Label(*_free((384, height), taken), label, slot) for height, slot, label in sorted(labels)]
+    named = [Label(*free_place((384, height), taken), label, slot) for height, slot, label in sorted(labels)]
     return Plot(x, y, series[::-1], named, turns)
 
 
@@ -290,7 +290,7 @@ def learning(run: RunFiles) -> list[Plot]:
         y = scale([value for _, points, _ in lines for _, value in points], 150, 16, zero=form == "%", pad=0.12)
         series = [(slot, [(x(at), y(value)) for at, value in points]) for _, points, slot in lines]
         taken: list[tuple[float, float]] = []
-        labels = [Label(*_free((points[-1][0] + 6, points[-1][1] + 4), taken), name)
+        labels = [Label(*free_place((points[-1][0] + 6, points[-1][1] + 4), taken), name)
                   for (name, _, _), (_, points) in zip(lines, series, strict=True) if len(wanted) > 1]  # fmt: skip
         kept = _value(best, "reward.mean") if title == "Dev reward" else None
         ring = None if best is None or kept is None else (x(best.updates), y(kept))

@@ -15,7 +15,7 @@ from ..evaluation.grid import Grid, escaped, markdown
 from ..runs.directory import REPAIR
 from ..runs.schema.repair import Clusters, Defended, Rate, RepairFile
 from .pictures import Label as Named
-from .pictures import Plot, Scale, Spot, scale
+from .pictures import Plot, Scale, Spot, free_place, scale
 
 _TOP = 8
 _ROW = 34
@@ -170,14 +170,14 @@ def _trade(found: RepairFile) -> Plot | None:
         return None
     x = scale([v for _, at, ends, _ in points for v in (at, *(ends or ()))], 50, 464, pad=0.14)
     y = scale([v for *_, rate in points for v in (rate.share or 0.0, *(rate.ci or ()))], 276, 34, zero=True, pad=0.12)
-    series, labels = [], []
+    series, labels, taken = [], [], list[tuple[float, float]]()
     for place, at, ends, rate in points:
         spot = Spot(x(at), y(rate.share or 0.0), [x(end) for end in ends] if ends else None,
                     [y(end) for end in rate.ci] if rate.ci else None)  # fmt: skip
         series.append((_slot(place, len(found.defenders)), [spot]))
         right = spot.x < 300
-        words = tables.label(found, place)
-        labels.append(Named(spot.x + (10 if right else -10), spot.y - 9, words, anchor="start" if right else "end"))
+        where = free_place((spot.x + (10 if right else -10), spot.y - 9), taken)
+        labels.append(Named(*where, tables.label(found, place), anchor="start" if right else "end"))
     return Plot(x, y, series, labels)
 
 
