@@ -6,8 +6,10 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from astprompter.base.errors import UserError
@@ -133,6 +135,20 @@ def test_only_the_proven_limit_may_be_watched() -> None:
     assert 0.1 * found.limits.estimate <= found.limits.proven < exact()
     assert found.cost.conversations % BLOCK == 0
     assert found.cost.conversations < 2400
+
+
+def test_every_place_of_a_block_has_a_random_opening() -> None:
+    """The proven limit bets on whole blocks; in a fixed order of openings or of components it would be invalid."""
+    many: Any = SimpleNamespace(asked=SimpleNamespace(seed=0), prefixes=range(25))
+    drawn = np.array([measure_module._Run._openings(many, "main", block) for block in range(500)])
+    assert drawn.shape == (500, BLOCK)
+    assert all(len(set(block)) == BLOCK for block in drawn.tolist())  # no two alike as long as there are others
+    counts = np.array([np.bincount(place, minlength=25) for place in drawn.T])
+    assert (abs(counts - 20) < 5 * np.sqrt(20)).all()  # each equally likely, whoever speaks there
+    together = np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]
+    assert abs(together) < 5 / np.sqrt(drawn.size)  # blocks are independent
+    few: Any = SimpleNamespace(asked=SimpleNamespace(seed=0), prefixes=range(3))
+    assert sorted(np.bincount(measure_module._Run._openings(few, "main", 0))) == [6, 7, 7]
 
 
 @pytest.mark.slow
