@@ -30,3 +30,10 @@ def test_a_run_of_constant_rate_may_be_trained_longer() -> None:
 def test_other_numbers_of_updates_are_refused(now: Settings, recorded: Settings, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_resumable(now, recorded)
+
+
+def test_settings_of_a_repair_decide_nothing_else() -> None:
+    other = training(objective="preference").changed(harden={"keep": 7.0})
+    assert check_resumable(other, training()).harden.keep == 7.0
+    with pytest.raises(UserError, match=r"harden\.keep"):
+        check_resumable(training(objective="harden").changed(harden={"keep": 7.0}), training(objective="harden"))

@@ -90,6 +90,8 @@ def check_resumable(settings: Settings, recorded: Settings) -> Settings:
         may -= {"evaluation.threshold"}
     if recorded.training.objective == "harden":
         may -= {"evaluation.threshold", "evaluation.scorers"}
+    else:
+        may |= {key for key in old if key.startswith("harden.")}
     changed = [
         f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in old if key not in may and old[key] != new[key]
     ]
