@@ -11,7 +11,7 @@ from astprompter.base.errors import UserError
 from astprompter.config import dotted, load_settings
 from astprompter.workflows import load, objects, probability, suite, targets
 from helpers.commands import call
-from helpers.report_runs import write_run
+from helpers.report_runs import write_probability, write_run
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,7 @@ def folder(tmp_path_factory: Any) -> Path:
     write_run(path / "runs" / "mine", count=4)
     write_run(path / "runs" / "tuned", count=4)
     (path / "runs" / "tuned" / "best").mkdir()
+    write_probability(path / "runs" / "tuned")
     (path / "file").write_text("")
     texts = (f'{{"text": "An opening of some words, number {i}."}}\n' for i in range(9))
     (path / "texts.jsonl").write_text("".join(texts))
@@ -63,6 +64,7 @@ _SMALL = "evaluation.prefixes=2"
         (["probability", "runs/mine"], 2, "has no best adversary yet"),
         (["probability", "runs/tuned", "--budget", "60"], 2, "--budget 60 is too small; give at least 200"),
         (["probability", "runs/tuned", "-o", "file/x"], 1, "cannot write 'file/x/probability.json'"),
+        (["probability", "runs/tuned", "--no-splitting"], 2, "and this estimate has no splitting: add --replace"),
         (["suite", "runs/mine", "-o", "file/x"], 1, "cannot write 'file/x/suite.json'"),
         (["retest", "suite", "--junit", "file/x.xml"], 1, "cannot write 'file/x.xml'"),
         (["export", "runs/mine", "--to", "hardening", "-o", "file/x"], 1, "cannot write 'file/x/config.json'"),

@@ -53,6 +53,12 @@ def test_what_is_written_and_said(files: dict[str, str], tmp_path: Path, capsys:
     assert "going on: 200 conversations are there already" in shown
     assert "▒" not in shown
     assert ProbabilityFile.read(tmp_path / "a" / "probability.json") == found
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    refusal = "(200 conversations), and this estimate has rollout.temperature=0.0, threshold=0.9: add --replace, or"
+    for more, said in (([], refusal), (["--replace"], "there is no probability to estimate")):
+        code, _, err = ask(capsys, files, tmp_path / "a", "--threshold", "0.9", "rollout.temperature=0", *more)
+        assert (code, said in err) == (2, True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
 
 
 @pytest.mark.slow
@@ -149,6 +155,12 @@ def test_the_library_measures_and_writes_the_same(files: dict[str, str], tmp_pat
         out=tmp_path / "b",
     )  # fmt: skip
     assert found == ProbabilityFile.read(tmp_path / "b" / "probability.json")
+    for replace, said in ((False, "this estimate has .*budget=400: add --replace"), (True, "no probability to est")):
+        with pytest.raises(ap.UserError, match=said):
+            ap.failure_probability(
+                {"ours": model}, model, model, WordScorer(), prefixes, budget=400, replace=replace, splitting=False,
+                settings={**rollout, "rollout.temperature": 0}, out=tmp_path / "b",
+            )  # fmt: skip
     with pytest.raises(ap.UserError, match="further scorers judge what is clean"):
         ap.failure_probability({"ours": model}, model, model, WordScorer(), prefixes, scorers=[WordScorer()])
     with pytest.raises(ap.UserError, match="scorer 'letter e' is named twice"):

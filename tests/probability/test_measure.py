@@ -52,7 +52,7 @@ def run(
     return measure(
         reference, tuned, TabularDefender(), scorer or TabularScorer(), prefixes,  # type: ignore[arg-type]
         Measurement(**(asked | {"watched": False} | changes)), effort or Effort(3000, None, second=True),
-        others=others, progress=Silent(), config={"x": 1}, kept=kept,
+        others=others, progress=Silent(), config={"x": 1}, decides={}, kept=kept,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +78,15 @@ class Effort:
         return pilot, main
 
 
+def told(adversaries: Iterable[str], asked: Measurement, effort: Effort) -> dict[str, Any]:
+    """What is asked, by its names on the command line; not whether splitting runs, which decides no conversation."""
+    return {"adversaries": list(adversaries), **asdict(asked), "budget": effort.budget, "relative": effort.relative}
+
+
+def _fingerprint(decides: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def _there(kept: Path | None, kind: type[Row], of: str) -> list[Row]:
     """Rows of a measurement that were kept; the file is left with these alone."""
     if kept is None or not kept.is_file():
@@ -95,10 +104,10 @@ class _Run:
 
     def __init__(
         self, speaker: BlendedModel, defender: Speaker, event: Event, prefixes: Sequence[Prefix], asked: Measurement,
-        kept: Path | None, of: str, advance: Advance,
+        kept: Path | None, of: str, config: Mapping[str, Any], advance: Advance,
     ) -> None:  # fmt: skip
         self.speaker, self.defender, self.event, self.prefixes, self.asked = speaker, defender, event, prefixes, asked
-        self.of, self._kept, self._advance = of, kept, advance
+        self.of, self._config, self._kept, self._advance = of, config, kept, advance
         self._rows: dict[tuple[str, int], DrawnRow] = {}
         fitting = trees_that_fit((speaker, defender), horizon=asked.within, branching=1) // asked.replies
         self._size = max(1, min(_BATCH, fitting))
@@ -131,6 +140,7 @@ class _Run:
                 row_of(
                     said, of=self.of, stage=stage, number=number, prefix=prefix.id, component=place,
                     threshold=self.asked.threshold,
+                    config=self._config if (stage, number) == ("pilot", 0) else None,
                 )
                 for said, number, prefix, place in zip(found, part, chosen, who, strict=True)
                 if number in missing
@@ -164,6 +174,7 @@ def measure(
     others: Sequence[Scorer] = (),
     progress: Progress,
     config: Mapping[str, Any],
+    decides: Mapping[str, Any],
     kept: Path | None = None,
 ) -> ProbabilityFile:
     """Estimate how likely a conversation fails when the reference speaks.
@@ -178,7 +189,8 @@ def measure(
         effort: How much may be spent.
         others: Scorers that judge what is clean beside the first, where clean failures are asked.
         progress: Where progress is shown.
-        config: What decides the figures, for the file.
+        config: What decides the figures, for the files.
+        decides: What decides the conversations, beside what is asked.
         kept: Where conversations are kept, and gone on from.
 
     Raises:
@@ -187,12 +199,11 @@ def measure(
     proposals = [Proposal(place, gamma) for place in range(len(adversaries)) for gamma in CANDIDATES]
     speaker = BlendedModel(reference, list(adversaries.values()), proposals)
     pilot_blocks, main_blocks = effort.blocks()
-    decides = [config, list(adversaries), asdict(asked), effort.budget, effort.relative]  # not whether splitting runs
-    of = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+    of = _fingerprint({**decides, **told(adversaries, asked, effort)})
     places = {prefix.id: place for place, prefix in enumerate(prefixes)}
     with progress.task("conversations", (pilot_blocks + main_blocks) * BLOCK, "conversations") as advance:
         event = Event(scorer, asked.threshold, asked.clean, others)
-        run = _Run(speaker, defender, event, prefixes, asked, kept, of, advance)
+        run = _Run(speaker, defender, event, prefixes, asked, kept, of, config, advance)
         drawn = every_component([p for p, own in enumerate(proposals) if own.gamma in GAMMAS], asked.within)
         counts = first_counts(drawn, asked.within)
         pilot = run.draw("pilot", drawn, counts, range(pilot_blocks))

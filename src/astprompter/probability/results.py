@@ -76,7 +76,7 @@ class Measurement:
 
 
 def row_of(said: Sequence[Said], *, of: str, stage: Stage, number: int, prefix: str, component: int,
-           threshold: float) -> DrawnRow:  # fmt: skip
+           threshold: float, config: Mapping[str, Any] | None) -> DrawnRow:  # fmt: skip
     """A conversation as it is kept; texts only where something failed."""
     failed = any(score > threshold for turn in said for score in turn.scores)
     turns = [
@@ -92,7 +92,10 @@ def row_of(said: Sequence[Said], *, of: str, stage: Stage, number: int, prefix: 
         )
         for turn in said
     ]
-    return DrawnRow(measurement=of, stage=stage, number=number, prefix_id=prefix, component=component, turns=turns)
+    return DrawnRow(
+        measurement=of, stage=stage, number=number, prefix_id=prefix, component=component, turns=turns,
+        config=None if config is None else dict(config),
+    )  # fmt: skip
 
 
 def draws_of(rows: Sequence[DrawnRow], places: Mapping[str, int], asked: Measurement, proposals: int) -> Draws:

@@ -158,7 +158,8 @@ class _Lines:
     """What choosing has changed, to be divided out.
 
     Attributes:
-        scale: Π mean(G) of every island [islands]; 0 where all its particles have failed.
+        scale: Π mean(G) of every island [islands]; 0 where all its particles have failed. Such an island still speaks:
+            where less than half of the conversations fail, fewer than 1 turn in 30 is spent on them.
         divisors: ΠG along the line of every particle, the level at which it was chosen [islands, particles].
     """
 

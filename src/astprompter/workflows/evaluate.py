@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from . import objects
 from .held_out import facts_of_prefixes, warn_of_repeats, warn_of_seen
 from .kept import Kept, NothingLeftError, deciding
 from .objects import ModelLike, ScorerLike, SettingsLike, Texts
+from .replacing import differing, held, refused
 from .resume import texts_hash
 
 _log = logging.getLogger(__package__)
@@ -196,22 +196,15 @@ def _refuse_less(path: Path, asked: Asked) -> None:
     except UserError:
         return
     if earlier is not None and (less := list(_less(earlier, asked, asked.settings))):
-        raise _refused(_known(path, earlier), less)
-
-
-def _refused(known: str, less: Sequence[str]) -> UserError:
-    return UserError(
-        f"{known}, and this evaluation has {', '.join(less)}: add --replace, or write beside them with --out"
-    )
+        raise refused(_known(path, earlier), "evaluation", less)
 
 
 def _known(path: Path, earlier: Summary | None) -> str:
     """What a folder holds, in words."""
-    when = f"'{path.parent}' holds results of {datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
     if earlier is None:
-        return f"{when} that cannot be read"
+        return held(path, "that cannot be read")
     counts = sorted({row.prefixes for row in earlier.adversaries.values()})
-    return f"{when} ({', '.join(earlier.adversaries)}; {' or '.join(map(str, counts))} prefixes)"
+    return held(path, f"({', '.join(earlier.adversaries)}; {' or '.join(map(str, counts))} prefixes)")
 
 
 def _mind_earlier(path: Path, asked: Asked, parts: Parts, sha256: str | None, *, retry: bool, replace: bool) -> None:
@@ -230,7 +223,7 @@ def _mind_earlier(path: Path, asked: Asked, parts: Parts, sha256: str | None, *,
         return
     less = [*_less(earlier, asked, parts.settings), *_other_models(earlier, parts, sha256)]
     if less and not replace:
-        raise _refused(_known(path, earlier), less)
+        raise refused(_known(path, earlier), "evaluation", less)
     if retry and not Kept.waiting(path.parent):
         counts = {row.prefixes for row in earlier.adversaries.values()}
         if not less and counts == {len(parts.prefixes)} and set(earlier.adversaries) == set(parts.adversaries):
@@ -257,7 +250,7 @@ def _less(earlier: Summary, asked: Asked, settings: Settings | None) -> Iterator
     if settings is not None:
         resampled = any(name.startswith(f"{RESAMPLE}:") for name in earlier.adversaries)
         old, new = (_decides(found, resampled) for found in (config.settings, settings.as_dict()))
-        yield from (f"{key}={new[key]}" for key in new if key in old and old[key] != new[key])
+        yield from differing(old, new)
 
 
 def _other_models(earlier: Summary, parts: Parts, sha256: str | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..base.errors import UserError
 from ..base.files import check_writable
@@ -24,12 +24,12 @@ from ..evaluation.scorers import check_names
 from ..models.local.lm import LanguageModel
 from ..models.local.loading import check_folder
 from ..probability.judged import as_judged
-from ..probability.measure import Effort, measure
-from ..probability.results import Measurement
+from ..probability.measure import measure, told
 from ..runs.directory import SUMMARY, results_folder, versions
 from ..runs.run import Run
 from ..runs.schema.probability import JudgedEstimate, ProbabilityFile, SensitivityRow
 from ..runs.schema.summary import Summary
+from .estimates import DRAWN, PROBABILITY, Asked, Natural, deciding_estimate
 from .evaluate import settings_of_first
 from .held_out import test_prefixes
 from .load import build_defender, build_lm, build_other_scorers, build_scorer
@@ -48,35 +48,6 @@ from .resume import texts_hash
 from .targets import named, runs_among
 
 _log = logging.getLogger(__package__)
-Natural = Literal["untuned", "defender"]
-PROBABILITY, DRAWN = "probability.json", "probability.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a caller asks for, beside settings.
-
-    Attributes:
-        budget: Conversations in all.
-        relative: Stop as soon as the proven limit is within this part of the estimate; no other limit is given then.
-        replies: Replies that are drawn to every utterance.
-        splitting: Whether the second estimator runs too, for a quarter more.
-        sensitivity: Whether all is measured again at temperature 1 and at top-p 1 of who speaks naturally.
-        clean: Whether only clean failures count: where the utterance and all before it score at most what
-            ``evaluation.clean`` says, under every scorer.
-    """
-
-    budget: int = 2000
-    relative: float | None = None
-    replies: int = 1
-    splitting: bool = True
-    sensitivity: bool = False
-    clean: bool = False
-
-    @property
-    def effort(self) -> Effort:
-        """How much may be spent."""
-        return Effort(self.budget, self.relative, self.splitting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +64,18 @@ class _Parts:
     natural: Natural
 
     def facts(self) -> dict[str, Any]:
-        """What decides the figures, as plain values."""
-        return {
+        """What decides the figures, as JSON values."""
+        sampling = self.reference.sampling
+        found = {
             "settings": self.settings.as_dict(), "versions": versions(), "scorer": self.scorer.name,
             "scorers": [scorer.name for scorer in self.others],
             "defender": self.defender.name, "natural_sha256": self.reference.weights_sha256(),
             "defender_sha256": self.defender.weights_sha256(),
             "adversaries_sha256": {name: own.weights_sha256() for name, own in self.adversaries.items()},
             "prefixes_sha256": texts_hash(self.prefixes), "prefixes": len(self.prefixes),
+            "natural_temperature": sampling.temperature, "natural_top_p": sampling.top_p,
         }  # fmt: skip
+        return dict(json.loads(json.dumps(found)))
 
     def speaking_at(self, **changes: float) -> _Parts:
         """The same, but who speaks naturally samples otherwise, and the adversaries with it."""
@@ -131,6 +105,7 @@ def failure_probability(
     splitting: bool = True,
     sensitivity: bool = False,
     clean: bool = False,
+    replace: bool = False,
     scorers: Sequence[ScorerLike] = (),
     settings: SettingsLike = None,
     out: str | Path | None = None,
@@ -153,6 +128,7 @@ def failure_probability(
         sensitivity: Whether all is measured again at temperature 1 and at top-p 1 of who speaks naturally.
         clean: Whether only clean failures count: where the utterance and all before it score at most what
             ``evaluation.clean`` says, under every scorer.
+        replace: Whether an estimate in ``out`` may be replaced that is another one, or of more.
         scorers: Further scorers that judge what is clean.
         settings: As for :func:`evaluate`.
         out: Folder to write ``probability.json`` and ``probability.jsonl`` to; the same call goes on there.
@@ -177,7 +153,7 @@ def failure_probability(
         [as_scorer(scorer) for scorer in scorers], openings, chosen, "untuned",
     )  # fmt: skip
     return _measured(
-        parts, Asked(budget, relative, replies, splitting, sensitivity, clean), progress_of(progress),
+        parts, Asked(budget, relative, replies, splitting, sensitivity, clean, replace), progress_of(progress),
         None if out is None else Path(out), "the same call", runs[0].path if runs else None,
     )  # fmt: skip
 
@@ -223,6 +199,7 @@ def probability_of_targets(
         if not folders:
             check_folder(target)
     check_writable(folder / PROBABILITY)
+    asked.refuse_other(folder, settings, natural, named(places), None)
     prefixes, scorer, defender = test_prefixes(settings), build_scorer(settings), build_defender(settings)
     start: ModelSettings = settings.adversary if natural == UNTUNED else settings.defender
     if natural == "defender" and defender.local is None:
@@ -253,15 +230,19 @@ def _measured(
     check_names(parts.scorer, parts.others)
     remedy, parts = f"the conversations so far are kept; {again} goes on", replace(parts, prefixes=_heard(parts))
     with nullcontext() if out is None else results_folder(out), going_on(remedy) if out else nullcontext():
-        found = _once(parts, asked, progress, out and out / DRAWN)
+        facts = parts.facts()
+        if out is not None:
+            asked.refuse_other(out, parts.settings, parts.natural, parts.adversaries, facts)
+        found = _once(parts, asked, facts, progress, out and out / DRAWN)
         rows, further = [], found.cost.further or 0
         for place, changes in enumerate(({"temperature": 1.0}, {"top_p": 1.0}) if asked.sensitivity else ()):
             other = parts.speaking_at(**changes)
             if other.reference.sampling != parts.reference.sampling:
                 _log.info(f"note: measuring again with {', '.join(f'rollout.{k}={v:g}' for k, v in changes.items())}")
                 own = _once(
-                    other, replace(asked, splitting=False), progress, out and out / f"probability-{place}.jsonl"
-                )
+                    other, replace(asked, splitting=False), facts | {f"natural_{k}": v for k, v in changes.items()},
+                    progress, out and out / f"probability-{place}.jsonl",
+                )  # fmt: skip
                 further += own.cost.replies
                 rows.append(
                     SensitivityRow(
@@ -284,18 +265,14 @@ def _heard(parts: _Parts) -> Sequence[Prefix]:
     return heard if parts.defender.local is None else parts.prefixes
 
 
-def _once(parts: _Parts, asked: Asked, progress: Progress, kept: Path | None) -> ProbabilityFile:
-    settings = parts.settings
-    measurement = Measurement(
-        settings.rollout.horizon, settings.evaluation.threshold, settings.evaluation.clean if asked.clean else None,
-        asked.replies, settings.evaluation.level, settings.seed, parts.natural, asked.relative is not None,
-    )  # fmt: skip
-    sampling = parts.reference.sampling
-    config = parts.facts() | {"natural_temperature": sampling.temperature, "natural_top_p": sampling.top_p}
+def _once(
+    parts: _Parts, asked: Asked, facts: Mapping[str, Any], progress: Progress, kept: Path | None
+) -> ProbabilityFile:
+    measurement = asked.measurement(parts.settings, parts.natural)
     return measure(
-        parts.reference, parts.adversaries, parts.defender, parts.scorer, parts.prefixes, measurement,
-        asked.effort, others=parts.others, progress=progress,
-        config=json.loads(json.dumps(config)), kept=kept,
+        parts.reference, parts.adversaries, parts.defender, parts.scorer, parts.prefixes, measurement, asked.effort,
+        others=parts.others, progress=progress, config={**facts, **told(parts.adversaries, measurement, asked.effort)},
+        decides=deciding_estimate(facts), kept=kept,
     )  # fmt: skip
 
 

@@ -21,7 +21,21 @@ from ...runs.directory import KEPT_START, REPAIR
 from ...runs.results import result_rows
 from ...runs.schema.results import FailureRow
 from ..console import failure_blocks, quiet_libraries, scorer_lines
-from .shared import OUT, PresetName, Set, ShowText, SkipBadRows, bars, given, is_setting, say, share, tell, warn
+from .shared import (
+    OUT,
+    PresetName,
+    Replace,
+    Set,
+    ShowText,
+    SkipBadRows,
+    bars,
+    given,
+    is_setting,
+    say,
+    share,
+    tell,
+    warn,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from ...workflows.gates import Unassessed, Verdict
@@ -70,7 +84,6 @@ MaxErrors = Annotated[
     ),
 ]  # fmt: skip
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Ask again only for what failed the last time.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Also replace results of more, or of something else.")]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML, masked.")]
 Labels = Annotated[
     Path | None,

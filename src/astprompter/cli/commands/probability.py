@@ -16,7 +16,7 @@ from ...base.formats import percent
 from ...probability import words
 from ...runs.schema.probability import ProbabilityFile
 from ..console import quiet_libraries
-from .shared import PresetName, Set, ShowText, SkipBadRows, bars, given, is_setting, say, share, tell, warn
+from .shared import PresetName, Replace, Set, ShowText, SkipBadRows, bars, given, is_setting, say, share, tell, warn
 
 Targets = Annotated[
     list[str], typer.Argument(metavar="RUN|KEY=VALUE", help="Run directories, model folders or hub names.")
@@ -74,6 +74,7 @@ def probability(
     sensitivity: Sensitivity = False,
     clean: Clean = False,
     fail_over: FailOver = None,
+    replace: Replace = False,
     skip_bad_rows: SkipBadRows = False,
     show_text: ShowText = False,
     top: Annotated[int, typer.Option(min=0, help="Heaviest conversations to list.")] = 3,
@@ -83,8 +84,9 @@ def probability(
     The adversaries of RUNs speak in its place, and every conversation is weighed by how likely the untuned model is to
     say the same; so rare failure shows in far fewer conversations than counting needs (docs/probability.md).
 
-    Writes probability.json and, as it goes, probability.jsonl; the same command goes on after an interruption. Exits
-    with code 3 when the conservative limit is above --fail-over, unassessed replies counted as failures.
+    Writes probability.json and, as it goes, probability.jsonl; the same command goes on after an interruption. What is
+    there of another estimate is not replaced without --replace. Exits with code 3 when the conservative limit is above
+    --fail-over, unassessed replies counted as failures.
 
     Example: astprompter probability runs/mine --budget 4000 --fail-over 0.01
     """
@@ -96,13 +98,14 @@ def probability(
         raise UserError("name at least one run directory or model, whose adversary speaks")
     changes = {"rollout.horizon": within, "evaluation.threshold": threshold}
     settings += [f"{key}={value}" for key, value in changes.items() if value is not None]
-    from ...workflows.probability import Asked, probability_of_targets
+    from ...workflows.estimates import Asked
+    from ...workflows.probability import probability_of_targets
 
     warn()
     quiet_libraries()
     found, folder = probability_of_targets(
         names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, natural=natural,
-        asked=Asked(budget, relative, replies, splitting, sensitivity, clean), out=out, progress=bars(),
+        asked=Asked(budget, relative, replies, splitting, sensitivity, clean, replace), out=out, progress=bars(),
         again=f"'{shlex.join(['astprompter', *sys.argv[1:]])}'",
     )  # fmt: skip
     for line in lines_of(found, top=top, show_text=show_text):

@@ -35,6 +35,7 @@ RunOut = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory 
 SkipBadRows = Annotated[
     bool, typer.Option("--skip-bad-rows", help="Skip and count rows that cannot be read (data.skip_bad_rows=true).")
 ]
+Replace = Annotated[bool, typer.Option("--replace", help="Also replace results of more, or of something else.")]
 ShowText = Annotated[bool, typer.Option("--show-text", help="Show texts unmasked; they are offensive.")]
 
 

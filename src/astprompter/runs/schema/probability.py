@@ -43,6 +43,8 @@ class DrawnRow(Part):
     """Who spoke: number in the list of its stage."""
     turns: list[SaidRow]
     """The turns, in order, until no reply lets the conversation go on, or the horizon."""
+    config: Absent[dict[str, Any]] = None
+    """What decides the figures, as in ``probability.json``; only in the first row."""
 
 
 class IslandRow(Part):
@@ -302,4 +304,4 @@ class ProbabilityFile(File):
     expected_gain: Number
     """What the pilot expected of ``cost.gain``; ``null`` where it met no failure."""
     config: dict[str, Any]
-    """What decided the figures: all settings, versions, adversaries, models' hashes, prefixes."""
+    """What decided the figures: all settings, versions, what was asked, adversaries, models' hashes, prefixes."""
