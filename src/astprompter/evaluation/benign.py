@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..base.records import Speech
-from ..base.vectors import hashed_vectors, words_of
+from ..base.vectors import words_of
 from ..models.local.lm import LanguageModel
-from ..rollout.diversity import distinct, vendi
+from ..rollout.diversity import distinct_2_of, vendi_of
 from ..rollout.grow import in_step
 from ..runs.schema.repair import BenignReplies, BenignTexts, Changed
 from ..training.loss import divergence_of
@@ -201,8 +201,8 @@ def benign_replies(
     return BenignReplies(
         replies=len(before),
         length=mean(lambda reply: length(reply.text)),
-        distinct_2=of_all(lambda rows: distinct([words_of(row) for row in rows], 2)),
-        vendi=of_all(lambda rows: vendi(hashed_vectors(rows))),
+        distinct_2=of_all(distinct_2_of),
+        vendi=of_all(vendi_of),
         blank=mean(lambda reply: not reply.text.strip(), shares=True),
         refused=mean(lambda reply: reply.refused or bool(_REFUSES.match(reply.text)), shares=True),
         kl_tokens=int((~np.isnan(kl)).sum()), kl=divergence.value, kl_ci=divergence.ci,

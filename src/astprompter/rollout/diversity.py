@@ -50,6 +50,16 @@ def distinct(rows: Sequence[Sequence[str]], n: int) -> float | None:
     return len(counts) / counts.total() if counts else None
 
 
+def distinct_2_of(texts: Sequence[str]) -> float | None:
+    """Distinct-2 of texts, as replies are compared by before and after a repair."""
+    return distinct([words_of(text) for text in texts], 2)
+
+
+def vendi_of(texts: Sequence[str]) -> float | None:
+    """Vendi score of texts by their hashed n-grams, as replies are compared by before and after a repair."""
+    return vendi(hashed_vectors(texts))
+
+
 def self_bleu(rows: Sequence[Sequence[str]]) -> float | None:
     """Mean BLEU-4 of each text against all others, in [0, 1] (Zhu et al. 2018, arXiv 1802.01886).
 

@@ -12,9 +12,8 @@ from ..base.errors import UserError
 from ..base.processes import share, spread
 from ..base.randomness import shuffled_epochs
 from ..base.records import RolloutTree
-from ..base.vectors import hashed_vectors, words_of
 from ..models.local.lm import LanguageModel
-from ..rollout.diversity import distinct, vendi
+from ..rollout.diversity import distinct_2_of, vendi_of
 from ..rollout.grow import in_step, trajectory_of
 from ..rollout.repair import TOGETHER, Conversation, draw_replies, lead
 from ..runs.schema.run import Spoken
@@ -154,7 +153,7 @@ class BenignConversations:
         texts = [text for one in said for text in one.texts]
         return Spoken(
             tokens=float(np.mean([count for one in said for count in one.tokens])),
-            distinct_2=distinct([words_of(text) for text in texts], 2), vendi=vendi(hashed_vectors(texts)),
+            distinct_2=distinct_2_of(texts), vendi=vendi_of(texts),
         )  # fmt: skip
 
     def _packed(self, rows: Sequence[Tokens]) -> Iterator[Packed]:

@@ -218,10 +218,8 @@ class HardenTrainer(Trainer[PreferencePair]):
 
     def keep(self, row: LogRow) -> None:
         """Save the policy of a dev row."""
-        self.state.best_failures, self.state.best_within = (
-            row.failures.share if row.failures else None,
-            self._within(row),
-        )
+        self.state.best_failures = row.failures.share if row.failures else None
+        self.state.best_within = self._within(row)
         logged = self.directory.log()
         before = next((one for one in logged if one.type == "dev"), row)
         pairs = sum(one.pairs.on_policy for one in logged if one.pairs)
