@@ -49,6 +49,9 @@ class Cache:
 
     branch = select
 
+    def joined(self, caches: Any, *, wide: int) -> Cache:
+        return self
+
     def extend(self, *arguments: Any) -> None:
         """Nothing to take over."""
 

@@ -8,8 +8,7 @@ import torch
 from astprompter.base.errors import UserError
 from astprompter.base.records import Speech
 from astprompter.config import SamplingSettings
-from astprompter.models.local import capabilities, memory
-from astprompter.models.local import session as sessions
+from astprompter.models.local import capabilities, memory, openings
 from astprompter.models.local.lm import LanguageModel
 from astprompter.models.local.sampling import sample
 from astprompter.rollout.reward import mean_nll
@@ -94,7 +93,7 @@ def test_branches_continue_as_if_they_had_been_alone(make_lm: Any) -> None:
 def test_openings_of_unequal_length_are_computed_apart_and_change_nothing(
     make_lm: Any, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "_PRICES", (2,))
+    monkeypatch.setattr(openings, "_PRICES", (2,))
     lm = make_lm(family)
     rows = [list(lm.encode(" ".join(SENTENCES)))[:size] for size in (3, 4, 21, 60, 61, 5)]
     together = lm.start_ids(rows)
@@ -114,9 +113,41 @@ def test_openings_of_unequal_length_are_computed_apart_and_change_nothing(
     assert together._cache.growing[0]._openings
 
 
+@pytest.mark.parametrize("family", MOST_ARE_SLOW)
+def test_equal_neighbours_compute_their_opening_once_and_change_nothing(
+    make_lm: Any, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openings, "_PRICES", (2,))
+    lm = make_lm(family)
+    text = list(lm.encode(" ".join(SENTENCES)))
+    rows = [text[:size] for size in (9, 9, 9, 20, 20, 20, 21, 21, 21, 5, 40, 40)]
+    seen, forward = [], lm.forward
+    monkeypatch.setattr(lm, "forward", lambda ids, *rest: seen.append(ids.shape) or forward(ids, *rest))
+    session, keys = lm.start_ids(rows), keys_for(12)
+    assert [tuple(shape) for shape in seen] == [(1, 9), (2, 21), (1, 5), (1, 40)]
+    alone = [lm.start_ids([row]) for row in rows]
+
+    def same() -> None:
+        spoken = session.speak(keys[: len(alone)])
+        assert spoken == [one.speak(keys[row : row + 1])[0] for row, one in enumerate(alone)]
+        contexts = session.transcript()
+        heard = session.hear([Speech(" and so it goes on")] * len(alone), likelihood=True)
+        for one, context, logprobs in zip(alone, contexts, heard or [], strict=True):
+            one.hear([Speech(" and so it goes on")])
+            assert logprobs == pytest.approx(
+                full_logprobs(lm, context, lm.encode(" and so it goes on")), abs=1e-4
+            )  # fmt: skip
+
+    same()
+    chosen = [0, 1, 3, 4, 7, 8, 11]  # two of each of the first groups, and one of the last
+    session, alone = session.branch(chosen), [alone[row] for row in chosen]
+    assert [s.repeats for s in session._cache.growing[0]._openings] == [2, 2, 1]
+    same()
+
+
 @pytest.mark.parametrize("sizes", [[1], [7] * 50, [1, 1000], sorted(range(5, 205)), [60] * 90 + [200] * 9 + [3168]])
 def test_rows_of_like_length_are_grouped_with_little_padding(sizes: list[int]) -> None:
-    groups = sessions.alike(sizes)
+    groups = openings.alike(sizes)
     assert [row for group in groups for row in range(len(sizes))[group]] == list(range(len(sizes)))
     columns = sum(len(sizes[group]) * max(sizes[group]) for group in groups)
     assert columns <= 1.15 * sum(sizes)

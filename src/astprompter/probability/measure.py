@@ -118,17 +118,19 @@ class _Run:
     def draw(
         self, stage: Stage, components: Sequence[Component], counts: Sequence[int], blocks: range
     ) -> list[DrawnRow]:
-        """Whole blocks, in order."""
+        """Whole blocks, in order; like openings are held together, where equal ones are computed once."""
         whos = [place for place, count in enumerate(counts) for _ in range(count)]
         numbers = [number for block in blocks for number in range(block * BLOCK, (block + 1) * BLOCK)]
         openings = {block: self._openings(stage, block) for block in blocks}
-        for start in range(0, len(numbers), self._size):
-            part = numbers[start : start + self._size]
+        opening = {number: int(openings[number // BLOCK][number % BLOCK]) for number in numbers}
+        order = sorted(numbers, key=lambda number: (len(self.prefixes[opening[number]].text), opening[number]))
+        for start in range(0, len(order), self._size):
+            part = order[start : start + self._size]
             missing = [number for number in part if (stage, number) not in self._rows]
             self._advance(len(part))
             if not missing:
                 continue
-            chosen = [self.prefixes[openings[number // BLOCK][number % BLOCK]] for number in part]
+            chosen = [self.prefixes[opening[number]] for number in part]
             who = [whos[number % BLOCK] for number in part]
             found = converse(
                 self.speaker, self.defender, self.event, [prefix.text for prefix in chosen],
@@ -138,11 +140,11 @@ class _Run:
             )  # fmt: skip
             rows = [
                 row_of(
-                    said, of=self.of, stage=stage, number=number, prefix=prefix.id, component=place,
+                    said, of=self.of, stage=stage, number=number, prefix=prefix.id, component=component,
                     threshold=self.asked.threshold,
-                    config=self._config if (stage, number) == ("pilot", 0) else None,
+                    config=None if self._rows or number != missing[0] else self._config,
                 )
-                for said, number, prefix, place in zip(found, part, chosen, who, strict=True)
+                for said, number, prefix, component in zip(found, part, chosen, who, strict=True)
                 if number in missing
             ]  # fmt: skip
             if self._kept is not None:

@@ -158,7 +158,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         )
 
     def _openings_of(self, rows: Tensor) -> tuple[Segment, ...]:
-        """Openings of chosen rows, copied: a group for each run of rows that were of one group."""
+        """Openings of chosen rows, copied: a group for each run of rows that were of one group.
+
+        Rows that share one go on sharing it where each is left with as many rows.
+        """
         if not self._openings:
             return ()
         ends = torch.tensor([opening.rows for opening in self._openings]).cumsum(0)
@@ -166,8 +169,12 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         for group, run in groupby(torch.searchsorted(ends, rows.cpu(), right=True).tolist()):
             part, opening = rows[start : start + len(list(run))], self._openings[group]
             start += len(part)
-            families = (part - (int(ends[group]) - opening.rows)) // opening.repeats
-            chosen.append(Segment(opening.keys[families], opening.values[families], 1))
+            every = (part - (int(ends[group]) - opening.rows)) // opening.repeats
+            families, counts = torch.unique_consecutive(every, return_counts=True)
+            repeats = int(counts[0])
+            if not bool((counts == repeats).all()):
+                families, repeats = every, 1
+            chosen.append(Segment(opening.keys[families], opening.values[families], repeats))
         return tuple(chosen)
 
     def extend(self, other: GrowingLayer, rows: Tensor, new: int, count: int) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +18,9 @@ from ...base.protocols import Session
 from ...base.randomness import uniform
 from ...base.records import Keys, Speech
 from .base import LocalModel
+from .openings import together
 from .sampling import penalise_repeats, sample
 
-_PADDING, _PRICES = 1.15, (512, 384, 256, 192, 128, 96, 64)
-"""Columns for each token of an opening that are good enough, and what a group of rows may cost, in columns."""
 _SLAB_VALUES = 32_000_000
 """Most logits made at once (floats): bounds memory whatever the vocabulary."""
 
@@ -49,8 +47,8 @@ class LMSession(Session):
     def open(cls, lm: LocalModel, rows: Sequence[Sequence[int]]) -> Self:
         """Start from token ids; every row needs at least one.
 
-        Openings of a like length are computed together, so that a long one does not widen all others; where the cache
-        cannot keep them apart, they are one group.
+        Openings of a like length are computed together, so that a long one does not widen all others, and neighbouring
+        rows with the same opening compute it once; where the cache cannot keep them apart, they are one group.
         """
         ids, valid = _pad(rows, lm.device)
         last = torch.zeros(len(rows), lm.logits_width, dtype=lm.model.dtype, device=lm.device)
@@ -59,18 +57,18 @@ class LMSession(Session):
             part = ids[group, :columns]
             return cls(lm, part, valid[group, :columns], cache=lm.new_cache(len(part)), cached=0, last=last[group])
 
-        lengths = [len(row) for row in rows]
-        groups = alike(lengths) if lm.shares_branches else []
-        if len(groups) <= 1:
+        groups = together(rows) if lm.shares_branches else []
+        if sum(group.repeats for group in groups) <= 1:
             whole: Self = begin(slice(None), ids.size(1))
             return whole
-        parts = [begin(group, max(lengths[group])) for group in groups]
+        parts = [begin(group.computed, max(map(len, rows[group.computed]))) for group in groups]
         with lm.precision():
             for part in parts:
                 part._advance()
-        cache = parts[0]._cache.joined([part._cache for part in parts], wide=ids.size(1))
-        last = torch.cat([part._last for part in parts])
-        return cls(lm, ids, valid, cache=cache, cached=ids.size(1), last=last)
+        caches = [part._cache.branch(group.repeats) for part, group in zip(parts, groups, strict=True)]
+        cache = caches[0].joined(caches, wide=ids.size(1))
+        states = [part._last.repeat_interleave(group.repeats, 0) for part, group in zip(parts, groups, strict=True)]
+        return cls(lm, ids, valid, cache=cache, cached=ids.size(1), last=torch.cat(states))
 
     @torch.no_grad()
     def hear(self, speeches: Sequence[Speech], *, likelihood: bool = False) -> list[tuple[float, ...]] | None:
@@ -249,33 +247,6 @@ class LMSession(Session):
             picked = logits.gather(1, targets[start : start + slab, None]).squeeze(1)
             parts.append(picked - logits.logsumexp(dim=1))
         return torch.cat(parts)
-
-
-def alike(lengths: Sequence[int]) -> list[slice]:
-    """Neighbouring rows that are as wide as their longest together, in as few groups as waste little.
-
-    Groups minimise columns + price * groups; the price of one falls until at most 15 % of the columns are padding, or
-    until it saves less than its own work in every step of a conversation.
-
-    Args:
-        lengths: Tokens of each row.
-    """
-    longest, tokens = np.array(lengths, dtype=np.int64), sum(lengths)
-    groups = [slice(0, len(lengths))]
-    for price in _PRICES:
-        if sum((group.stop - group.start) * max(lengths[group]) for group in groups) <= _PADDING * tokens:
-            break
-        cost, starts = np.zeros(len(lengths) + 1), []
-        for end in range(1, len(cost)):
-            widths = np.maximum.accumulate(longest[:end][::-1])[::-1]  # of the group from each row to this one
-            costs = cost[:end] + widths * np.arange(end, 0, -1) + price
-            starts.append(int(costs.argmin()))
-            cost[end] = costs[starts[-1]]
-        groups, end = [], len(lengths)
-        while end:
-            groups.insert(0, slice(starts[end - 1], end))
-            end = starts[end - 1]
-    return groups
 
 
 def _pad(rows: Sequence[Sequence[int]], device: torch.device, fill: Tensor | None = None) -> tuple[Tensor, Tensor]:
