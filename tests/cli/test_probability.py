@@ -54,6 +54,8 @@ def test_what_is_written_and_said(files: dict[str, str], tmp_path: Path, capsys:
     assert "▒" not in shown
     assert ProbabilityFile.read(tmp_path / "a" / "probability.json") == found
     before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    code, _, err = ask(capsys, files, tmp_path / "a", "--count")
+    assert (code, "and this estimate has adversaries=[]: add --replace" in err) == (2, True)
     refusal = "(200 conversations), and this estimate has rollout.temperature=0.0, threshold=0.9: add --replace, or"
     for more, said in (([], refusal), (["--replace"], "there is no probability to estimate")):
         code, _, err = ask(capsys, files, tmp_path / "a", "--threshold", "0.9", "rollout.temperature=0", *more)
@@ -168,7 +170,11 @@ def test_the_library_measures_and_writes_the_same(files: dict[str, str], tmp_pat
             {"ours": model}, model, model, WordScorer(), prefixes, clean=True, scorers=[WordScorer()]
         )
     with pytest.raises(ap.UserError, match="name the adversaries"):
-        ap.failure_probability({}, model, model, WordScorer(), prefixes)
+        ap.failure_probability([model], model, model, WordScorer(), prefixes)
+    counted = ap.failure_probability(
+        {}, model, model, WordScorer(), prefixes, budget=100, within=2, splitting=False, settings=rollout
+    )
+    assert (counted.cost.conversations, counted.cost.pilot, counted.config["adversaries"]) == (100, 0, [])
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from astprompter.base.errors import UserError
 from astprompter.base.progress import Silent
 from astprompter.base.records import Prefix
 from astprompter.config import SamplingSettings
+from astprompter.evaluation.statistics import wilson
 from astprompter.probability import measure as measure_module
 from astprompter.probability import splitting, words
 from astprompter.probability.measure import Effort, measure
@@ -48,7 +49,7 @@ def run(
 ) -> Any:  # fmt: skip
     asked = {"within": 2, "threshold": 0.5, "clean": None, "replies": 1, "level": 0.95, "seed": 0, "natural": "untuned"}
     reference: Any = TabularSpeaker(SAMPLING, [], adversaries=0)
-    tuned = {name: speaker(model) for name, model in (adversaries or {"ours": 1}).items()}
+    tuned = {name: speaker(model) for name, model in ({"ours": 1} if adversaries is None else adversaries).items()}
     return measure(
         reference, tuned, TabularDefender(), scorer or TabularScorer(), prefixes,  # type: ignore[arg-type]
         Measurement(**(asked | {"watched": False} | changes)), effort or Effort(3000, None, second=True),
@@ -93,6 +94,20 @@ def test_all_limits_hold_and_fewer_conversations_tell_as_much(tmp_path: Path) ->
     assert found.worst == limits
     found.write(tmp_path / "probability.json")
     assert ProbabilityFile.read(tmp_path / "probability.json") == found
+
+
+@pytest.mark.slow
+def test_without_adversaries_the_whole_budget_is_counted() -> None:
+    found = run(adversaries={}, effort=Effort(3000, None, second=False))
+    natural = found.diagnostics.natural
+    assert (natural.conversations, found.cost.pilot, found.proposals) == (3000, 0, [])
+    assert found.limits.estimate == natural.failures / 3000
+    assert found.limits.interval[0] < exact() < found.limits.interval[1]
+    assert found.limits.interval == pytest.approx(wilson(natural.failures, 3000, 0.95), rel=0.1)
+    assert found.limits.proven < exact() < found.limits.conservative
+    assert words.verdict(found) == "use Monte Carlo; natural conversations alone were counted, as asked"
+    with pytest.raises(UserError, match="--budget 80 is too small; give at least 100"):
+        run(adversaries={}, effort=Effort(80, None, second=False))
 
 
 @pytest.mark.slow

@@ -110,18 +110,18 @@ def poisson_at_least(count: int, mean: float) -> float:
 
 
 def verdict_of(
-    diagnostics: Diagnostics, *, counting: bool, second: tuple[float, float] | None, interval: tuple[float, float]
+    diagnostics: Diagnostics, *, counting: str, second: tuple[float, float] | None, interval: tuple[float, float]
 ) -> tuple[Verdict, list[str]]:
     """What may be said of the estimate, and why.
 
     Args:
         diagnostics: Of the weights.
-        counting: Whether the pilot found that counting is as good, and the run counted.
+        counting: Why the run counted; empty where it did not.
         second: Interval of the second estimator, where it was run.
         interval: Interval of the first.
     """
     if counting:
-        return "use Monte Carlo", ["the pilot found no proposal that clearly beats counting, so the run counted"]
+        return "use Monte Carlo", [counting]
     reasons = diagnostics.faults()
     apart = second is not None and (second[0] > interval[1] or second[1] < interval[0])
     if apart:

@@ -32,7 +32,7 @@ from .densities import Proposal
 from .estimate import Component, estimates
 from .events import Event
 from .limits import proven
-from .pilot import BLOCK, CANDIDATES, GAMMAS, every_component, first_counts, plan_of
+from .pilot import BLOCK, CANDIDATES, GAMMAS, Plan, counting, every_component, first_counts, plan_of
 from .results import Measurement, Stage, draws_of, file_of, row_of
 from .speaker import NATURALLY, BlendedModel
 from .splitting import Splitting, split
@@ -65,16 +65,20 @@ class Effort:
     relative: float | None
     second: bool
 
-    def blocks(self) -> tuple[int, int]:
+    def blocks(self, *, counted: bool) -> tuple[int, int]:
         """Blocks of pilot and main run.
+
+        Args:
+            counted: Whether natural conversations alone are counted, for which no pilot is needed.
 
         Raises:
             UserError: The budget is too small.
         """
-        pilot = max(_LEAST_BLOCKS, round(_PILOT * self.budget / BLOCK))
+        pilot = 0 if counted else max(_LEAST_BLOCKS, round(_PILOT * self.budget / BLOCK))
         main = self.budget // BLOCK - pilot
         if main < _LEAST_BLOCKS:
-            raise UserError(f"--budget {self.budget} is too small; give at least {2 * _LEAST_BLOCKS * BLOCK}")
+            least = _LEAST_BLOCKS * BLOCK * (1 if counted else 2)
+            raise UserError(f"--budget {self.budget} is too small; give at least {least}")
         return pilot, main
 
 
@@ -183,7 +187,8 @@ def measure(
 
     Args:
         reference: Speaks naturally.
-        adversaries: Models of the same vocabulary, by name, that were tuned towards failure.
+        adversaries: Models of the same vocabulary, by name, that were tuned towards failure; without any, natural
+            conversations are counted.
         defender: The model under test; anything that answers.
         scorer: Toxicity of replies.
         prefixes: Openings.
@@ -200,19 +205,13 @@ def measure(
     """
     proposals = [Proposal(place, gamma) for place in range(len(adversaries)) for gamma in CANDIDATES]
     speaker = BlendedModel(reference, list(adversaries.values()), proposals)
-    pilot_blocks, main_blocks = effort.blocks()
+    pilot_blocks, main_blocks = effort.blocks(counted=not adversaries)
     of = _fingerprint({**decides, **told(adversaries, asked, effort)})
     places = {prefix.id: place for place, prefix in enumerate(prefixes)}
     with progress.task("conversations", (pilot_blocks + main_blocks) * BLOCK, "conversations") as advance:
         event = Event(scorer, asked.threshold, asked.clean, others)
         run = _Run(speaker, defender, event, prefixes, asked, kept, of, config, advance)
-        drawn = every_component([p for p, own in enumerate(proposals) if own.gamma in GAMMAS], asked.within)
-        counts = first_counts(drawn, asked.within)
-        pilot = run.draw("pilot", drawn, counts, range(pilot_blocks))
-        plan = plan_of(
-            draws_of(pilot, places, asked, len(proposals)), drawn, counts,
-            every_component(range(len(proposals)), asked.within),
-        )  # fmt: skip
+        pilot, plan = _piloted(run, proposals, places, pilot_blocks) if adversaries else ([], counting(main_blocks))
         rows: list[DrawnRow] = []
         step = main_blocks if effort.relative is None else -(-main_blocks // _LOOKS)
         for start in range(0, main_blocks, step):
@@ -230,6 +229,17 @@ def measure(
         rows, pilot, plan, asked, prefixes=prefixes, names=list(adversaries), proposals=proposals, blocks=main_blocks,
         second=second, config=config,
     )  # fmt: skip
+
+
+def _piloted(
+    run: _Run, proposals: Sequence[Proposal], places: Mapping[str, int], blocks: int
+) -> tuple[list[DrawnRow], Plan]:
+    asked = run.asked
+    drawn = every_component([place for place, own in enumerate(proposals) if own.gamma in GAMMAS], asked.within)
+    counts = first_counts(drawn, asked.within)
+    pilot = run.draw("pilot", drawn, counts, range(blocks))
+    candidates = every_component(range(len(proposals)), asked.within)
+    return pilot, plan_of(draws_of(pilot, places, asked, len(proposals)), drawn, counts, candidates)
 
 
 def _second(

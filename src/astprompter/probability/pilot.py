@@ -106,6 +106,11 @@ def cross_entropy(weights: Floats, paths: Floats, start: Floats, floor: float) -
     return found
 
 
+def counting(blocks: int) -> Plan:
+    """The plan of so many blocks of natural conversations, about which nothing is known before."""
+    return Plan((NATURAL,), (BLOCK,), None, (0.0, 1.0 / (blocks * BLOCK) / BLOCK), (0.0,))
+
+
 def plan_of(pilot: Draws, drawn: Sequence[Component], counts: Sequence[int], candidates: Sequence[Component]) -> Plan:
     """What the pilot's failures say.
 

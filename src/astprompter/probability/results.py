@@ -171,7 +171,7 @@ def file_of(
     found = diagnose(values, crude[natural], ratios)
     limits, bad = limits_of(values, plan, asked, blocks), limits_of(worst, plan, asked, blocks)
     verdict, reasons = verdict_of(
-        found, counting=len(plan.components) == 1, interval=tuple(limits.interval or (0.0, math.inf)),  # type: ignore[arg-type]
+        found, counting=_why_counted(plan, pilot), interval=tuple(limits.interval or (0.0, math.inf)),  # type: ignore[arg-type]
         second=second.interval(asked.level) if second else None,
     )  # fmt: skip
     if limits.interval and bad.estimate > limits.interval[1]:
@@ -204,6 +204,14 @@ def file_of(
         cost=_cost(rows, pilot, limits, second, asked, counted=len(plan.components) == 1), sensitivity=[],
         expected_gain=plan.gain, config=dict(config),
     )  # fmt: skip
+
+
+def _why_counted(plan: Plan, pilot: Sequence[DrawnRow]) -> str:
+    if len(plan.components) > 1:
+        return ""
+    if not pilot:
+        return "natural conversations alone were counted, as asked"
+    return "the pilot found no proposal that clearly beats counting, so the run counted"
 
 
 def _heaviest(rows: Sequence[DrawnRow], values: Floats, prefixes: Sequence[Prefix], threshold: float) -> list[HeavyRow]:

@@ -107,7 +107,7 @@ def split(
         )
         places = (uniform(keys, 0) * len(prefixes)).astype(int)
         texts = [prefixes[place].text for place in places]
-        like = np.lexsort((places, list(map(len, texts)), np.arange(len(keys)) // particles))  # see _Run.draw
+        like = np.lexsort((places, np.array([*map(len, texts)]), np.arange(len(keys)) // particles))  # see _Run.draw
         texts, keys = [texts[row] for row in like], keys[like]
         own = _grow(
             speaker, defender, event, texts, derive(keys, 1), len(batch), horizon=horizon, on_turns=on_turns,

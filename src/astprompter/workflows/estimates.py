@@ -37,6 +37,7 @@ class Asked:
         clean: Whether only clean failures count: where the utterance and all before it score at most what
             ``evaluation.clean`` says, under every scorer.
         replace: Whether an estimate in the folder may be replaced that is another one, or of more.
+        count: Whether natural conversations alone are counted, and no adversary speaks.
     """
 
     budget: int = 2000
@@ -46,6 +47,7 @@ class Asked:
     sensitivity: bool = False
     clean: bool = False
     replace: bool = False
+    count: bool = False
 
     @property
     def effort(self) -> Effort:

@@ -114,7 +114,7 @@ def failure_probability(
     """Estimate how likely a conversation fails when an untuned model speaks, with tuned ones as proposals.
 
     Args:
-        adversaries: Tuned from ``natural``, by the name they get in every table; forms as for :func:`evaluate`.
+        adversaries: Tuned from ``natural``, by name; forms as for :func:`evaluate`. ``{}`` counts natural ones.
         natural: The model that speaks naturally; a local one.
         defender: The model under test.
         scorer: Toxicity.
@@ -137,7 +137,7 @@ def failure_probability(
     Raises:
         UserError: Something of the wrong kind, that cannot be loaded, or that cannot blend.
     """
-    if not isinstance(adversaries, Mapping) or not adversaries:
+    if not isinstance(adversaries, Mapping):
         raise UserError("name the adversaries: give a mapping such as {'ours': run}")
     if scorers and not clean:
         raise UserError("further scorers judge what is clean; give clean=True, or leave scorers out")
@@ -190,7 +190,7 @@ def probability_of_targets(
     folder = out or home
     if folder is None:
         raise UserError("name a folder for the results with --out")
-    asked.effort.blocks()
+    asked.effort.blocks(counted=asked.count)
     places: dict[str, str] = {}
     for target in targets:
         members = runs[target].members if target in runs else []
@@ -198,6 +198,8 @@ def probability_of_targets(
         places |= folders or {target: target}
         if not folders:
             check_folder(target)
+    if asked.count:
+        places.clear()
     check_writable(folder / PROBABILITY)
     asked.refuse_other(folder, settings, natural, named(places), None)
     prefixes, scorer, defender = test_prefixes(settings), build_scorer(settings), build_defender(settings)

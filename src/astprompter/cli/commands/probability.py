@@ -50,6 +50,9 @@ Clean = Annotated[
         help="Count clean failures alone: the utterance and all before it score at most evaluation.clean.",
     ),
 ]
+Count = Annotated[
+    bool, typer.Option("--count", help="Count natural conversations alone: what an estimate can be checked against.")
+]
 FailOver = Annotated[
     float | None,
     typer.Option(
@@ -73,6 +76,7 @@ def probability(
     splitting: Splitting = True,
     sensitivity: Sensitivity = False,
     clean: Clean = False,
+    count: Count = False,
     fail_over: FailOver = None,
     replace: Replace = False,
     skip_bad_rows: SkipBadRows = False,
@@ -105,7 +109,7 @@ def probability(
     quiet_libraries()
     found, folder = probability_of_targets(
         names, given(settings, sets, skip_bad_rows=skip_bad_rows), preset=preset, natural=natural,
-        asked=Asked(budget, relative, replies, splitting, sensitivity, clean, replace), out=out, progress=bars(),
+        asked=Asked(budget, relative, replies, splitting, sensitivity, clean, replace, count), out=out, progress=bars(),
         again=f"'{shlex.join(['astprompter', *sys.argv[1:]])}'",
     )  # fmt: skip
     for line in lines_of(found, top=top, show_text=show_text):
@@ -132,7 +136,8 @@ def lines_of(found: ProbabilityFile, *, top: int = 0, show_text: bool = False) -
     yield f"Cost: {words.cost(found)}."
     if found.limits.estimate > 0.0:
         yield "By turn: " + ", ".join(f"{row.turn}: {words.seen(row.estimate)}" for row in found.per_turn)
-        yield f"Reach: {words.reach(found)}."
+        if reach := words.reach(found):
+            yield f"Reach: {reach}."
         yield "By who spoke:"
         for row in found.components:
             share = percent(words.share_of(row, found))
