@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +109,20 @@ def test_without_adversaries_the_whole_budget_is_counted() -> None:
     assert words.verdict(found) == "use Monte Carlo; natural conversations alone were counted, as asked"
     with pytest.raises(UserError, match="--budget 80 is too small; give at least 100"):
         run(adversaries={}, effort=Effort(80, None, second=False))
+
+
+def test_conversations_with_one_opening_are_held_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[list[str]] = []
+    for module, name, place in ((measure_module, "converse", 3), (splitting, "_grow", 3)):
+        real = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, real=real, place=place, **k: held.append(a[place]) or real(*a, **k)
+        )
+    run(adversaries={}, effort=Effort(100, None, second=True))
+    assert [len(openings) for openings in held] == [100, 100]  # all that are counted; 20 islands of 5
+    islands = [held[1][row : row + 5] for row in range(0, 100, 5)]
+    for openings in (held[0], *islands):
+        assert len([opening for opening, _ in groupby(openings)]) == len(set(openings)) <= len(PREFIXES)
 
 
 @pytest.mark.slow
