@@ -113,6 +113,7 @@ def test_openings_of_unequal_length_are_computed_apart_and_change_nothing(
     assert together._cache.growing[0]._openings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", MOST_ARE_SLOW)
 def test_equal_neighbours_compute_their_opening_once_and_change_nothing(
     make_lm: Any, family: str, monkeypatch: pytest.MonkeyPatch
