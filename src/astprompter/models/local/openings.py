@@ -39,6 +39,8 @@ def together(rows: Sequence[Sequence[int]]) -> list[Group]:
     lengths = [len(row) for row in rows]
     apart = [Group(group, 1) for group in alike(lengths)]
     starts = [place for place in range(len(rows)) if not place or rows[place] != rows[place - 1]]
+    if len(starts) == len(rows):
+        return apart
     counts = [end - start for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
     shared, place = [], 0
     for repeats, run in groupby(counts):
